@@ -1,0 +1,1 @@
+"""Image tags in, pixel masks out."""

@@ -1,0 +1,1 @@
+"""Tagged images: readers, the data set, views, the synthetic set."""

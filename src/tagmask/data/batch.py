@@ -1,0 +1,51 @@
+"""What a training step and a prediction receive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of B images; see the contracts in docs/design.
+
+    Attributes:
+        images: (B, 3, H, W) normalised with the backbone's mean and std.
+        tags: (B, K) float, 1 where the image bears the class.
+        known: (B, K) float, 0 where nobody knows the tag; such entries are left out of the classification loss.
+        boxes: (B, 4) int64 top, bottom, left, right of real (unpadded) pixels in `images`.
+        indices: (B,) int64 position of each image in its data set.
+        masks: (B, H, W) int64 label maps in the geometry of `images`; only where a method asks for the truth.
+        weak: (B, 3, H, W) a second, weakly augmented view of the whole image, normalised; only for contrast.
+        strong: (B, 3, H, W) `images` with strong colour augmentation, possibly mirrored, normalised; only for contrast.
+        strong_flipped: (B,) bool, whether `strong` is mirrored against `images`.
+    """
+
+    images: Tensor
+    tags: Tensor
+    known: Tensor
+    boxes: Tensor
+    indices: Tensor
+    masks: Tensor | None = None
+    weak: Tensor | None = None
+    strong: Tensor | None = None
+    strong_flipped: Tensor | None = None
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch with every tensor on `device`."""
+        moved = {
+            item.name: value.to(device, non_blocking=non_blocking)
+            for item in fields(self)
+            if isinstance(value := getattr(self, item.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory; called by the data loader."""
+        pinned = {
+            item.name: value.pin_memory() for item in fields(self) if isinstance(value := getattr(self, item.name), Tensor)
+        }
+        return replace(self, **pinned)

@@ -1,0 +1,122 @@
+"""Records of tagged images: the one form that every reader produces and everything else consumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from tagmask.errors import TagmaskError
+
+IGNORE = 255
+MAX_CLASSES = 254
+
+
+class MaskSource(Protocol):
+    """Where a label map comes from: a PNG on disk, polygons of an annotation file, ..."""
+
+    def load(self, height: int, width: int) -> np.ndarray:
+        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+
+        Raises:
+            TagmaskError: the file is missing or damaged, has another size or holds ids that are no class.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Record:
+    """One tagged image.
+
+    Attributes:
+        name: unique in the data set, relative, with `/` between folders and without suffix; output files bear it.
+        image: the image file.
+        tags: sorted class indices 0..K-1 the image bears.
+        unknown: class indices of which nobody knows whether the image bears them; left out of the loss.
+        split: `train`, `val`, ...; empty where the source has no splits.
+        mask: the truth, for evaluation and for `full`; None where there is none.
+    """
+
+    name: str
+    image: Path
+    tags: tuple[int, ...]
+    unknown: tuple[int, ...] = ()
+    split: str = ""
+    mask: MaskSource | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Records with their class list.
+
+    Attributes:
+        classes: K foreground names; label-map id `i + 1` is `classes[i]`.
+        background: False where every pixel has one of the K classes; id 0 then never appears.
+        tag_source: where the tags come from, in words; printed with every result.
+        skipped: what the reader left out, one line each with file or row and reason.
+    """
+
+    records: tuple[Record, ...]
+    classes: tuple[str, ...]
+    background: bool = True
+    tag_source: str = "tags given by the user"
+    skipped: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        check_class_list(self.classes, "class list")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The split names that occur, sorted."""
+        return tuple(sorted({record.split for record in self.records}))
+
+    def split(self, names: str | Sequence[str] | None) -> Dataset:
+        """Keep the records of the named splits; None keeps all.
+
+        Raises:
+            TagmaskError: a named split has no record.
+        """
+        if names is None:
+            return self
+        wanted = [names] if isinstance(names, str) else list(names)
+        missing = [name for name in wanted if name not in self.splits]
+        if missing:
+            have = ", ".join(repr(name) for name in self.splits) or "none"
+            raise TagmaskError(f"split {missing[0]!r} has no images; the splits of this data are: {have}")
+        return replace(self, records=tuple(record for record in self.records if record.split in wanted))
+
+    def tag_matrix(self) -> np.ndarray:
+        """The `(N, K)` uint8 table of tags; unknown ones count as 0 here."""
+        table = np.zeros((len(self.records), len(self.classes)), dtype=np.uint8)
+        for row, record in enumerate(self.records):
+            table[row, list(record.tags)] = 1
+        return table
+
+
+def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
+    """Return the class names as a tuple, or say what is wrong with them.
+
+    Raises:
+        TagmaskError: no class, an empty or repeated name, `background` among them, or more than 254.
+    """
+    names = tuple(classes)
+    if not names:
+        raise TagmaskError(f"{source}: no classes; name at least one")
+    if len(names) > MAX_CLASSES:
+        raise TagmaskError(f"{source}: {len(names)} classes; a label map of 8 bits holds at most {MAX_CLASSES}")
+    seen: dict[str, int] = {}
+    for position, name in enumerate(names, start=1):
+        if not name.strip():
+            raise TagmaskError(f"{source}: class {position} has an empty name; remove the line or name it")
+        if name in seen:
+            raise TagmaskError(f"{source}: class {name!r} stands twice, as {seen[name]} and {position}; remove one")
+        if name.lower() == "background":
+            raise TagmaskError(f"{source}: 'background' is id 0 and no class; remove it (data key `background`)")
+        seen[name] = position
+    return names

@@ -1,0 +1,1 @@
+"""One file format a module; each turns a path into a Dataset."""

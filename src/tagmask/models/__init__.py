@@ -1,0 +1,1 @@
+"""Backbones as tokens, decoders, pretrained weights."""

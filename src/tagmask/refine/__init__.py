@@ -1,0 +1,1 @@
+"""Refinement of maps: PAR, dense CRF, dense energy, affinity."""
