@@ -18,6 +18,8 @@ class Batch:
         known: (B, K) float, 0 where nobody knows the tag; such entries are left out of the classification loss.
         boxes: (B, 4) int64 top, bottom, left, right of real (unpadded) pixels in `images`.
         indices: (B,) int64 position of each image in its data set.
+        most_tags: largest number of tags of one image, at least 1; known on the host, so that a step can drop the
+            channels of absent classes without asking the device.
         masks: (B, H, W) int64 label maps in the geometry of `images`; only where a method asks for the truth.
         weak: (B, 3, H, W) a second, weakly augmented view of the whole image, normalised; only for contrast.
         strong: (B, 3, H, W) `images` with strong colour augmentation, possibly mirrored, normalised; only for contrast.
@@ -29,6 +31,7 @@ class Batch:
     known: Tensor
     boxes: Tensor
     indices: Tensor
+    most_tags: int
     masks: Tensor | None = None
     weak: Tensor | None = None
     strong: Tensor | None = None

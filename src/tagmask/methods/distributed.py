@@ -1,0 +1,46 @@
+"""The three things a method asks of the other processes. All are the identity where there are none."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and the number of processes."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """The sum of a constant (no gradient) over processes."""
+    if world()[1] == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows (N, ...) of all processes in order of rank, without gradient."""
+    count = world()[1]
+    if count == 1:
+        return rows.detach()
+    parts = [torch.empty_like(rows) for _ in range(count)]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
+
+
+def global_mean(total: Tensor, count: Tensor) -> Tensor:
+    """`total / count` over all processes, as this process's share of a loss that is averaged over processes.
+
+    Args:
+        total: scalar sum over this process's elements, with gradient.
+        count: scalar number of them, without.
+
+    Returns:
+        a scalar whose mean over processes is the mean over all elements; 0 where there are none.
+    """
+    return total * world()[1] / sum_over_processes(count).clamp(min=1)

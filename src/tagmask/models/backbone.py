@@ -1,0 +1,157 @@
+"""Any timm network as tokens."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from tagmask.errors import TagmaskError
+from tagmask.models.weights import load_weights
+from tagmask.recipe import BackboneConfig
+
+AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
+AUX_STAGE = -2  # of other networks' stages
+
+
+class Tokens(NamedTuple):
+    """What a backbone says about B images.
+
+    Attributes:
+        class_token: (B, D) a ViT's class token after the last norm, or a CNN's mean feature.
+        patches: (B, D, h, w) features after the last norm.
+        aux: (B, D_aux, h, w) features of an earlier block (third from last of a ViT, before any norm).
+    """
+
+    class_token: Tensor
+    patches: Tensor
+    aux: Tensor
+
+
+class Backbone(nn.Module):
+    """A timm network that yields `Tokens`.
+
+    Attributes:
+        width, aux_width: D and D_aux.
+        stride: pixels a token.
+        mean, std: (1, 3, 1, 1) of RGB in 0..1, as the weights were trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.freeze_norm = config.weights is not None if config.freeze_norm is None else config.freeze_norm
+        network = _create(config)
+        self.is_vit = isinstance(network, VisionTransformer)
+        self.network = network
+        if config.weights:
+            load_weights(self.network, config.weights)
+        cfg = network.pretrained_cfg or {}
+        for name, chosen, default in (("mean", config.mean, (0.5,) * 3), ("std", config.std, (0.5,) * 3)):
+            values = chosen or cfg.get(name) or default
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        if self.is_vit:
+            assert network.pos_embed is not None
+            network.pos_embed.requires_grad_(False)  # frozen in the reference, and what lets resizing be cached
+        self._resized: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
+        self._measure()
+
+    def _measure(self) -> None:
+        """Find widths and stride by looking: every family of networks then works the same way."""
+        training = self.training
+        self.eval()
+        with torch.no_grad():
+            side = 4 * self.network.patch_embed.patch_size[0] if self.is_vit else 128
+            tokens = self(torch.zeros(1, 3, side, side))
+        self.train(training)
+        self.width, self.aux_width = tokens.patches.shape[1], tokens.aux.shape[1]
+        self.stride = side // tokens.patches.shape[2]
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Like any module's, but batch norm stays in eval mode where it is frozen."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+                    module.requires_grad_(False)
+        return self
+
+    def forward(self, images: Tensor) -> Tokens:
+        """Tokens of (B, 3, H, W) normalised images; sides that are no multiple of the stride lose the remainder."""
+        if self.is_vit:
+            return self._vit(images)
+        final, (early,) = self.network.forward_intermediates(images, indices=[AUX_STAGE])
+        if final.shape[1] != self.network.num_features and final.shape[-1] == self.network.num_features:
+            final = final.permute(0, 3, 1, 2)  # some transformers keep channels last
+        if early.shape[-2:] != final.shape[-2:]:
+            early = F.interpolate(early, size=final.shape[-2:], mode="bilinear", align_corners=False)
+        return Tokens(final.mean(dim=(2, 3)), final, early)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in 0..1 to the network's scale."""
+        return (images - self.mean) / self.std
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) normalised back to RGB in 0..255."""
+        return (images * self.std + self.mean) * 255
+
+    def _vit(self, images: Tensor) -> Tokens:
+        network = self.network
+        size = network.patch_embed.patch_size
+        height, width = images.shape[2] // size[0], images.shape[3] // size[1]
+        images = images[:, :, : height * size[0], : width * size[1]]
+        tokens = network.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([network.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        tokens = network.norm_pre(tokens + self._positions(height, width, tokens.dtype))
+        aux = tokens
+        for index, block in enumerate(network.blocks, start=1):
+            tokens = block(tokens)
+            if index == len(network.blocks) + 1 + AUX_BLOCK:
+                aux = tokens
+        tokens = network.norm(tokens)
+        patches, aux = (
+            part[:, 1:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux)
+        )
+        return Tokens(tokens[:, 0], patches, aux)
+
+    def _positions(self, height: int, width: int, dtype: torch.dtype) -> Tensor:
+        """Position embedding (1, 1 + h*w, D) resized bicubically to the token grid; frozen, so kept."""
+        positions = self.network.pos_embed
+        key = (height, width, positions.device, dtype)
+        if key not in self._resized:
+            side = round((positions.shape[1] - 1) ** 0.5)
+            grid = positions[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+            if (height, width) != (side, side):
+                grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+            grid = grid.flatten(2).transpose(1, 2)
+            resized = torch.cat([positions[:, :1].float(), grid], dim=1).to(dtype)
+            if len(self._resized) > 64:
+                self._resized.clear()
+            self._resized[key] = resized.detach()
+        return self._resized[key]
+
+    def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
+        self._resized.clear()
+        super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+
+def _create(config: BackboneConfig) -> nn.Module:
+    options = dict(config.options)
+    if not timm.is_model(config.name):
+        near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
+        raise TagmaskError(f"backbone.name: timm has no {config.name!r}; near it: {', '.join(near) or 'nothing'}")
+    strided = {"output_stride": config.output_stride, **options}
+    last: Exception | None = None
+    for arguments in (strided, options):  # networks without dilation know no output_stride
+        try:
+            return timm.create_model(config.name, pretrained=False, num_classes=0, **arguments)
+        except (TypeError, AssertionError, RuntimeError, NotImplementedError) as error:
+            last = error
+    raise TagmaskError(f"backbone: timm cannot build {config.name!r} with {options}: {last}")
