@@ -79,8 +79,8 @@ def grass(generator: np.random.Generator, size: int) -> Array:
 def sky(generator: np.random.Generator, size: int) -> Array:
     """Blue, paler downwards, with clouds."""
     y, _ = slanted_grid(generator, size, 0.2)
-    picture = mix(tint(generator, (0.30, 0.53, 0.88)), tint(generator, (0.66, 0.82, 0.97), 0.03), np.clip(y, 0.0, 1.0))
-    clouds = np.clip((cloud_noise(generator, size, 3) - generator.uniform(0.45, 0.7)) * 3.5, 0.0, 0.95)
+    picture = mix(tint(generator, (0.25, 0.48, 0.88)), tint(generator, (0.58, 0.77, 0.97), 0.03), np.clip(y, 0.0, 1.0))
+    clouds = np.clip((cloud_noise(generator, size, 3) - generator.uniform(0.5, 0.75)) * 3.5, 0.0, 0.95)
     return mix(picture, (0.97, 0.97, 0.98), clouds)
 
 
@@ -99,7 +99,7 @@ def snow(generator: np.random.Generator, size: int) -> Array:
     """White drifts with bluish shadows."""
     drifts = smooth_noise(generator, size, 10, 5)
     slopes = np.clip(0.5 + 3.0 * (drifts - np.roll(drifts, size // 16, axis=0)), 0.0, 1.0)
-    picture = mix(tint(generator, (0.62, 0.70, 0.84), 0.03), (0.97, 0.98, 1.0), slopes)
+    picture = mix(tint(generator, (0.68, 0.74, 0.84), 0.03), (0.97, 0.98, 1.0), slopes)
     return picture + 0.04 * (generator.random((size, size, 1), dtype=np.float32) - 0.5)
 
 
