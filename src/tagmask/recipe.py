@@ -110,7 +110,6 @@ class SecoConfig(Section):
     patch_size: Positive = Field(64, description="side of a patch, in pixels")
     patch_area: Share = Field(0.2, description="occupied share at or under which a patch is background")
     projection_hidden: Positive = 2048
-    projection: Positive = Field(768, description="width of the contrasted embeddings")
     queue: Positive = Field(4608, description="entries of the queue")
     teacher_momentum: Share = 0.999
     prototypes_from: int = Field(600, ge=0, description="step from which prototypes move")
@@ -160,6 +159,10 @@ class TrainingConfig(Section):
     log_every: Positive = 20
     evaluate_every: int = Field(0, ge=0, description="0: only at the end")
     checkpoint_every: int = Field(500, ge=0, description="0: only at the end")
+    devices: Positive = Field(1, description="processes, each with its share of the batch")
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        "auto", description="auto: bf16 where the hardware multiplies it, else fp32"
+    )
 
 
 class InferenceConfig(Section):

@@ -24,6 +24,7 @@ class Batch:
         weak: (B, 3, H, W) a second, weakly augmented view of the whole image, normalised; only for contrast.
         strong: (B, 3, H, W) `images` with strong colour augmentation, possibly mirrored, normalised; only for contrast.
         strong_flipped: (B,) bool, whether `strong` is mirrored against `images`.
+        bad: what is wrong with images that another one stands in for.
     """
 
     images: Tensor
@@ -36,6 +37,7 @@ class Batch:
     weak: Tensor | None = None
     strong: Tensor | None = None
     strong_flipped: Tensor | None = None
+    bad: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on `device`."""
@@ -45,6 +47,15 @@ class Batch:
             if isinstance(value := getattr(self, item.name), Tensor)
         }
         return replace(self, **moved)
+
+    def normalise(self, mean: Tensor, std: Tensor) -> Batch:
+        """The batch with its uint8 views in 0..255 scaled to 0..1 and normalised with mean and std (1, 3, 1, 1)."""
+        views = {
+            name: (view.float() / 255 - mean) / std
+            for name in ("images", "weak", "strong")
+            if (view := getattr(self, name)) is not None
+        }
+        return replace(self, **views)
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the data loader."""

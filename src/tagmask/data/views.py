@@ -1,0 +1,222 @@
+"""Augmented views of training images, each a function of seed and position alone.
+
+A run that is killed and resumed, or spread over more processes, sees the same pixels in the same order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms.v2 import functional as TF
+
+from tagmask.data.batch import Batch
+from tagmask.data.dataset import IGNORE, Dataset
+from tagmask.data.images import open_image
+from tagmask.errors import TagmaskError
+from tagmask.recipe import ViewsConfig
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A crop of a rescaled, maybe mirrored image.
+
+    Attributes:
+        size: height and width of the whole image after rescaling.
+        source: left, top, right, bottom of the taken part, in pixels of the rescaled image.
+        box: top, bottom, left, right of real pixels in the crop; the rest is padding.
+        flip: whether the image is mirrored before cropping.
+    """
+
+    size: tuple[int, int]
+    source: tuple[int, int, int, int]
+    box: tuple[int, int, int, int]
+    flip: bool
+
+
+def draw_crop(height: int, width: int, config: ViewsConfig, random: np.random.Generator) -> Crop:
+    """Draw rescaling, mirroring and the place of the crop for an image of `height` x `width`."""
+    if config.resize_long is not None:
+        low, high = config.resize_long
+        factor = int(random.integers(low, high + 1)) / max(height, width)
+    else:
+        factor = random.uniform(*config.scale)
+    size = max(1, round(height * factor)), max(1, round(width * factor))
+    flip = bool(random.random() < config.flip)
+    spans = []
+    for length in size:
+        spare = length - config.crop
+        offset = int(random.integers(0, abs(spare) + 1))
+        spans.append((offset, 0, config.crop) if spare >= 0 else (0, offset, length))
+    (top, to_top, rows), (left, to_left, columns) = spans
+    rows, columns = min(rows, config.crop), min(columns, config.crop)
+    return Crop(size, (left, top, left + columns, top + rows), (to_top, to_top + rows, to_left, to_left + columns), flip)
+
+
+def take_crop(image: Image.Image, crop: Crop, side: int, resample: Image.Resampling, fill: int) -> Image.Image:
+    """Cut `crop` out of an image; only the pixels that are kept are resampled."""
+    if crop.flip:
+        image = ImageOps.mirror(image)
+    height, width = crop.size
+    left, top, right, bottom = crop.source
+    across, down = image.width / width, image.height / height
+    part = image.resize(
+        (right - left, bottom - top), resample, box=(left * across, top * down, right * across, bottom * down)
+    )
+    canvas = Image.new(image.mode, (side, side), fill if image.mode == "L" else (fill,) * 3)
+    canvas.paste(part, (crop.box[2], crop.box[0]))
+    return canvas
+
+
+def weak_view(image: Image.Image, config: ViewsConfig, random: np.random.Generator) -> Image.Image:
+    """A random resized crop of the whole image with colour jitter, grey, some blur and solarisation."""
+    area = image.width * image.height
+    box = (0, 0, image.width, image.height)
+    for _ in range(10):
+        wanted = area * random.uniform(*config.weak_area)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        width, height = round(math.sqrt(wanted * ratio)), round(math.sqrt(wanted / ratio))
+        if 0 < width <= image.width and 0 < height <= image.height:
+            left = int(random.integers(0, image.width - width + 1))
+            top = int(random.integers(0, image.height - height + 1))
+            box = (left, top, left + width, top + height)
+            break
+    view = image.resize((config.crop, config.crop), Image.Resampling.BICUBIC, box=box)
+    if random.random() < 0.5:
+        view = ImageOps.mirror(view)
+    view = _colours(view, config, random, blur=0.1)
+    return ImageOps.solarize(view) if random.random() < 0.2 else view
+
+
+def strong_view(crop: Image.Image, config: ViewsConfig, random: np.random.Generator) -> tuple[Image.Image, bool]:
+    """The same crop, maybe mirrored, with colour jitter, grey and blur; and whether it is mirrored."""
+    flip = bool(random.random() < 0.5)
+    return _colours(ImageOps.mirror(crop) if flip else crop, config, random, blur=0.5), flip
+
+
+def _colours(image: Image.Image, config: ViewsConfig, random: np.random.Generator, blur: float) -> Image.Image:
+    if random.random() < 0.8:
+        brightness, contrast, saturation, hue = config.jitter
+        for operation in random.permutation(4):
+            if operation == 0:
+                image = ImageEnhance.Brightness(image).enhance(random.uniform(1 - brightness, 1 + brightness))
+            elif operation == 1:
+                image = ImageEnhance.Contrast(image).enhance(random.uniform(1 - contrast, 1 + contrast))
+            elif operation == 2:
+                image = ImageEnhance.Color(image).enhance(random.uniform(1 - saturation, 1 + saturation))
+            else:
+                image = TF.adjust_hue(image, random.uniform(-hue, hue))
+    if random.random() < 0.2:
+        image = ImageOps.grayscale(image).convert("RGB")
+    if random.random() < blur:
+        image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+    return image
+
+
+class TrainingViews(TorchDataset):
+    """The endless stream of augmented images; item `position` is a function of seed and position alone."""
+
+    def __init__(
+        self, dataset: Dataset, config: ViewsConfig, seed: int, *, contrast: bool = False, masks: bool = False
+    ) -> None:
+        self.dataset, self.config, self.seed = dataset, config, seed
+        self.contrast, self.masks = contrast, masks
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def index(self, position: int) -> int:
+        """Which image stands at `position`: every epoch is a permutation of its own."""
+        epoch, place = divmod(position, len(self.dataset))
+        if self._order is None or self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.dataset))
+        return int(self._order[1][place])
+
+    def __getitem__(self, position: int) -> dict[str, object]:
+        """The item at `position`; an image that does not open is named in `bad`, and the next that does stands in."""
+        bad: list[str] = []
+        for place in range(position, position + len(self.dataset)):
+            try:
+                return {**self._item(position, self.index(place)), "bad": tuple(bad)}
+            except TagmaskError as error:
+                bad.append(str(error))
+        raise TagmaskError(f"none of the {len(self.dataset)} training images opens; the first: {bad[0]}")
+
+    def _item(self, position: int, index: int) -> dict[str, object]:
+        record, config = self.dataset.records[index], self.config
+        random = np.random.default_rng([self.seed, 2, position])
+        image = open_image(record.image)
+        crop = draw_crop(image.height, image.width, config, random)
+        view = take_crop(image, crop, config.crop, Image.Resampling.BILINEAR, 0)
+        item: dict[str, object] = {"images": _tensor(view), "boxes": crop.box, "index": index}
+        tags, known = np.zeros(len(self.dataset.classes), np.float32), np.ones(len(self.dataset.classes), np.float32)
+        tags[list(record.tags)], known[list(record.unknown)] = 1, 0
+        item |= {"tags": tags, "known": known}
+        if self.masks:
+            assert record.mask is not None
+            truth = Image.fromarray(record.mask.load(image.height, image.width))
+            label = take_crop(truth, crop, config.crop, Image.Resampling.NEAREST, IGNORE)
+            item["masks"] = torch.from_numpy(np.asarray(label).astype(np.int64))
+        if self.contrast:
+            strong, flipped = strong_view(view, config, random)
+            item |= {"weak": _tensor(weak_view(image, config, random)), "strong": _tensor(strong), "flipped": flipped}
+        return item
+
+
+class BatchPositions:
+    """Positions of the batches of one process from a given step on; process r takes the r-th part of each batch."""
+
+    def __init__(self, batch: int, start: int, stop: int, rank: int = 0, processes: int = 1) -> None:
+        self.share, self.batch, self.rank = batch // processes, batch, rank
+        self.start, self.stop = start, stop
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            first = step * self.batch + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+
+def collate(items: Sequence[dict[str, object]]) -> Batch:
+    """Stack items of `TrainingViews`; views stay uint8, `Batch.normalise` finishes them on the device."""
+
+    def stack(name: str) -> torch.Tensor | None:
+        return torch.stack([item[name] for item in items]) if name in items[0] else None  # pyright: ignore
+
+    tags = torch.from_numpy(np.stack([item["tags"] for item in items]))  # pyright: ignore
+    contrast = "flipped" in items[0]
+    return Batch(
+        images=stack("images"),  # pyright: ignore
+        tags=tags,
+        known=torch.from_numpy(np.stack([item["known"] for item in items])),  # pyright: ignore
+        boxes=torch.tensor([item["boxes"] for item in items]),
+        indices=torch.tensor([item["index"] for item in items]),
+        most_tags=max(1, int(tags.sum(dim=1).max())),
+        masks=stack("masks"),
+        weak=stack("weak"),
+        strong=stack("strong"),
+        strong_flipped=torch.tensor([item["flipped"] for item in items]) if contrast else None,
+        bad=tuple(message for item in items for message in item["bad"]),  # pyright: ignore
+    )
+
+
+def training_loader(views: TrainingViews, positions: BatchPositions, workers: int, *, pin: bool = False) -> DataLoader:
+    """Batches in order of step."""
+    return DataLoader(
+        views,
+        batch_sampler=positions,  # pyright: ignore
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+    )
+
+
+def _tensor(image: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
