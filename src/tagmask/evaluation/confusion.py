@@ -1,0 +1,86 @@
+"""One confusion matrix over a whole set of label maps; every score is read off it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tagmask.data.dataset import IGNORE, MAX_CLASSES
+from tagmask.errors import TagmaskError
+
+
+class ConfusionMatrix:
+    """Pixels counted by true and by predicted id.
+
+    Rows and columns are ids in ascending order: 0..K with a background, else 1..K. Pixels whose truth is 255 are left
+    out; pixels with a truth but without a prediction (255) are counted apart, for each protocol to judge.
+
+    Attributes:
+        ids: the R ids that rows and columns stand for.
+        counts: (R, R) int64, row truth, column prediction.
+        ignored: (R,) int64, pixels of each true id whose prediction is 255.
+    """
+
+    def __init__(self, classes: int, *, background: bool = True) -> None:
+        if not 1 <= classes <= MAX_CLASSES:
+            raise ValueError(f"classes={classes}, expected 1..{MAX_CLASSES}")
+        self.classes = classes
+        self.background = background
+        self.ids = np.arange(0 if background else 1, classes + 1)
+        self.counts = np.zeros((len(self.ids), len(self.ids)), dtype=np.int64)
+        self.ignored = np.zeros(len(self.ids), dtype=np.int64)
+
+    def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+        """Count the pixels of one or more label maps.
+
+        Args:
+            truth: uint8, any shape: ids, or 255 where nobody knows.
+            prediction: uint8 of the same shape: ids, or 255 where nothing is said.
+
+        Raises:
+            TagmaskError: the shapes differ, or an id is no class.
+        """
+        if truth.shape != prediction.shape:
+            raise TagmaskError(
+                f"the truth has shape {truth.shape} and the prediction {prediction.shape};"
+                " compare label maps of the same size"
+            )
+        # 255 becomes 0 and every id one more, so that the ids that occur lie close together.
+        shifted_truth = _bytes(truth, "truth") + np.uint8(1)
+        shifted_prediction = _bytes(prediction, "prediction") + np.uint8(1)
+        self._check(shifted_truth, "truth")
+        self._check(shifted_prediction, "prediction")
+        stride = self.classes + 2
+        pairs = shifted_truth.astype(np.int32)
+        pairs *= stride
+        pairs += shifted_prediction
+        table = np.bincount(pairs, minlength=stride * stride).reshape(stride, stride)
+        if not self.background and (table[1].any() or table[:, 1].any()):
+            where = "truth" if table[1].any() else "prediction"
+            raise TagmaskError(
+                f"the {where} holds id 0, but this data has no background; its ids are 1..{self.classes}"
+            )
+        first = 1 + int(self.ids[0])
+        self.counts += table[first:, first:]
+        self.ignored += table[first:, 0]
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the pixels another matrix of the same classes has counted."""
+        if (self.classes, self.background) != (other.classes, other.background):
+            raise ValueError("matrices of different classes cannot be merged")
+        self.counts += other.counts
+        self.ignored += other.ignored
+
+    def _check(self, shifted: np.ndarray, what: str) -> None:
+        if shifted.size and shifted.max() > self.classes + 1:
+            found = np.unique(shifted) - np.uint8(1)
+            strange = [int(label) for label in found if self.classes < label < IGNORE]
+            raise TagmaskError(
+                f"the {what} holds id {strange[0]}, but the class list has {self.classes} classes; ids go from"
+                f" {self.ids[0]} to {self.classes}, and 255 is ignored"
+            )
+
+
+def _bytes(labels: np.ndarray, what: str) -> np.ndarray:
+    if labels.dtype != np.uint8:
+        raise TypeError(f"the {what} is {labels.dtype}; label maps are uint8")
+    return labels.ravel()

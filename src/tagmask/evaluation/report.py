@@ -1,0 +1,97 @@
+"""Results for people (tables) and for programs (JSON). No number goes without the conditions it holds under."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tagmask.evaluation.folder import Conditions, Result
+
+
+def describe(conditions: Conditions) -> str:
+    """The conditions in one line; what nobody said is called not stated."""
+    tags = {True: "tags given", False: "no tags given", None: "tags given or not: not stated"}
+    flips = {True: "with mirror", False: "no mirror", None: "mirror not stated"}
+    scales = ", ".join(map(str, conditions.scales)) if conditions.scales is not None else "not stated"
+    parts = [
+        f"split {conditions.split or 'not stated'}",
+        f"labels from {conditions.source or 'a source not stated'}",
+        tags[conditions.tags_given],
+        f"scales {scales}",
+        flips[conditions.flips],
+        f"refinement {conditions.refinement or 'not stated'}",
+    ]
+    if conditions.threshold is not None:
+        parts.append(f"background threshold {conditions.threshold:g}")
+    return "; ".join(parts)
+
+
+def render(result: Result, console: Console) -> None:
+    """Print the scores of every class and of the whole, in percent, with protocol and conditions."""
+    scores = result.scores
+    table = Table(title=f"{result.images} images, protocol {scores.protocol}", caption=describe(result.conditions))
+    table.add_column("class")
+    for heading in ("IoU %", "precision %", "recall %", "FP/TP"):
+        table.add_column(heading, justify="right")
+    for row, name in enumerate(result.classes):
+        shares = (_percent(values[row]) for values in (scores.iou, scores.precision, scores.recall))
+        table.add_row(name, *shares, _ratio(scores.confusion_ratio[row]))
+    table.add_section()
+    table.add_row("mean", _percent(scores.miou), "", _percent(scores.mean_class_accuracy), _mean_ratio(result))
+    console.print(table)
+    console.print(
+        f"mIoU {_percent(scores.miou)}%  pixel accuracy {_percent(scores.pixel_accuracy)}%"
+        f"  coverage {_percent(scores.coverage)}%",
+        highlight=False,
+    )
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    """The result as plain values for `json.dump`; shares in [0, 1], undefined and infinite ones null.
+
+    The classes whose confusion ratio is infinite are named under `unbounded`.
+    """
+    scores = result.scores
+    ratios = zip(result.classes, scores.confusion_ratio, strict=True)
+    return {
+        "protocol": scores.protocol,
+        "conditions": asdict(result.conditions),
+        "images": result.images,
+        "miou": _plain(scores.miou),
+        "pixel_accuracy": _plain(scores.pixel_accuracy),
+        "mean_class_accuracy": _plain(scores.mean_class_accuracy),
+        "mean_confusion_ratio": _plain(scores.mean_confusion_ratio),
+        "unbounded": [name for name, ratio in ratios if math.isinf(ratio)],
+        "coverage": _plain(scores.coverage),
+        "classes": {
+            name: {
+                "iou": _plain(scores.iou[row]),
+                "precision": _plain(scores.precision[row]),
+                "recall": _plain(scores.recall[row]),
+                "confusion_ratio": _plain(scores.confusion_ratio[row]),
+            }
+            for row, name in enumerate(result.classes)
+        },
+    }
+
+
+def _plain(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _ratio(value: float) -> str:
+    return "-" if math.isnan(value) else "never right" if math.isinf(value) else f"{value:.3f}"
+
+
+def _mean_ratio(result: Result) -> str:
+    scores = result.scores
+    missing = f" ({scores.unbounded} never right)" if scores.unbounded else ""
+    return _ratio(scores.mean_confusion_ratio) + missing

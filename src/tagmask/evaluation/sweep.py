@@ -1,0 +1,123 @@
+"""CAMs scored at every background threshold in one pass over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagmask.data.dataset import IGNORE
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.confusion import ConfusionMatrix
+from tagmask.evaluation.protocols import Scores, score
+
+THRESHOLDS = np.arange(60, dtype=np.float32) / 100
+"""0.00, 0.01, ..., 0.59, as in SEAM (CVPR 2020)."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Scores at each of T thresholds.
+
+    Attributes:
+        thresholds: (T,) ascending background scores.
+        miou: (T,) in [0, 1].
+        best: the scores at the best threshold (the lowest of equals).
+        best_threshold: the background score `best` was found at.
+    """
+
+    thresholds: np.ndarray
+    miou: np.ndarray
+    best: Scores
+    best_threshold: float
+
+
+class ThresholdSweep:
+    """Counts CAMs against the truth so that every background threshold can be scored afterwards.
+
+    At threshold t a pixel is background if no CAM exceeds t, else the class of the highest CAM. So its label depends
+    only on that class and on how many thresholds lie below its value, and one histogram over both holds all answers.
+
+    Args:
+        classes: K.
+        thresholds: (T,) ascending background scores in [0, 1).
+    """
+
+    def __init__(self, classes: int, thresholds: np.ndarray = THRESHOLDS) -> None:
+        self.classes = classes
+        self.thresholds = np.asarray(thresholds, dtype=np.float32)
+        if not len(self.thresholds) or (np.diff(self.thresholds) <= 0).any():
+            raise ValueError("thresholds must ascend")
+        # true id x class of the highest CAM x number of thresholds below its value
+        self.histogram = np.zeros((classes + 1, classes, len(self.thresholds) + 1), dtype=np.int64)
+
+    def add(self, cams: np.ndarray | Tensor, truth: np.ndarray) -> None:
+        """Count one image.
+
+        Args:
+            cams: (K, h, w) activation in [0, 1], 0 for classes the image is known not to bear.
+            truth: (h, w) uint8 ids, 0 background, 255 left out.
+
+        Raises:
+            TagmaskError: the sizes differ, or the truth holds an id that is no class.
+        """
+        maps = torch.as_tensor(cams, dtype=torch.float32)
+        if maps.shape != (self.classes, *truth.shape):
+            raise TagmaskError(
+                f"CAMs of shape {tuple(maps.shape)}, truth of {truth.shape}: expected ({self.classes}, h, w) at the"
+                " size of the truth; resize the CAMs first"
+            )
+        known = truth != IGNORE
+        labels = truth[known].astype(np.int64)
+        if labels.size and labels.max() > self.classes:
+            raise TagmaskError(f"the truth holds id {labels.max()}, but there are {self.classes} classes")
+        values, highest = (found.numpy(force=True)[known] for found in maps.max(dim=0))
+        below = np.searchsorted(self.thresholds, values, side="left")
+        _, classes, bins = shape = self.histogram.shape
+        places = (labels * classes + highest) * bins + below
+        self.histogram += np.bincount(places, minlength=self.histogram.size).reshape(shape)
+
+    def matrix(self, index: int) -> ConfusionMatrix:
+        """The confusion matrix at threshold number `index`."""
+        matrix = ConfusionMatrix(self.classes, background=True)
+        matrix.counts[:, 0] = self.histogram[:, :, : index + 1].sum(axis=(1, 2))
+        matrix.counts[:, 1:] = self.histogram[:, :, index + 1 :].sum(axis=2)
+        return matrix
+
+    def result(self, protocol: str = "seco") -> Sweep:
+        """The scores at every threshold.
+
+        Raises:
+            TagmaskError: as `score`.
+        """
+        scores = [score(self.matrix(index), protocol) for index in range(len(self.thresholds))]
+        miou = np.array([each.miou for each in scores])
+        best = int(miou.argmax())
+        return Sweep(self.thresholds, miou, scores[best], round(float(self.thresholds[best]), 6))
+
+
+def threshold_sweep(
+    images: Iterable[tuple[np.ndarray | Tensor, np.ndarray]],
+    classes: int,
+    *,
+    thresholds: np.ndarray = THRESHOLDS,
+    protocol: str = "seco",
+) -> Sweep:
+    """Score CAMs at every background threshold in one pass.
+
+    Args:
+        images: pairs of CAMs (K, h, w) in [0, 1] and truth (h, w) uint8; see `ThresholdSweep.add`.
+        classes: K.
+        thresholds: (T,) ascending background scores.
+        protocol: see `tagmask.evaluation.protocols`.
+
+    Raises:
+        TagmaskError: as `ThresholdSweep.add` and `score`.
+    """
+    sweep = ThresholdSweep(classes, thresholds)
+    for cams, truth in images:
+        sweep.add(cams, truth)
+    return sweep.result(protocol)
