@@ -1,0 +1,216 @@
+"""Label maps from where they lie: image files of ids, and the outlines of COCO files."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tagmask.data.dataset import IGNORE
+from tagmask.data.images import opened
+from tagmask.errors import TagmaskError
+
+
+@dataclass(frozen=True)
+class PngMask:
+    """A palette or grey image whose pixel values are ids; a MaskSource.
+
+    Attributes:
+        path: the file; PNG, or another format that keeps values as they are.
+        id_map: label id of each id that may stand in the file, 255 (ignored) aside, which stays; None takes any id as
+            it is.
+    """
+
+    path: Path
+    id_map: Mapping[int, int] | None = field(default=None, repr=False)
+
+    def load(self, height: int, width: int) -> np.ndarray:
+        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+
+        Raises:
+            TagmaskError: the file is missing or damaged, holds colours in place of ids, has another size than its
+                image, or holds ids that are no class.
+        """
+        ids = self.ids()
+        _check_size(str(self.path), ids.shape, (height, width))
+        return ids if self.id_map is None else self._mapped(ids, self.id_map)
+
+    def ids(self) -> np.ndarray:
+        """Return the `(height, width)` uint8 values as they stand in the file.
+
+        Raises:
+            TagmaskError: the file is missing or damaged, or holds colours in place of ids.
+        """
+        with opened(self.path, "mask") as image:
+            if image.format in ("JPEG", "MPO"):
+                raise TagmaskError(f"{self.path}: JPEG blurs the ids of a mask; write it as a palette or grey PNG")
+            image.load()
+            if image.mode in ("I", "I;16", "I;16B", "I;16L"):
+                return self._narrowed(np.asarray(image))
+            if image.mode not in ("P", "L", "1"):
+                raise TagmaskError(
+                    f"{self.path}: holds colours ({image.mode}), and a mask holds ids; write a palette or grey PNG"
+                    " whose pixel values are 0 background, 1..K classes, 255 ignored. Turning colours to grey"
+                    " does not give ids"
+                )
+            ids = np.array(image, dtype=np.uint8)
+            return ids // self._stretch() if image.mode == "L" and image.format == "PNG" else ids
+
+    def _stretch(self) -> int:
+        """The factor by which Pillow spreads grey values of 2 and 4 bits over 0..255; ids are the values before."""
+        with self.path.open("rb") as file:
+            bits = file.read(25)[24]
+        return {2: 85, 4: 17}.get(bits, 1)
+
+    def _narrowed(self, values: np.ndarray) -> np.ndarray:
+        if values.min() < 0 or values.max() > IGNORE:
+            bad = np.unique(values[(values < 0) | (values > IGNORE)])
+            raise TagmaskError(f"{self.path}: ids {_listed(bad)}; ids go from 0 to {IGNORE}; write a mask of 8 bits")
+        return values.astype(np.uint8)
+
+    def _mapped(self, ids: np.ndarray, id_map: Mapping[int, int]) -> np.ndarray:
+        table = np.full(256, -1, dtype=np.int16)
+        table[IGNORE] = IGNORE
+        for source, label in id_map.items():
+            table[source] = label
+        labels = table[ids]
+        if labels.min() < 0:
+            highest = max(id_map, default=0)
+            raise TagmaskError(
+                f"{self.path}: ids {_listed(np.unique(ids[labels < 0]))} are no class; expected 0 (background),"
+                f" 1..{highest} in the order of the mask's class list, and {IGNORE} (ignored); correct the mask or"
+                " complete the list"
+            )
+        return labels.astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """One object of a COCO file, its coordinates in pixels.
+
+    Attributes:
+        label: id of its class in the source's list, from 1.
+        crowd: a group outlined as one; not exact enough to be the truth.
+        polygons: flat x, y, x, y, ... of each part.
+        runs: COCO's run-length code in place of polygons: a list of run lengths or their compressed text.
+        size: (height, width) the run-length code was made for.
+    """
+
+    label: int
+    crowd: bool = False
+    polygons: tuple[array[float], ...] = ()
+    runs: tuple[int, ...] | str | None = None
+    size: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class PolygonMask:
+    """The objects of one image of a COCO file, painted into a label map; a MaskSource.
+
+    Larger objects are painted first, so that smaller ones lie over them. Groups outlined as one (`iscrowd`) are
+    painted in the same order as 255, ignored.
+
+    Attributes:
+        source: file and image, for messages.
+        outlines: the objects.
+        size: (height, width) the file states for the image; None where it states none.
+        id_map: label id of each class id of the source and of 0, the ground; None takes them as they are.
+    """
+
+    source: str
+    outlines: tuple[Outline, ...] = field(repr=False)
+    size: tuple[int, int] | None = None
+    id_map: Mapping[int, int] | None = field(default=None, repr=False)
+
+    def load(self, height: int, width: int) -> np.ndarray:
+        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+
+        Raises:
+            TagmaskError: the file states another size than that of the image, or an outline is damaged.
+        """
+        _check_size(self.source, self.size or (height, width), (height, width))
+        painted = [(self._shape(outline, height, width), self._label(outline)) for outline in self.outlines]
+        ground = 0 if self.id_map is None else self.id_map[0]
+        labels = np.full((height, width), ground, dtype=np.uint8)
+        for shape, label in sorted(painted, key=lambda pair: -np.count_nonzero(pair[0])):
+            labels[shape] = label
+        return labels
+
+    def _label(self, outline: Outline) -> int:
+        if self.id_map is None:
+            return IGNORE if outline.crowd else outline.label
+        label = self.id_map[outline.label]
+        # A crowd of a class nobody asked for is ground like each of its members.
+        return IGNORE if outline.crowd and label != self.id_map[0] else label
+
+    def _shape(self, outline: Outline, height: int, width: int) -> np.ndarray:
+        if outline.runs is not None:
+            _check_size(f"{self.source}, run-length code", outline.size or (height, width), (height, width))
+            return self._from_runs(outline.runs, height, width)
+        return self._from_polygons(outline.polygons, height, width)
+
+    def _from_runs(self, runs: Sequence[int] | str, height: int, width: int) -> np.ndarray:
+        # pycocotools leaves the rest of a code that is too short uninitialised, so lengths are checked here.
+        lengths = np.asarray(_uncompressed(runs) if isinstance(runs, str) else runs, dtype=np.int64)
+        if (lengths < 0).any() or lengths.sum() != height * width:
+            raise TagmaskError(
+                f"{self.source}: a run-length code covers {lengths.sum()} pixels, the image has {height * width}"
+                f" ({width} x {height}); write the annotation again"
+            )
+        inside = np.arange(len(lengths)) % 2 == 1
+        return np.repeat(inside, lengths).reshape(width, height).T
+
+    def _from_polygons(self, polygons: Sequence[array[float]], height: int, width: int) -> np.ndarray:
+        coco = _coco_masks(self.source)
+        reach = 2 * max(height, width)
+        for polygon in polygons:
+            if not (np.abs(np.frombuffer(polygon)) <= reach).all():
+                raise TagmaskError(
+                    f"{self.source}: a polygon lies far outside the {width} x {height} image; correct it"
+                )
+        codes = coco.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
+        return coco.decode(coco.merge(codes)).astype(bool)
+
+
+def _coco_masks(source: str) -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise TagmaskError(f"{source}: polygons need pycocotools; pip install 'tagmask[coco]'") from error
+    return mask
+
+
+def _uncompressed(text: str) -> list[int]:
+    """Run lengths of COCO's compressed code: 5 bits a character, low ones first, differences from the third on."""
+    lengths: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if bits & 0x20:
+            continue
+        if bits & 0x10:
+            value -= 1 << shift
+        lengths.append(value + lengths[-2] if len(lengths) > 2 else value)
+        value = shift = 0
+    return lengths
+
+
+def _check_size(source: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
+    """Both sizes are (height, width)."""
+    if tuple(have) == want:
+        return
+    message = f"{source}: mask is {have[1]} x {have[0]} (width x height), its image {want[1]} x {want[0]}"
+    if tuple(have) == want[::-1]:
+        raise TagmaskError(f"{message}; if the image is turned by its EXIF tag, save the mask for the upright picture")
+    raise TagmaskError(f"{message}; save the mask at the size of its image, without smoothing")
+
+
+def _listed(ids: np.ndarray) -> str:
+    more = f" and {len(ids) - 10} more" if len(ids) > 10 else ""
+    return ", ".join(str(value) for value in ids[:10]) + more

@@ -1,0 +1,235 @@
+"""From what a source says to a data set: class choice, tags to indices, masks found, untagged images treated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tagmask.data.dataset import IGNORE, Dataset, MaskSource, Record, check_class_list
+from tagmask.data.masks import PngMask
+from tagmask.data.readers.problems import Problems, nearest
+from tagmask.data.readers.source import FileIndex, Options, Row, Source
+from tagmask.errors import TagmaskError
+
+
+@dataclass(frozen=True)
+class GroupedDataset(Dataset):
+    """A data set with splits that overlap: VOC's `train` lies within its `train_aug`.
+
+    Attributes:
+        groups: names of the records of each split; takes the place of `Record.split`, which holds one name only.
+    """
+
+    groups: Mapping[str, frozenset[str]] | None = None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The split names that have a record, sorted."""
+        groups = self.groups or {}
+        names = {record.name for record in self.records}
+        return tuple(sorted(split for split, members in groups.items() if not members.isdisjoint(names)))
+
+    def split(self, names: str | Sequence[str] | None) -> Dataset:
+        """Keep the records of the named splits, each once; None keeps all.
+
+        Raises:
+            TagmaskError: a named split has no record.
+        """
+        if names is None:
+            return self
+        wanted = [names] if isinstance(names, str) else list(names)
+        present = self.splits
+        for name in wanted:
+            if name not in present:
+                raise TagmaskError(f"split {name!r} has no images; {nearest(name, present)}")
+        members = frozenset[str]().union(*((self.groups or {})[name] for name in wanted))
+        return replace(self, records=tuple(record for record in self.records if record.name in members))
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A data set and what the check needs beyond it.
+
+    Attributes:
+        dataset: the records that could be made.
+        places: file and row of each record, by name.
+        untagged: the images without a tag: where each stands, and why.
+    """
+
+    dataset: Dataset
+    places: Mapping[str, str]
+    untagged: tuple[tuple[str, str], ...]
+
+
+def assemble(source: Source, options: Options, problems: Problems) -> Collected:
+    """Turn rows into records, noting every row that is wrong.
+
+    Raises:
+        TagmaskError: the class list or the mask folder is wrong as a whole.
+    """
+    full, classes = choose_classes(source, options)
+    tags_of = _TagReader(full, classes, problems)
+    find_mask = _mask_finder(source, options, classes, full)
+    records: list[Record] = []
+    untagged: list[tuple[str, str]] = []
+    skipped = list(source.skipped)
+    first_rows: dict[str, Row] = {}
+    for row in source.rows:
+        tags, unknown = tags_of(row)
+        if _repeats(row, first_rows, problems) or row.image is None:
+            continue
+        if not tags:
+            reason = _why_untagged(row)
+            untagged.append((row.where, reason))
+            if options.untagged == "skip":
+                skipped.append(f"{row.where}: {reason}")
+                continue
+            if options.untagged == "error":
+                problems.add("no tags", row.where, f"{reason}; tag it, or read with untagged: skip or negative")
+        records.append(Record(row.name, row.image, tags, unknown, row.split, find_mask(row)))
+    if unfit := _no_mask_fits(records, source, options):
+        skipped.append(unfit)
+    dataset = Dataset(tuple(records), classes, options.background, source.tag_source, tuple(skipped))
+    if source.groups:
+        dataset = GroupedDataset(**vars(dataset), groups=source.groups)
+    return Collected(dataset, {name: row.where for name, row in first_rows.items()}, tuple(untagged))
+
+
+def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The full class list, which every tag has to be in, and the chosen one, which the data set has.
+
+    Raises:
+        TagmaskError: a list is no class list, or a chosen class is not in the full list.
+    """
+    if options.mask_classes is not None:
+        check_class_list(options.mask_classes, "mask_classes")
+    if options.classes is not None:
+        check_class_list(options.classes, "classes")
+    declared = (*(source.classes or ()), *(options.mask_classes or ()))
+    if not declared:
+        seen = {tag for row in source.rows for tag in (*row.tags, *(row.unknown or ()))}
+        if not seen and options.classes is None:
+            raise TagmaskError(f"{source.path}: no image bears a tag, so there are no classes; fill in the tags")
+        classes = options.classes or check_class_list(sorted(seen), f"{source.path}, tags")
+        return classes, classes
+    full = tuple(dict.fromkeys(declared))
+    for name in options.classes or ():
+        if name not in full:
+            place = source.classes_from if source.classes else "mask_classes"
+            raise TagmaskError(f"classes: {name!r} is not in {place}; {nearest(name, full)}")
+    return full, options.classes or source.classes or full
+
+
+class _TagReader:
+    """Turns a row's tags into indices of the chosen classes."""
+
+    def __init__(self, full: tuple[str, ...], classes: tuple[str, ...], problems: Problems) -> None:
+        self.index = {name: position for position, name in enumerate(classes)}
+        self.full = frozenset(full)
+        self.order = full
+        self.problems = problems
+        self.hints: dict[str, str] = {}
+
+    def __call__(self, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        tags = self._indices(row, row.tags)
+        if row.unknown is None:
+            return tags, tuple(position for position in range(len(self.index)) if position not in tags)
+        return tags, self._indices(row, row.unknown)
+
+    def _indices(self, row: Row, names: Iterable[str]) -> tuple[int, ...]:
+        for name in names:
+            if name not in self.full:
+                # The search for the nearest name is slow, and a wrong tag tends to come in thousands.
+                if name not in self.hints:
+                    self.hints[name] = nearest(name, self.order)
+                message = f"tag {name!r} is not in the class list; {self.hints[name]}"
+                self.problems.add("unknown tag", row.where, message)
+        return tuple(sorted({self.index[name] for name in names if name in self.index}))
+
+
+def _why_untagged(row: Row) -> str:
+    if row.unknown is None:
+        return f"nobody knows the tags of image {row.name!r}"
+    if row.tags:
+        return f"image {row.name!r} bears none of the chosen classes (its tags: {'; '.join(row.tags)})"
+    return f"image {row.name!r} has no tags"
+
+
+def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
+    """Whether an earlier row has the same name; two rows of one file, or a.jpg and a.png, whose masks would collide."""
+    first = first_rows.setdefault(row.name, row)
+    if first is row:
+        return False
+    if row.image is not None and first.image is not None and row.image != first.image:
+        message = (
+            f"{row.image} and {first.image} ({first.where}) both have the name {row.name!r}, which masks are"
+            " written under; rename one"
+        )
+    else:
+        message = f"image {row.name!r} stands twice (first: {first.where}); join the two, their tags by `;`"
+    problems.add("duplicate name", row.where, message)
+    return True
+
+
+def id_map(mask_classes: Sequence[str], classes: Sequence[str], background: bool) -> dict[int, int]:
+    """Label id of each id of a mask: of a chosen class its own, of all else 0 with background and 255 without."""
+    ground = 0 if background else IGNORE
+    label = {name: position for position, name in enumerate(classes, start=1)}
+    return {0: ground} | {source: label.get(name, ground) for source, name in enumerate(mask_classes, start=1)}
+
+
+def _mask_folder(source: Source, options: Options) -> Path | None:
+    if options.masks is not None and not options.masks.is_dir():
+        raise TagmaskError(f"{options.masks}: no such folder; `masks` names a folder of PNG files called after images")
+    return options.masks or source.mask_folder
+
+
+def mask_order(source_classes: Sequence[str] | None, options: Options) -> tuple[str, ...] | None:
+    """Class names in the order of the ids of PNG masks; None where nobody says."""
+    order = options.mask_classes or source_classes or options.classes
+    return tuple(order) if order else None
+
+
+def _mask_finder(
+    source: Source, options: Options, classes: tuple[str, ...], full: tuple[str, ...]
+) -> Callable[[Row], MaskSource | None]:
+    """A function from a row to its mask or None; records share one id map."""
+    folder = _mask_folder(source, options)
+    if folder is None:
+        outlines = id_map(source.classes or full, classes, options.background)
+        return lambda row: replace(row.mask, id_map=outlines) if row.mask else None
+    order = mask_order(source.classes, options)
+    if order is None:
+        raise TagmaskError(
+            f"{folder}: nobody says which id of the masks is which class; write classes.txt, one name a line in the"
+            " order of the ids 1, 2, ..., or give mask_classes"
+        )
+    without = [name for name in classes if name not in order]
+    if without:
+        raise TagmaskError(
+            f"mask_classes: {without[0]!r} is missing, so the masks in {folder} have no id for it; add it"
+        )
+    ids = id_map(order, classes, options.background)
+    index = FileIndex()
+
+    def find(row: Row) -> MaskSource | None:
+        path = folder / f"{row.name}.png"
+        return PngMask(path, ids) if index.has(str(path)) else None
+
+    return find
+
+
+def _no_mask_fits(records: Sequence[Record], source: Source, options: Options) -> str | None:
+    """What to say where there is a mask folder and nothing in it belongs to an image.
+
+    Raises:
+        TagmaskError: the folder was named by the user, so masks are wanted.
+    """
+    folder = _mask_folder(source, options)
+    if folder is None or not records or any(record.mask for record in records):
+        return None
+    message = f"{folder}: no mask fits any image; for image {records[0].name!r} expected {records[0].name}.png in it"
+    if options.masks is not None:
+        raise TagmaskError(f"{message}; rename the masks, or name another folder (masks)")
+    return message

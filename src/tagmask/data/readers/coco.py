@@ -1,0 +1,198 @@
+"""Instances files of MS COCO: tags, and masks where there are outlines."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tagmask.data.dataset import check_class_list
+from tagmask.data.masks import Outline, PolygonMask
+from tagmask.data.readers.problems import Problems, nearest
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, missing_image, record_name
+from tagmask.errors import TagmaskError
+
+PREFIX = "instances_"
+PROBED = 50
+
+
+def find_coco(folder: Path) -> list[Path]:
+    """The `instances_*.json` files of a folder or of its `annotations` folder, sorted."""
+    return sorted((folder / "annotations").glob(f"{PREFIX}*.json")) or sorted(folder.glob(f"{PREFIX}*.json"))
+
+
+def split_of(file: Path) -> str:
+    """The split a file stands for: `instances_train2017.json` is `train`."""
+    return re.sub(r"(?<=\D)\d{4}$", "", _part(file))
+
+
+def read_coco(path: Path, options: Options, problems: Problems) -> Source:
+    """Read one instances file, or all of a folder, one split a file.
+
+    Classes come in the order of the category ids. An image bears a class if any annotation says so, those of crowds
+    included. An image whose every annotation has an outline has a mask; an image without annotations is all ground.
+    """
+    files = find_coco(path) if path.is_dir() else [path]
+    if not files:
+        raise TagmaskError(f"{path}: no {PREFIX}*.json in it or in its folder `annotations`; name the file itself")
+    _check_splits(files)
+    contents = {file: _load(file) for file in files}
+    categories = _categories(files[0], contents[files[0]])
+    for file in files[1:]:
+        if _categories(file, contents[file]) != categories:
+            raise TagmaskError(f"{file}: its categories differ from those of {files[0]}; read the files one by one")
+    names = check_class_list(categories.values(), f"{files[0]}, categories")
+    index = FileIndex()
+    folders = {file: _image_folder(file, contents[file], options.image_folder, index) for file in files}
+    base = os.path.commonpath(folders.values())
+    rows: list[Row] = []
+    for file in files:
+        rows += _rows(file, contents.pop(file), folders[file], base, categories, index, problems)
+    return Source(
+        path=path,
+        rows=rows,
+        classes=names,
+        classes_from=f"the categories of {files[0]}",
+        tag_source=f"object annotations of {', '.join(file.name for file in files)}, crowds included",
+    )
+
+
+def _part(file: Path) -> str:
+    return file.stem.removeprefix(PREFIX)
+
+
+def _check_splits(files: list[Path]) -> None:
+    first: dict[str, Path] = {}
+    for file in files:
+        other = first.setdefault(split_of(file), file)
+        if other is not file:
+            raise TagmaskError(f"{file}: stands for the split {split_of(file)!r} as {other.name} does; name one file")
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        with file.open("rb") as stream:
+            content = json.load(stream)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise TagmaskError(f"{file}: is no JSON ({error}); download or export it again") from error
+    except OSError as error:
+        raise TagmaskError(f"{file}: cannot be read ({error.strerror})") from error
+    for key in ("images", "annotations", "categories"):
+        items = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise TagmaskError(f"{file}: key {key!r} is missing or no list of objects; expected a COCO instances file")
+    if not content["images"]:
+        raise TagmaskError(f"{file}: names no image")
+    return content
+
+
+def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
+    """Category names by id, in the order of the ids."""
+    named: dict[int, str] = {}
+    for category in content["categories"]:
+        number, name = category.get("id"), category.get("name")
+        if not isinstance(number, int) or not isinstance(name, str):
+            raise TagmaskError(f"{file}: category {category!r} needs an `id` (whole number) and a `name`")
+        if number in named:
+            raise TagmaskError(f"{file}: categories {named[number]!r} and {name!r} both have the id {number}")
+        named[number] = name.strip()
+    return dict(sorted(named.items()))
+
+
+def _image_folder(file: Path, content: dict[str, Any], given: Path | None, index: FileIndex) -> str:
+    part = _part(file)
+    roots = [given] if given else [file.parent.parent, file.parent]
+    places = [str(root / inner) for root in roots for inner in (part, f"images/{part}", "images", ".")]
+    probes = [str(image.get("file_name")) for image in content["images"][:PROBED]]
+    for place in map(os.path.normpath, places):
+        if any(index.has(os.path.join(place, probe)) for probe in probes):
+            return place
+    looked = ", ".join(dict.fromkeys(map(os.path.normpath, places)))
+    raise TagmaskError(
+        f"{file}: its images (the first is {probes[0]}) are in none of {looked}; name their folder (image_folder), or"
+        " read another instances file by its own path"
+    )
+
+
+def _rows(
+    file: Path,
+    content: dict[str, Any],
+    folder: str,
+    base: str,
+    categories: dict[int, str],
+    index: FileIndex,
+    problems: Problems,
+) -> Iterable[Row]:
+    labels = {number: position for position, number in enumerate(categories, start=1)}
+    outlined = any(annotation.get("segmentation") for annotation in content["annotations"])
+    annotations = _by_image(file, content, labels, problems)
+    for image in content["images"]:
+        number, given = image.get("id"), image.get("file_name")
+        where = f"{file} image {number}"
+        if not isinstance(given, str) or not given:
+            problems.add("row", where, "names no `file_name`")
+            continue
+        path = os.path.normpath(os.path.join(folder, given))
+        found = index.has(path)
+        if not found:
+            problems.add("missing image", where, missing_image(path, index))
+        own = annotations.get(number, [])
+        size = (image["height"], image["width"]) if image.get("height") and image.get("width") else None
+        outlines = _outlines(where, own, labels, problems) if outlined else None
+        yield Row(
+            where=where,
+            name=record_name(path, [base]),
+            image=Path(path) if found else None,
+            tags=tuple(dict.fromkeys(categories[annotation["category_id"]] for annotation in own)),
+            split=split_of(file),
+            mask=None if outlines is None else PolygonMask(where, outlines, size),
+        )
+
+
+def _by_image(
+    file: Path, content: dict[str, Any], labels: dict[int, int], problems: Problems
+) -> dict[Any, list[dict[str, Any]]]:
+    known = {image.get("id") for image in content["images"]}
+    found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for annotation in content["annotations"]:
+        where = f"{file} annotation {annotation.get('id')}"
+        category, image = annotation.get("category_id"), annotation.get("image_id")
+        if category not in labels:
+            hint = nearest(str(category), map(str, labels))
+            problems.add("unknown tag", where, f"category_id {category} is not among the categories; {hint}")
+        elif image not in known:
+            problems.add("row", where, f"image_id {image} is not among the images; remove the annotation")
+        else:
+            found[image].append(annotation)
+    return found
+
+
+def _outlines(
+    where: str, annotations: list[dict[str, Any]], labels: dict[int, int], problems: Problems
+) -> tuple[Outline, ...] | None:
+    """None where an object has no outline: its pixels would be taken for ground."""
+    try:
+        outlines = [_outline(annotation, labels[annotation["category_id"]]) for annotation in annotations]
+    except (TypeError, ValueError, KeyError) as error:
+        problems.add("mask", where, f"an outline is damaged ({error}); expected polygons [[x, y, ...]] or run lengths")
+        return None
+    return None if any(outline is None for outline in outlines) else tuple(filter(None, outlines))
+
+
+def _outline(annotation: dict[str, Any], label: int) -> Outline | None:
+    crowd = bool(annotation.get("iscrowd"))
+    code = annotation.get("segmentation")
+    if isinstance(code, dict):
+        runs = code["counts"] if isinstance(code["counts"], str) else tuple(map(int, code["counts"]))
+        height, width = code["size"]
+        return Outline(label, crowd, runs=runs, size=(height, width))
+    if any(len(polygon) % 2 for polygon in code or ()):
+        raise ValueError("a polygon has an odd number of coordinates")
+    # Fewer than three points enclose nothing, and pycocotools would take four numbers for a box.
+    polygons = tuple(array("d", polygon) for polygon in code or () if len(polygon) >= 6)
+    return Outline(label, crowd, polygons) if polygons else None

@@ -1,0 +1,71 @@
+"""What a reader found wrong, gathered so that one run names everything."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tagmask.errors import TagmaskError
+
+Kind = Literal[
+    "file", "row", "missing image", "unreadable image", "unknown tag", "no tags", "duplicate name", "mask", "class"
+]
+SHOWN = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: what sort of thing.
+        where: file and row, or file and image.
+        message: what was expected and how to mend it.
+    """
+
+    kind: Kind
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class Problems:
+    """A growing list of problems that ends in one error."""
+
+    def __init__(self) -> None:
+        self.found: list[Problem] = []
+
+    def add(self, kind: Kind, where: str, message: str) -> None:
+        """Note a problem and go on."""
+        self.found.append(Problem(kind, where, message))
+
+    def raise_if_any(self, path: Path) -> None:
+        """Raise one error that shows the first ten problems and counts the rest.
+
+        Raises:
+            TagmaskError: there is a problem.
+        """
+        if not self.found:
+            return
+        if len(self.found) == 1:
+            raise TagmaskError(str(self.found[0]))
+        lines = [f"{path}: {len(self.found)} problems", *(f"  {problem}" for problem in self.found[:SHOWN])]
+        if len(self.found) > SHOWN:
+            lines.append(f"  and {len(self.found) - SHOWN} more; `tagmask data check {path}` lists all of them")
+        raise TagmaskError("\n".join(lines))
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The end of a message about a name that is not among the valid ones: the nearest, or a list of them."""
+    names = list(valid)
+    lowered = {other.lower(): other for other in names}
+    close = difflib.get_close_matches(name.lower(), lowered, n=1)
+    if close:
+        return f"did you mean {lowered[close[0]]!r}?"
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"expected one of {', '.join(names[:SHOWN])}{more}" if names else "there are none"

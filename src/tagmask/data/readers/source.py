@@ -1,0 +1,177 @@
+"""What every format's reader hands on, and what it needs for finding files without asking the disk for each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from tagmask.data.dataset import check_class_list
+from tagmask.data.masks import PolygonMask
+from tagmask.errors import TagmaskError
+
+Format = Literal["auto", "table", "folders", "coco", "voc"]
+Untagged = Literal["skip", "negative", "error"]
+TagSource = Literal["annotations", "masks"]
+
+
+class ReadOptions(TypedDict, total=False):
+    """The keyword arguments of `read_dataset`; it describes them."""
+
+    format: Format
+    classes: Iterable[str] | None
+    background: bool
+    masks: str | Path | None
+    mask_classes: Iterable[str] | None
+    untagged: Untagged
+    image_folder: str | Path | None
+    tag_source: TagSource
+
+
+@dataclass(frozen=True)
+class Options:
+    """`ReadOptions` with every value given, lists as tuples and folders as paths."""
+
+    classes: tuple[str, ...] | None = None
+    background: bool = True
+    masks: Path | None = None
+    mask_classes: tuple[str, ...] | None = None
+    untagged: Untagged = "skip"
+    image_folder: Path | None = None
+    tag_source: TagSource = "annotations"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a source says of one image, before its tags are looked up in a class list.
+
+    Attributes:
+        where: file and row, for messages.
+        name: the record's name.
+        image: the image file; None where it was missing, which the reader has noted.
+        tags: names of the classes the image bears.
+        unknown: names of the classes of which nobody knows; None where nobody knows any.
+        split: the split's name or nothing.
+        mask: the truth with the source's own ids; PNG files of a mask folder are found later.
+    """
+
+    where: str
+    name: str
+    image: Path | None
+    tags: tuple[str, ...] = ()
+    unknown: tuple[str, ...] | None = ()
+    split: str = ""
+    mask: PolygonMask | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything a reader found.
+
+    Attributes:
+        path: the file or folder read, for messages.
+        rows: one for every image.
+        classes: the source's own class list, in the order of its mask ids; None where it has none.
+        classes_from: where that list stands, for messages.
+        tag_source: where the tags come from, in words.
+        mask_folder: where the format keeps PNG masks; None where it has none.
+        groups: names of the images of splits that overlap others (VOC: `train` lies within `train_aug`).
+        skipped: what was left out, one line each.
+    """
+
+    path: Path
+    rows: list[Row]
+    classes: tuple[str, ...] | None
+    classes_from: str
+    tag_source: str
+    mask_folder: Path | None = None
+    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+
+
+class FileIndex:
+    """Answers whether files exist by listing each folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, frozenset[str]] = {}
+        self._stems: dict[str, dict[str, str]] = {}
+
+    def names(self, folder: str) -> frozenset[str]:
+        """Names of the files of a folder; none where the folder does not exist."""
+        if folder not in self._folders:
+            try:
+                with os.scandir(folder) as entries:
+                    self._folders[folder] = frozenset(entry.name for entry in entries if entry.is_file())
+            except OSError:
+                self._folders[folder] = frozenset()
+        return self._folders[folder]
+
+    def has(self, path: str) -> bool:
+        """Whether a path names a file."""
+        folder, name = os.path.split(path)
+        return name in self.names(folder)
+
+    def alike(self, path: str) -> str | None:
+        """A file of the same folder whose name differs in suffix or capitals only."""
+        folder, name = os.path.split(path)
+        if folder not in self._stems:
+            self._stems[folder] = {os.path.splitext(other)[0].lower(): other for other in self.names(folder)}
+        stems = self._stems[folder]
+        return stems.get(os.path.splitext(name)[0].lower()) or stems.get(name.lower())
+
+
+def record_name(path: str, bases: Iterable[str]) -> str:
+    """A record's name: the path without suffix, relative to the first base it lies in, `/` between folders."""
+    stem = os.path.splitext(path)[0]
+    for base in bases:
+        if stem.startswith(base + os.sep):
+            return stem[len(base) + 1 :].replace(os.sep, "/")
+    return "/".join(part for part in Path(stem).parts if part not in ("..", Path(stem).anchor))
+
+
+def missing_image(path: str, index: FileIndex) -> str:
+    """What to say of an image file that is not there."""
+    if os.path.isdir(path):
+        return f"{path} is a folder, expected an image file; name the file inside it"
+    alike = index.alike(path)
+    hint = f"did you mean {alike!r}?" if alike else "correct the path, or name the folder of images (image_folder)"
+    return f"no image file {path}; {hint}"
+
+
+def read_class_list(path: Path) -> tuple[str, ...]:
+    """Read a class list, one name a line, in id order.
+
+    Raises:
+        TagmaskError: the file is missing, a folder, not UTF-8, or its names are no class list.
+    """
+    lines = read_text(path).rstrip().splitlines()
+    return check_class_list((line.strip() for line in lines), str(path))
+
+
+def class_list_beside(folder: Path) -> tuple[str, ...] | None:
+    """The class list in `classes.txt` of a folder, if there is one."""
+    path = folder / "classes.txt"
+    return read_class_list(path) if path.exists() else None
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        TagmaskError: the file is missing, a folder, empty or not UTF-8.
+    """
+    if path.is_dir():
+        raise TagmaskError(f"{path}: is a folder, expected a file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TagmaskError(
+            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise TagmaskError(f"{path}: cannot be read ({error.strerror})") from error
+    if not text.strip():
+        raise TagmaskError(f"{path}: is empty")
+    return text

@@ -1,0 +1,191 @@
+"""Trees of PASCAL VOC."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from tagmask.data.dataset import IGNORE
+from tagmask.data.images import is_image_name
+from tagmask.data.masks import PngMask
+from tagmask.data.readers.assemble import mask_order
+from tagmask.data.readers.problems import Problems
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, missing_image, read_text
+from tagmask.errors import TagmaskError
+
+CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+AUGMENTED = "train_aug"
+IMAGES, ANNOTATIONS, LISTS = "JPEGImages", "Annotations", "ImageSets/Segmentation"
+FIRST = ("train", "val", "test")
+
+
+def find_voc(folder: Path) -> Path | None:
+    """The VOC tree at a folder, or the only one in it or in its `VOCdevkit`; None where there is none."""
+    for place in (folder, folder / "VOCdevkit"):
+        if (place / IMAGES).is_dir():
+            return place
+        inner = sorted(place.glob(f"VOC*/{IMAGES}"))
+        if len(inner) > 1:
+            years = ", ".join(found.parent.name for found in inner)
+            raise TagmaskError(f"{place}: holds several VOC trees ({years}); name one of them")
+        if inner:
+            return inner[0].parent
+    return None
+
+
+def read_voc(path: Path, options: Options, problems: Problems) -> Source:
+    """Read a VOC tree: `JPEGImages`, `Annotations/*.xml`, `ImageSets/Segmentation/*.txt`, `SegmentationClass(Aug)`.
+
+    Splits are the lists, which may overlap, and `train_aug`: every id of SegmentationClassAug that is not in `val`
+    (10,582 in VOC 2012 with SBD). Without lists and masks every image is read, without a split. Images in no split
+    are left out. Tags are the objects of the XML files, difficult and truncated ones included, or with
+    `tag_source="masks"` the ids that occur in an image's mask. Of an image without its XML file or mask nobody
+    knows any tag.
+    """
+    root = find_voc(path)
+    if root is None:
+        raise TagmaskError(f"{path}: no VOC tree; expected the folders {IMAGES} and {ANNOTATIONS} in it")
+    folder = options.image_folder or root / IMAGES
+    masks = _mask_folder(root)
+    index = FileIndex()
+    images = {os.path.splitext(name)[0]: name for name in sorted(index.names(str(folder))) if is_image_name(name)}
+    if not images:
+        raise TagmaskError(f"{folder}: holds no image")
+    groups, places = _groups(root, masks, index)
+    names = sorted(frozenset[str]().union(*groups.values())) if groups else sorted(images)
+    rows: list[Row] = []
+    for name in names:
+        where = places.get(name, str(folder / images.get(name, f"{name}.jpg")))
+        if name not in images:
+            problems.add("missing image", where, missing_image(str(folder / f"{name}.jpg"), index))
+        image = folder / images[name] if name in images else None
+        rows.append(Row(where, name, image, split=_own_split(name, groups)))
+    rows, classes, classes_from, tag_source = _tagged(rows, root, masks, options, index, problems)
+    outside = len(images.keys() - set(names))
+    skipped = (f"{folder}: {outside} images are in no list of {LISTS} and have no mask",) if outside else ()
+    return Source(path, rows, classes, classes_from, tag_source, masks, groups, skipped)
+
+
+def _mask_folder(root: Path) -> Path | None:
+    return next((root / name for name in ("SegmentationClassAug", "SegmentationClass") if (root / name).is_dir()), None)
+
+
+def _groups(root: Path, masks: Path | None, index: FileIndex) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
+    """Image ids of each split, and the file and row that names each id first."""
+    groups: dict[str, frozenset[str]] = {}
+    places: dict[str, str] = {}
+    for file in sorted((root / LISTS).glob("*.txt")):
+        ids = _list_ids(file)
+        groups[file.stem] = frozenset(ids)
+        for name, row in ids.items():
+            places.setdefault(name, f"{file} row {row}")
+    if masks is not None and masks.name == "SegmentationClassAug":
+        labelled = {os.path.splitext(name)[0] for name in index.names(str(masks)) if name.endswith(".png")}
+        groups[AUGMENTED] = frozenset(labelled - groups.get("val", frozenset()))
+        places = {name: str(masks / f"{name}.png") for name in labelled} | places
+    return groups, places
+
+
+def _list_ids(file: Path) -> dict[str, int]:
+    """Ids and rows of a list of `id`, `id class class ...` or `/JPEGImages/id.jpg /SegmentationClassAug/id.png`."""
+    ids: dict[str, int] = {}
+    for row, line in enumerate(read_text(file).splitlines(), start=1):
+        if line.strip():
+            name = os.path.basename(line.split()[0])
+            ids.setdefault(os.path.splitext(name)[0] if is_image_name(name) else name, row)
+    return ids
+
+
+def _own_split(name: str, groups: dict[str, frozenset[str]]) -> str:
+    """The one split that the record bears: its original one where there is one, else `train_aug`."""
+    return next((split for split in (*FIRST, AUGMENTED, *groups) if name in groups.get(split, ())), "")
+
+
+def _tagged(
+    rows: list[Row], root: Path, masks: Path | None, options: Options, index: FileIndex, problems: Problems
+) -> tuple[list[Row], tuple[str, ...] | None, str, str]:
+    """Rows with tags, the class list, where it stands, and the tag source in words."""
+    listed = class_list_beside(root)
+    place = str(root / "classes.txt") if listed else "the 20 classes of PASCAL VOC"
+    if options.tag_source == "masks":
+        folder = options.masks or masks
+        if folder is None:
+            raise TagmaskError(f"{root}: tag_source: masks needs a folder of masks; expected SegmentationClassAug")
+        order = mask_order(listed or CLASSES, options) or CLASSES
+        tags = _mask_tags(rows, folder, order, index, problems)
+        return _with_tags(rows, tags), listed or CLASSES, place, f"classes that occur in the masks of {folder.name}"
+    if not (root / ANNOTATIONS).is_dir():
+        raise TagmaskError(
+            f"{root}: no folder {ANNOTATIONS} with XML files; tag_source: masks reads tags off the masks"
+        )
+    tags = [_xml_tags(row, root / ANNOTATIONS, index, problems) for row in rows]
+    seen = {tag for found in tags for tag in found or ()}
+    if listed is None and seen <= set(CLASSES):
+        listed = CLASSES
+    source = f"objects of {ANNOTATIONS}/*.xml, difficult and truncated ones included"
+    return _with_tags(rows, tags), listed, place, source
+
+
+def _with_tags(rows: list[Row], tags: Iterable[tuple[str, ...] | None]) -> list[Row]:
+    return [
+        replace(row, tags=found or (), unknown=None if found is None else ())
+        for row, found in zip(rows, tags, strict=True)
+    ]
+
+
+def _xml_tags(row: Row, folder: Path, index: FileIndex, problems: Problems) -> tuple[str, ...] | None:
+    path = str(folder / f"{row.name}.xml")
+    if not index.has(path):
+        return None
+    try:
+        names = [(item.findtext("name") or "").strip() for item in ElementTree.parse(path).iterfind("object")]
+    except (ElementTree.ParseError, OSError, ValueError) as error:
+        problems.add("row", path, f"is no XML ({error}); copy it again")
+        return None
+    if "" in names:
+        problems.add("row", path, "an <object> has no <name>; name it or remove it")
+    return tuple(dict.fromkeys(filter(None, names)))
+
+
+def _mask_tags(
+    rows: list[Row], folder: Path, order: tuple[str, ...], index: FileIndex, problems: Problems
+) -> list[tuple[str, ...] | None]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        present = pool.map(partial(_mask_ids, folder=folder, index=index), rows)
+        return [_named(row, ids, order, problems) for row, ids in zip(rows, present, strict=True)]
+
+
+def _mask_ids(row: Row, folder: Path, index: FileIndex) -> list[int] | TagmaskError | None:
+    """The class ids of an image's mask, or what is wrong with it, or None where there is none."""
+    path = folder / f"{row.name}.png"
+    if not index.has(str(path)):
+        return None
+    try:
+        counts = np.bincount(PngMask(path).ids().ravel(), minlength=256)
+    except TagmaskError as error:
+        return error
+    return [int(value) for value in np.flatnonzero(counts) if value not in (0, IGNORE)]
+
+
+def _named(
+    row: Row, ids: list[int] | TagmaskError | None, order: tuple[str, ...], problems: Problems
+) -> tuple[str, ...] | None:
+    if ids is None:
+        return None
+    if isinstance(ids, TagmaskError):
+        problems.add("mask", row.where, str(ids))
+        return None
+    beyond = [value for value in ids if value > len(order)]
+    if beyond:
+        problems.add("mask", row.where, f"the mask holds ids {beyond}; the class list ends at {len(order)}")
+    return tuple(order[value - 1] for value in ids if value <= len(order))
