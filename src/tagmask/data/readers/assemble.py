@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -137,7 +138,12 @@ class _TagReader:
             return tags, tuple(position for position in range(len(self.index)) if position not in tags)
         return tags, self._indices(row, row.unknown)
 
-    def _indices(self, row: Row, names: Iterable[str]) -> tuple[int, ...]:
+    def _indices(self, row: Row, names: tuple[str, ...]) -> tuple[int, ...]:
+        if not self.full.issuperset(names):
+            self._note_wrong(row, names)
+        return tuple(sorted({self.index[name] for name in names if name in self.index}))
+
+    def _note_wrong(self, row: Row, names: Iterable[str]) -> None:
         for name in names:
             if name not in self.full:
                 # The search for the nearest name is slow, and a wrong tag tends to come in thousands.
@@ -145,7 +151,6 @@ class _TagReader:
                     self.hints[name] = nearest(name, self.order)
                 message = f"tag {name!r} is not in the class list; {self.hints[name]}"
                 self.problems.add("unknown tag", row.where, message)
-        return tuple(sorted({self.index[name] for name in names if name in self.index}))
 
 
 def _why_untagged(row: Row) -> str:
@@ -214,8 +219,8 @@ def _mask_finder(
     index = FileIndex()
 
     def find(row: Row) -> MaskSource | None:
-        path = folder / f"{row.name}.png"
-        return PngMask(path, ids) if index.has(str(path)) else None
+        path = f"{folder}{os.sep}{row.name}.png"
+        return PngMask(Path(path), ids) if index.has(path) else None
 
     return find
 

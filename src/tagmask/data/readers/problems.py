@@ -11,7 +11,17 @@ from typing import Literal
 from tagmask.errors import TagmaskError
 
 Kind = Literal[
-    "file", "row", "missing image", "unreadable image", "unknown tag", "no tags", "duplicate name", "mask", "class"
+    "file",
+    "row",
+    "missing image",
+    "unreadable image",
+    "unknown tag",
+    "no tags",
+    "duplicate name",
+    "mask",
+    "class",
+    "size",
+    "split",
 ]
 SHOWN = 10
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 from tagmask.data.dataset import check_class_list
 from tagmask.data.masks import PolygonMask
@@ -43,8 +43,7 @@ class Options:
     tag_source: TagSource = "annotations"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What a source says of one image, before its tags are looked up in a class list.
 
     Attributes:
@@ -110,14 +109,16 @@ class FileIndex:
 
     def has(self, path: str) -> bool:
         """Whether a path names a file."""
-        folder, name = os.path.split(path)
-        return name in self.names(folder)
+        folder, _, name = path.rpartition(os.sep)
+        return name in self.names(folder or os.curdir)
 
     def alike(self, path: str) -> str | None:
         """A file of the same folder whose name differs in suffix or capitals only."""
-        folder, name = os.path.split(path)
+        folder, _, name = path.rpartition(os.sep)
         if folder not in self._stems:
-            self._stems[folder] = {os.path.splitext(other)[0].lower(): other for other in self.names(folder)}
+            self._stems[folder] = {
+                os.path.splitext(other)[0].lower(): other for other in self.names(folder or os.curdir)
+            }
         stems = self._stems[folder]
         return stems.get(os.path.splitext(name)[0].lower()) or stems.get(name.lower())
 

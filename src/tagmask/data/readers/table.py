@@ -70,10 +70,9 @@ def _row(where: str, entry: dict[str, Any], bases: list[str], index: FileIndex, 
     if not given:
         problems.add("row", where, "names no image; fill the cell `image` or remove the row")
         return None
-    candidates = [os.path.normpath(os.path.join(base, given)) for base in bases]
-    path = next((candidate for candidate in candidates if index.has(candidate)), None)
+    path = next((place for base in bases if index.has(place := _place(base, given))), None)
     if path is None:
-        problems.add("missing image", where, missing_image(candidates[0], index))
+        problems.add("missing image", where, missing_image(_place(bases[0], given), index))
     try:
         tags, doubted = _split_tags(entry.get("tags"), "tags")
         unknown, marked = _split_tags(entry.get("unknown"), "unknown")
@@ -86,12 +85,16 @@ def _row(where: str, entry: dict[str, Any], bases: list[str], index: FileIndex, 
         problems.add("row", where, f"tag {both[0]!r} is both given and unknown; keep one of the two")
     return Row(
         where=where,
-        name=record_name(path or candidates[0], bases),
+        name=record_name(path or _place(bases[0], given), bases),
         image=Path(path) if path else None,
         tags=tags,
         unknown=unknown,
         split=str(entry.get("split") or "").strip(),
     )
+
+
+def _place(base: str, given: str) -> str:
+    return os.path.normpath(os.path.join(base, given))
 
 
 def _split_tags(value: Any, key: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

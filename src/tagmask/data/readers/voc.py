@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -138,7 +137,7 @@ def _tagged(
 
 def _with_tags(rows: list[Row], tags: Iterable[tuple[str, ...] | None]) -> list[Row]:
     return [
-        replace(row, tags=found or (), unknown=None if found is None else ())
+        row._replace(tags=found or (), unknown=None if found is None else ())
         for row, found in zip(rows, tags, strict=True)
     ]
 

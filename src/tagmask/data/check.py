@@ -1,0 +1,219 @@
+"""Everything that is wrong with a data set, found in one pass over all of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Unpack
+
+import numpy as np
+
+from tagmask.data.check_report import render
+from tagmask.data.dataset import Dataset, Record
+from tagmask.data.images import open_image
+from tagmask.data.readers import collect
+from tagmask.data.readers.assemble import Collected
+from tagmask.data.readers.problems import Kind, Problem, Problems
+from tagmask.data.readers.source import ReadOptions
+from tagmask.errors import TagmaskError
+
+__all__ = ["CheckReport", "check_dataset", "cooccurrence", "render"]
+
+FEW_IMAGES = 10
+SMALL_SIDE = 32
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """What `check_dataset` found.
+
+    Attributes:
+        path: what was checked.
+        errors: what has to be mended, each with file and row; a read of the data would fail or lose images.
+        warnings: what deserves a look.
+        images: number of images listed whose files exist.
+        classes: the class list; empty where the source could not be read at all.
+        tag_source: where the tags come from.
+        splits: number of images of each split.
+        class_counts: for each split the number of images that bear each class, in class order.
+        class_totals: the same over all images; splits may overlap.
+        unknown_totals: number of images of which nobody knows whether they bear each class.
+        untagged: number of images that bear none of the classes.
+        with_mask: number of images that have a mask.
+        smallest, largest: (width, height) of the images of fewest and most pixels; None where none opened.
+        cooccurrence: (K, K) P(column | row): the share of images with the row's class that also bear the column's;
+            NaN in rows of classes that no image bears.
+    """
+
+    path: Path
+    errors: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    images: int = 0
+    classes: tuple[str, ...] = ()
+    tag_source: str = ""
+    splits: Mapping[str, int] = field(default_factory=dict)
+    class_counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    class_totals: tuple[int, ...] = ()
+    unknown_totals: tuple[int, ...] = ()
+    untagged: int = 0
+    with_mask: int = 0
+    smallest: tuple[int, int] | None = None
+    largest: tuple[int, int] | None = None
+    cooccurrence: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing has to be mended."""
+        return not self.errors
+
+    def errors_of(self, *kinds: Kind) -> tuple[Problem, ...]:
+        """The errors of some kinds, such as "unreadable image" or "duplicate name"."""
+        return tuple(error for error in self.errors if error.kind in kinds)
+
+
+def check_dataset(
+    path: str | Path,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Unpack[ReadOptions],
+) -> CheckReport:
+    """Check tagged images: every row, every image decoded whole, every mask against its image.
+
+    Nothing that is wrong with the data raises; all of it is in the report.
+
+    Args:
+        path: as for `read_dataset`.
+        workers: threads that decode; None takes one a processor.
+        progress: called with the number of images done and their total.
+        **options: as for `read_dataset`. Untagged images are checked even where they would be left out.
+    """
+    path = Path(path)
+    problems = Problems()
+    if options.get("untagged", "skip") == "skip":
+        options = {**options, "untagged": "negative"}
+    try:
+        collected = collect(path, problems, **options)
+    except TagmaskError as error:
+        problems.add("file", str(path), _without_place(str(error), str(path)))
+        return CheckReport(path, tuple(problems.found), ())
+    dataset = collected.dataset
+    sizes = _open_all(collected, problems, workers or os.cpu_count() or 1, progress)
+    if not dataset.records and not problems.found:
+        problems.add("file", str(path), "holds no image")
+    matrix = dataset.tag_matrix()
+    indices = {split: _positions(dataset, split) for split in dataset.splits}
+    by_area = sorted(sizes, key=lambda size: size[0] * size[1])
+    return CheckReport(
+        path=path,
+        errors=tuple(problems.found),
+        warnings=tuple(_warnings(collected, matrix, by_area)),
+        images=len(dataset),
+        classes=dataset.classes,
+        tag_source=dataset.tag_source,
+        splits={split: len(positions) for split, positions in indices.items()},
+        class_counts={split: _column_sums(matrix[positions]) for split, positions in indices.items()},
+        class_totals=_column_sums(matrix),
+        unknown_totals=_column_sums(_unknown_matrix(dataset)),
+        untagged=len(collected.untagged),
+        with_mask=sum(record.mask is not None for record in dataset.records),
+        smallest=by_area[0] if by_area else None,
+        largest=by_area[-1] if by_area else None,
+        cooccurrence=cooccurrence(matrix),
+    )
+
+
+def cooccurrence(tags: np.ndarray) -> np.ndarray:
+    """P(column | row) of classes.
+
+    Args:
+        tags: (N, K) 0/1.
+
+    Returns:
+        (K, K) share of the images with the row's class that also bear the column's; NaN where no image has it.
+    """
+    together = tags.T.astype(np.int64) @ tags
+    alone = np.diag(together).astype(np.float64)[:, None]
+    return np.divide(together, alone, out=np.full(together.shape, np.nan), where=alone > 0)
+
+
+def _open_all(
+    collected: Collected, problems: Problems, workers: int, progress: Callable[[int, int], None] | None
+) -> list[tuple[int, int]]:
+    """Decode every image and mask; returns the (width, height) of those that opened."""
+    sizes: list[tuple[int, int]] = []
+    records = collected.dataset.records
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (record, (size, found)) in enumerate(zip(records, pool.map(_open, records), strict=True), start=1):
+            where = collected.places[record.name]
+            for problem in found:
+                problems.add(problem.kind, where, _without_place(problem.message, where))
+            if size is not None:
+                sizes.append(size)
+            if progress is not None:
+                progress(done, len(records))
+    return sizes
+
+
+def _open(record: Record) -> tuple[tuple[int, int] | None, list[Problem]]:
+    try:
+        width, height = open_image(record.image).size
+    except TagmaskError as error:
+        return None, [Problem("unreadable image", "", str(error))]
+    try:
+        if record.mask is not None:
+            record.mask.load(height, width)
+    except TagmaskError as error:
+        return (width, height), [Problem("mask", "", str(error))]
+    return (width, height), []
+
+
+def _without_place(message: str, place: str) -> str:
+    """A message that does not begin with the place a problem names anyway."""
+    return message.removeprefix(f"{place}: ")
+
+
+def _positions(dataset: Dataset, split: str) -> list[int]:
+    members = {record.name for record in dataset.split(split).records}
+    return [position for position, record in enumerate(dataset.records) if record.name in members]
+
+
+def _unknown_matrix(dataset: Dataset) -> np.ndarray:
+    table = np.zeros((len(dataset), len(dataset.classes)), dtype=np.uint8)
+    for row, record in enumerate(dataset.records):
+        table[row, list(record.unknown)] = 1
+    return table
+
+
+def _column_sums(table: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(total) for total in table.sum(axis=0, dtype=np.int64))
+
+
+def _warnings(collected: Collected, matrix: np.ndarray, by_area: list[tuple[int, int]]) -> list[Problem]:
+    dataset = collected.dataset
+    found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
+    found += [Problem("row", "left out", line) for line in dataset.skipped]
+    for name, count in zip(dataset.classes, _column_sums(matrix), strict=True):
+        if count == 0:
+            found.append(Problem("class", f"class {name!r}", "no image bears it; nothing can be learned of it"))
+        elif count < FEW_IMAGES:
+            found.append(
+                Problem(
+                    "class",
+                    f"class {name!r}",
+                    f"only {count} image{'' if count == 1 else 's'} bear{'s' if count == 1 else ''} it",
+                )
+            )
+    small = sum(min(size) < SMALL_SIDE for size in by_area)
+    if small:
+        found.append(Problem("size", "sizes", f"{small} images have a side under {SMALL_SIDE} pixels"))
+    if "" in dataset.splits and len(dataset.splits) > 1:
+        rows = sum(not record.split for record in dataset.records)
+        found.append(Problem("split", "splits", f"{rows} images have no split, and others have one"))
+    masks = sum(record.mask is not None for record in dataset.records)
+    if 0 < masks < len(dataset):
+        found.append(Problem("mask", "masks", f"{len(dataset) - masks} of {len(dataset)} images have none"))
+    return found

@@ -1,0 +1,86 @@
+"""The check's report as text and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from tagmask.data.check import CheckReport
+    from tagmask.data.readers.problems import Problem
+
+WIDEST = 24
+FREQUENT = 0.9
+
+
+def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
+    """The report for a terminal: counts, sizes, co-occurrence, every error, the first warnings.
+
+    The co-occurrence table shows at most 24 classes, those of the most images.
+    """
+    parts: list[RenderableType] = []
+    if report.classes:
+        parts += [_summary(report), _counts(report), _companions(report)]
+    parts.append(_problems("warning", "yellow", report.warnings, warnings_shown))
+    parts.append(_problems("error", "red", report.errors, len(report.errors)))
+    return Group(*parts)
+
+
+def _summary(report: CheckReport) -> Text:
+    lines = [
+        f"{report.path}: {report.images} images, {len(report.classes)} classes; {report.tag_source}",
+        f"{report.untagged} images bear none of the classes; {report.with_mask} have a mask",
+    ]
+    if report.smallest and report.largest:
+        smallest, largest = ("{} x {}".format(*size) for size in (report.smallest, report.largest))
+        lines.append(f"sizes from {smallest} to {largest} (width x height)")
+    return Text("\n".join(lines))
+
+
+def _counts(report: CheckReport) -> Table:
+    table = Table("id", "class", title="images that bear each class", title_justify="left")
+    for split, images in report.splits.items():
+        table.add_column(f"{split or 'no split'} ({images})", justify="right")
+    doubted = any(report.unknown_totals)
+    if doubted:
+        table.add_column("not known", justify="right")
+    for position, name in enumerate(report.classes):
+        cells = [str(counts[position]) for counts in report.class_counts.values()]
+        if doubted:
+            cells.append(str(report.unknown_totals[position]))
+        table.add_row(str(position + 1), Text(name), *cells)
+    return table
+
+
+def _companions(report: CheckReport) -> Table:
+    totals = report.class_totals
+    frequent = sorted(range(len(totals)), key=lambda position: -totals[position])[:WIDEST]
+    shown = sorted(position for position in frequent if totals[position])
+    title = f"P(column | row), in percent; bold from {FREQUENT:.0%}"
+    table = Table("", title=title, title_justify="left", padding=(0, 0, 0, 1), box=None)
+    for position in shown:
+        table.add_column(str(position + 1), justify="right")
+    for row in shown:
+        cells = [_percent(report.cooccurrence[row, column], row == column) for column in shown]
+        table.add_row(Text(f"{row + 1} {report.classes[row]}"), *cells)
+    return table
+
+
+def _percent(share: float, own: bool) -> Text:
+    if own or math.isnan(share) or share == 0:
+        return Text("·", style="dim")
+    return Text(f"{100 * share:.0f}", style="bold" if share >= FREQUENT else "")
+
+
+def _problems(noun: str, style: str, found: Sequence[Problem], shown: int) -> Text:
+    text = Text(f"{len(found)} {noun}{'' if len(found) == 1 else 's'}", style=f"bold {style}" if found else "")
+    for problem in found[:shown]:
+        text.append(f"\n  {problem.kind}: {problem}", style="not bold")
+    if len(found) > shown:
+        text.append(f"\n  and {len(found) - shown} more", style="not bold")
+    return text
