@@ -1,1 +1,57 @@
-"""Image tags in, pixel masks out."""
+"""Image tags in, pixel masks out: weakly supervised semantic segmentation.
+
+The public face, handed on lazily so that `import tagmask` costs nothing:
+
+    import tagmask
+    run = tagmask.train("photos/", recipe="seco/default", output="runs/first")
+    tagmask.predict("runs/first", "new_photos/", output="masks/")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tagmask.api import demo, evaluate, import_checkpoint, label, load, predict, train
+    from tagmask.data.dataset import Dataset, Record
+    from tagmask.errors import TagmaskError
+    from tagmask.recipe import Recipe, load_recipe
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "demo": "tagmask.demo",
+    "evaluate": "tagmask.api",
+    "import_checkpoint": "tagmask.api",
+    "label": "tagmask.api",
+    "load": "tagmask.api",
+    "predict": "tagmask.api",
+    "train": "tagmask.api",
+    "Dataset": "tagmask.data.dataset",
+    "Record": "tagmask.data.dataset",
+    "TagmaskError": "tagmask.errors",
+    "Recipe": "tagmask.recipe",
+    "load_recipe": "tagmask.recipe",
+}
+
+__all__ = [  # noqa: RUF022  (in the order of use)
+    "Dataset",
+    "Record",
+    "Recipe",
+    "TagmaskError",
+    "demo",
+    "evaluate",
+    "import_checkpoint",
+    "label",
+    "load",
+    "load_recipe",
+    "predict",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tagmask' has no attribute {name!r}")

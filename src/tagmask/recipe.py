@@ -35,6 +35,7 @@ class DataConfig(Section):
     classes: tuple[str, ...] | None = Field(None, description="names in id order; none: those of the data")
     background: bool = Field(True, description="false where every pixel has one of the classes")
     masks: Path | None = Field(None, description="folder of mask PNGs; none: where the format keeps them")
+    mask_classes: tuple[str, ...] | None = Field(None, description="names of the mask ids 1, 2, …; none: the data's list")
     untagged: Literal["skip", "negative", "error"] = Field("skip", description="what an image without a tag means")
     tag_source: Literal["annotations", "masks"] = Field("annotations", description="VOC: XML files or the masks")
     train: tuple[str, ...] | None = Field(None, description="splits to learn from; none: all but the evaluated")

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 
 from tagmask.cam.labels import present_tags, pseudo_masks, region_map, take_channels, to_labels
 from tagmask.cam.multiscale import multiscale_cams
 from tagmask.methods.contrast import global_contrast, local_contrast, move_prototypes, patch_token_contrast
+from tagmask.methods.base import segmentation_loss
+from tagmask.methods.seco import tag_views
+from tagmask.models.backbone import Backbone
+from tagmask.models.seco_checkpoint import to_tag_network, vit_options
+from tagmask.models.tag_network import TagNetwork
+from tagmask.recipe import BackboneConfig, OptimizerConfig
+from tagmask.refine.par import pixel_adaptive_refinement
+from tagmask.training.schedule import lr_factor
 from tests.golden_checks import Vectors, assert_close, check, tensor
 
 
@@ -84,3 +93,78 @@ def prototypes(vectors: Vectors) -> None:
         float(vectors["param_momentum"]),
     )
     assert_close(moved, vectors["out_prototypes"])
+
+
+@check("seco_patch_tags")
+def patch_tags(vectors: Vectors) -> None:
+    regions, corners = tensor(vectors["in_region_map"]), tensor(vectors["in_patch_top_left"])
+    # The vector knows an image's tags only by its region map.
+    present = [set(image.unique().tolist()) - {-1, 0, 255} for image in regions]
+    single = torch.tensor([classes.pop() if len(classes) == 1 else 0 for classes in present])
+    tags = tag_views(
+        regions,
+        corners,
+        int(vectors["param_patch"]),
+        float(vectors["param_area"]),
+        single,
+        count_ids=True,
+        empty_tag=1,
+    )
+    assert torch.equal(tags, tensor(vectors["out_tags"]))
+
+
+@check("seco_pseudo_mask")
+def pseudo_mask(vectors: Vectors) -> None:
+    images, cams, tags, boxes = (tensor(vectors[f"in_{name}"]) for name in ("image", "valid_cam", "tags", "boxes"))
+
+    def refine(scores: torch.Tensor) -> torch.Tensor:
+        small = F.interpolate(images, size=scores.shape[-2:], mode="bilinear", align_corners=False)
+        return pixel_adaptive_refinement(small, scores)
+
+    channels, ids = present_tags(tags, int(tags.sum(1).max()))
+    compact = take_channels(cams, channels), (ids > 0).float()
+    for maps, present, names in ((cams, tags, None), (*compact, ids)):
+        labels = pseudo_masks(maps, present, high=0.7, low=0.25, boxes=boxes, refine=refine, ids=names)
+        differing = (labels != tensor(vectors["out_label"])).float().mean()
+        assert differing <= 0.001, f"{differing:.2%} of the pixels differ"
+
+
+@check("seco_seg_loss")
+def seg_loss(vectors: Vectors) -> None:
+    logits = tensor(vectors["in_logits"], requires_grad=True)
+    loss = segmentation_loss(logits, tensor(vectors["in_labels"]), background=True)
+    loss.backward()
+    assert_close(loss, vectors["out_loss"])
+    assert_close(logits.grad, vectors["out_grad_logits"])
+
+
+@check("seco_lr_schedule")
+def lr_schedule(vectors: Vectors) -> None:
+    config = OptimizerConfig()
+    for step, backbone, heads in zip(
+        vectors["out_step"], vectors["out_lr_backbone"], vectors["out_lr_heads"], strict=True
+    ):
+        factor = lr_factor(int(step), 20_000, config)
+        assert factor * config.lr == pytest.approx(float(backbone), rel=1e-5)
+        assert factor * config.lr * config.head_scale == pytest.approx(float(heads), rel=1e-5)
+
+
+@check("seco_network")
+def network(vectors: Vectors) -> None:
+    state = {name.removeprefix("state_"): tensor(value) for name, value in vectors.items() if name.startswith("state_")}
+    for prefix in ("", "module."):
+        renamed = to_tag_network({prefix + name: value for name, value in state.items()}, "vector")
+        config = BackboneConfig(mean=(0.0,) * 3, std=(1.0,) * 3, options=vit_options(renamed, "vector"))
+        outputs = vectors["out_decoder"].shape[1]
+        model = TagNetwork(Backbone(config), outputs - 1, outputs, pooling="max").eval()
+        model.load_state_dict(renamed)
+        with torch.no_grad():
+            images = tensor(vectors["in_image"])
+            given = model(images)
+            maps = model.maps(given.tokens)
+            assert_close(given.logits, vectors["out_logits"])
+            assert_close(given.aux_logits, vectors["out_aux_logits"])
+            assert_close(given.tokens.patches, vectors["out_features"])
+            assert_close(maps[0], vectors["out_cam"])
+            assert_close(maps[1], vectors["out_aux_cam"])
+            assert_close(model.decoder(given.tokens.patches), vectors["out_decoder"])

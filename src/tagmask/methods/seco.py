@@ -69,6 +69,11 @@ class Seco(Method):
             "cls": (1.0, classification_loss(outputs.logits, batch.tags, batch.known)),
             "cls_aux": (1.0, classification_loss(outputs.aux_logits, batch.tags, batch.known)),
         }
+        if step >= config.prototypes_from:
+            only = torch.where(batch.tags.sum(dim=1) == 1, batch.tags.argmax(dim=1) + 1, MIXED)
+            self.prototypes.copy_(
+                move_prototypes(self.prototypes, tokens.class_token.float(), only, config.prototype_momentum)
+            )
         if step >= min(config.ptc_from, self._contrast_fills_from(len(batch.images)), config.decoder_from):
             present = self._present(batch, tokens)
             if step >= config.ptc_from:
@@ -79,11 +84,6 @@ class Seco(Method):
                     terms |= {"lil": (config.lil_weight, lil), "lig": (config.lig_weight, lig)}
             if step >= config.decoder_from:
                 terms |= self._segmentation(batch, tokens, present, step)
-        if step >= config.prototypes_from:
-            only = torch.where(batch.tags.sum(dim=1) == 1, batch.tags.argmax(dim=1) + 1, MIXED)
-            self.prototypes.copy_(
-                move_prototypes(self.prototypes, tokens.class_token.float(), only, config.prototype_momentum)
-            )
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
         return {"loss": loss, **{name: value for name, (_, value) in terms.items()}}
 

@@ -1,0 +1,5 @@
+"""`python -m tagmask`."""
+
+from tagmask.cli import main
+
+main()

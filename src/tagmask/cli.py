@@ -1,0 +1,255 @@
+"""The command line: every verb is a thin call of the Python face."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from tagmask import __version__
+from tagmask.errors import TagmaskError
+
+app = typer.Typer(
+    name="tagmask",
+    help="Image tags in, pixel masks out.\n\nFrom a folder to masks: `tagmask train photos/ -o runs/mine`, then "
+    "`tagmask predict runs/mine new_photos/ -o masks/`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
+import_app = typer.Typer(help="Take over published checkpoints.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(import_app, name="import")
+
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer reads this form)
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable."),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
+Split = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--split", help="Only this split; repeatable."),
+]
+DataPath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(help="Folder, tags table (CSV, JSONL), COCO file or VOC tree."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tagmask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    output: Output = Path("demo"),
+    method: Annotated[Literal["seco", "cam"], typer.Option(help="The method to set beside plain CAM.")] = "seco",
+    seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
+) -> None:
+    """Make a synthetic set, train plain CAM and SeCo on its tags, compare them.
+
+    Example: `tagmask demo -o demo`
+    """
+    from tagmask.demo import demo as run_demo
+
+    print(json.dumps(run_demo(output, method=method, seed=seed)))
+
+
+@app.command()
+def train(
+    data: DataPath = None,
+    recipe: Annotated[str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file.")] = "seco/default",
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Train on images and tags. Called again with the same output, it resumes.
+
+    Example: `tagmask train photos/tags.csv -r seco/default -o runs/mine --set training.steps=5000`
+    """
+    from tagmask import api
+
+    folder = api.train(data, recipe=recipe, output=output, overrides=set_ or ())
+    typer.echo(f"run: {folder}")
+
+
+@app.command()
+def label(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: DataPath = None,
+    output: Output = Path("masks"),
+    split: Split = None,
+    source: Annotated[Literal["decoder", "cam"], typer.Option(help="What the masks are read off.")] = "decoder",
+    set_: Set = None,
+) -> None:
+    """Write masks of tagged images: only an image's own tags and background can win.
+
+    Example: `tagmask label runs/mine photos/tags.csv -o masks --set inference.refine=crf`
+    """
+    from tagmask import api
+
+    _report(api.label(run, data, output=output, split=split, source=source, overrides=set_ or ()))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    output: Output = Path("masks"),
+    set_: Set = None,
+) -> None:
+    """Write masks of images without tags.
+
+    Example: `tagmask predict runs/mine new_photos/ -o masks`
+    """
+    from tagmask import api
+
+    _report(api.predict(run, images, output=output, overrides=set_ or ()))
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Run folder, or a folder of masks NAME.png.")],
+    data: DataPath = None,
+    split: Split = None,
+    protocol: Annotated[Literal["seco", "sccam", "seam", "eps", "irn"], typer.Option(help="How mIoU is counted.")] = "seco",
+    source: Annotated[Literal["decoder", "cam"], typer.Option(help="Of a run: its decoder or its CAMs.")] = "decoder",
+    tags: Annotated[bool, typer.Option("--tags", help="Tell a run's decoder the images' tags.")] = False,
+    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="For masks: its data section.")] = None,  # noqa: UP045
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="JSON file for the scores.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Compare a run or a folder of masks with the truth.
+
+    Example: `tagmask evaluate runs/mine --split test --source cam -o scores.json`
+    """
+    from rich.console import Console
+
+    from tagmask import api
+    from tagmask.evaluation.report import render, to_json
+    from tagmask.run import write_text
+
+    result, sweep = api.evaluate(
+        predictions,
+        data,
+        split=split,
+        protocol=protocol,
+        source=source,
+        tags=tags,
+        recipe=recipe,
+        overrides=set_ or (),
+    )
+    render(result, Console())
+    values: dict[str, Any] = to_json(result)
+    if sweep is not None:
+        typer.echo(f"best of the sweep: mIoU {100 * sweep.best.miou:.2f} at background score {sweep.best_threshold:.2f}")
+        values["sweep"] = {
+            "thresholds": [round(float(value), 4) for value in sweep.thresholds],
+            "miou": [round(float(value), 6) for value in sweep.miou],
+        }
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, json.dumps(values, indent=1) + "\n")
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="Folder, tags table, COCO file or VOC tree.")],
+    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="Whose data section to read by.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Count, open and cross-check everything; exit status 1 where something is wrong.
+
+    Example: `tagmask data check photos/tags.csv --set data.background=false`
+    """
+    from rich.console import Console
+
+    from tagmask.data.check import check_dataset, render
+    from tagmask.recipe import load_recipe
+
+    config = load_recipe(recipe or {"method": "cam"}, set_ or ()).data
+    report = check_dataset(
+        path,
+        format=config.format,
+        classes=list(config.classes) if config.classes else None,
+        background=config.background,
+        masks=config.masks,
+        untagged=config.untagged,
+        tag_source=config.tag_source,
+    )
+    render(report, Console())
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@data_app.command("make")
+def data_make(
+    kind: Annotated[Literal["cooccur"], typer.Argument(help="Objects that keep company with their contexts.")],
+    output: Output = Path("cooccur"),
+    images: Annotated[int, typer.Option(min=1)] = 800,
+    size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 96,
+    classes: Annotated[int, typer.Option(min=1, help="How many kinds of objects.")] = 6,
+    meet: Annotated[float, typer.Option(min=0, max=1, help="How often an object stands on its own context.")] = 0.9,
+    alone: Annotated[float, typer.Option(min=0, max=1, help="How often a context stands without its object.")] = 0.2,
+    seed: int = 0,
+) -> None:
+    """Make a synthetic tagged set with exact masks.
+
+    Example: `tagmask data make cooccur -o cooccur --images 800 --meet 0.9`
+    """
+    from tagmask.data.synthetic import make_cooccur
+
+    folder = make_cooccur(output, images=images, size=size, classes=classes, meet=meet, alone=alone, seed=seed)
+    typer.echo(f"data: {folder}")
+
+
+@import_app.command("seco")
+def import_seco(
+    file: Annotated[Path, typer.Argument(help="Published checkpoint (.pth or .safetensors).")],
+    output: Output = Path("runs/seco-import"),
+    classes: Annotated[Optional[Path], typer.Option(help="Class names, one a line; by default VOC's.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Make a run folder of a published SeCo checkpoint.
+
+    Example: `tagmask import seco checkpoint.pth -o runs/seco-voc`
+    """
+    from tagmask import api
+
+    typer.echo(f"run: {api.import_checkpoint('seco', file, output, classes=classes, overrides=set_ or ())}")
+
+
+def _report(written: Any) -> None:
+    for reason in written.skipped[:10]:
+        typer.echo(f"skipped: {reason}", err=True)
+    if len(written.skipped) > 10:
+        typer.echo(f"skipped: {len(written.skipped)} images in all", err=True)
+    typer.echo(f"{written.images} masks: {written.folder}")
+    if not written.images:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; an error of the user's is one line and exit status 2."""
+    try:
+        app()
+    except TagmaskError as error:
+        print(f"tagmask: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

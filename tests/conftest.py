@@ -1,0 +1,53 @@
+"""Small worlds that many tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tagmask.data.synthetic import make_cooccur
+from tagmask.recipe import Recipe, load_recipe
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def cooccur(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic set of 24 images of 48 x 48 and three classes."""
+    return make_cooccur(tmp_path_factory.mktemp("cooccur") / "set", images=24, size=48, classes=3, seed=5)
+
+
+def tiny_recipe(method: str | dict[str, Any] = "seco", *overrides: str) -> Recipe:
+    """A recipe whose every phase begins within a few steps, on a ViT of two blocks."""
+    name = method if isinstance(method, str) else method["name"]
+    sections: dict[str, dict[str, Any]] = {
+        "cam": {"decoder_from": 2, "scales": [1.0]},
+        "full": {},
+        "seco": {
+            "scales": [1.0, 0.5],
+            "patches": 3,
+            "patch_size": 16,
+            "projection_hidden": 16,
+            "queue": 31,
+            "prototypes_from": 1,
+            "contrast_from": 2,
+            "decoder_from": 3,
+            "accidents": [],
+        },
+    }
+    extra = {} if isinstance(method, str) else method
+    values = {
+        "method": {"name": name, **sections[name], **extra},
+        "views": {"crop": 48, "scale": [0.7, 1.3]},
+        "backbone": {
+            "name": "vit_tiny_patch16_224",
+            "options": {"img_size": 48, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2},
+        },
+        "optimizer": {"lr": 1e-3, "warmup": 2},
+        "training": {"steps": 6, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 0},
+        "inference": {"size": 48},
+    }
+    return load_recipe(values, overrides)

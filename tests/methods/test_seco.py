@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagmask.data.batch import Batch
+from tagmask.methods.build import build_method
+from tagmask.methods.seco import Seco, cut_patches, draw_corners, tag_views
+from tests.conftest import tiny_recipe
+
+
+def make_batch(images: int = 3, classes: int = 3, side: int = 48) -> Batch:
+    generator = torch.Generator().manual_seed(1)
+    tags = torch.zeros(images, classes)
+    tags[torch.arange(images), torch.arange(images) % classes] = 1
+    tags[0] = 1
+    return Batch(
+        images=torch.randn(images, 3, side, side, generator=generator),
+        tags=tags,
+        known=torch.ones(images, classes),
+        boxes=torch.tensor([[0, side, 0, side]] * images),
+        indices=torch.arange(images),
+        most_tags=classes,
+        weak=torch.randn(images, 3, side, side, generator=generator),
+        strong=torch.randn(images, 3, side, side, generator=generator),
+        strong_flipped=torch.arange(images) % 2 == 0,
+    )
+
+
+def make_seco(*overrides: str) -> Seco:
+    torch.manual_seed(0)
+    method = build_method(tiny_recipe("seco", *overrides), 3)
+    assert isinstance(method, Seco)
+    return method
+
+
+def test_terms_join_by_phase() -> None:
+    method, batch = make_seco("method.ptc_from=1", "method.queue=15", "method.contrast_from=3", "method.decoder_from=4"), make_batch()
+    # 15 entries are filled by one step of 3 x 5 keys, so queueing begins one step and the margin before the contrast.
+    names = [set(method.losses(batch, step)) - {"loss"} for step in range(5)]
+    assert names[0] == {"cls", "cls_aux"}
+    assert names[1] == {"cls", "cls_aux", "ptc"}
+    assert names[3] == names[1] | {"lil", "lig"}
+    assert names[4] == names[3] | {"seg", "reg"}
+
+
+def test_loss_is_the_weighted_sum_of_its_terms() -> None:
+    method = make_seco()
+    losses = method.losses(make_batch(), 5)
+    config = method.config
+    weights = {"cls": 1, "cls_aux": 1, "ptc": config.ptc_weight, "lil": config.lil_weight, "lig": config.lig_weight}
+    weights |= {"seg": config.seg_weight, "reg": config.reg_weight}
+    expected = sum(weights[name] * float(losses[name].detach()) for name in weights)
+    assert float(losses["loss"].detach()) == pytest.approx(expected, rel=1e-6)
+
+
+def test_every_trained_parameter_gets_a_gradient_and_the_teacher_none() -> None:
+    method = make_seco()
+    method.losses(make_batch(), 5)["loss"].backward()
+    without = [name for name, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert without == []
+    assert all(p.grad is None for p in method.teacher.parameters())
+
+
+def test_teacher_moves_by_its_momentum() -> None:
+    method = make_seco("method.teacher_momentum=0.75")
+    before = method.teacher["projection"].layers[0].weight.clone()
+    with torch.no_grad():
+        method.projection.layers[0].weight.add_(1.0)
+    method.losses(make_batch(), 5)
+    student = method.projection.layers[0].weight
+    torch.testing.assert_close(method.teacher["projection"].layers[0].weight, 0.75 * before + 0.25 * student)
+
+
+def test_queue_is_a_ring_of_any_size() -> None:
+    method = make_seco("method.queue=7")
+    width = method.queue.shape[1]
+    for first in (0, 5):
+        rows = torch.arange(first, first + 5)
+        method._enqueue(rows[:, None].float().expand(-1, width), rows)
+    assert method.queue_tags.tolist() == [7, 8, 9, 3, 4, 5, 6]
+    assert method.queue[:, 0].tolist() == [7, 8, 9, 3, 4, 5, 6]
+    assert int(method.queue_position) == 3
+    method._enqueue(torch.arange(20.0)[:, None].expand(-1, width), torch.arange(20))
+    assert sorted(method.queue_tags.tolist()) == list(range(13, 20))
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), uncertain=st.integers(0, 40))
+def test_corners_centre_on_uncertain_pixels_or_lie_anywhere_inside(seed: int, uncertain: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    side, size, count = 24, 8, 5
+    regions = torch.zeros(1, side, side, dtype=torch.int64)
+    places = torch.randperm(17 * 17, generator=generator)[:uncertain]
+    regions[0, 4 + places // 17, 4 + places % 17] = -1
+    corners = draw_corners(regions, count, size, torch.rand(1, side, side, generator=generator))
+    assert corners.min() >= 0
+    assert corners.max() <= side - size
+    if uncertain >= count:
+        centres = corners[0] + size // 2
+        assert (regions[0, centres[:, 0], centres[:, 1]] == -1).all()
+        assert len({tuple(corner) for corner in centres.tolist()}) == count
+
+
+def test_patches_are_the_pixels_at_their_corners() -> None:
+    images = torch.arange(2 * 3 * 10 * 12.0).view(2, 3, 10, 12)
+    corners = torch.tensor([[[0, 0], [6, 8]], [[2, 3], [1, 1]]])
+    patches = cut_patches(images, corners, 4)
+    assert torch.equal(patches[1], images[0, :, 6:10, 8:12])
+    assert torch.equal(patches[2], images[1, :, 2:6, 3:7])
+
+
+def test_tags_of_patches() -> None:
+    regions = torch.zeros(1, 8, 24, dtype=torch.int64)
+    regions[0, :, :4] = 2
+    regions[0, :4, 8:16] = 2
+    regions[0, 4:, 8:16] = 3
+    regions[0, :, 16:20] = -1
+    corners = torch.tensor([[[0, 0], [0, 8], [0, 16], [0, 4]]])
+    two_tags = tag_views(regions, corners, 8, 0.2, torch.tensor([0]))
+    assert two_tags.tolist() == [[-1, -1, 2, -1, -1, -1]]
+    # the last holds 4 x 4 pixels of class 2 and as many of class 3 beside background
+    one_tag = tag_views(torch.where(regions == 3, 0, regions), corners, 8, 0.2, torch.tensor([2]))
+    assert one_tag.tolist() == [[2, 2, 2, 2, 2, 2]]
+    empty = tag_views(torch.zeros_like(regions), corners, 8, 0.2, torch.tensor([0]))
+    assert empty.tolist() == [[-1, -1, 0, 0, 0, 0]]
+    assert tag_views(torch.zeros_like(regions), corners, 8, 0.2, torch.tensor([0]), background=False).max() == -1
+
+
+def test_counting_ids_makes_few_pixels_of_a_late_class_enough() -> None:
+    regions = torch.zeros(1, 8, 8, dtype=torch.int64)
+    regions[0, 0] = 15  # 8 of 64 pixels
+    corners = torch.tensor([[[0, 0]]])
+    assert tag_views(regions, corners, 8, 0.2, torch.tensor([0]))[0, 2] == 0
+    assert tag_views(regions, corners, 8, 0.2, torch.tensor([0]), count_ids=True)[0, 2] == 15
+
+
+def test_mirrored_strong_view_is_cut_at_the_same_place() -> None:
+    """With the strong view a mirror image of the crop, the teacher's patches are the student's, mirrored."""
+    batch = make_batch()
+    batch = dataclasses.replace(
+        batch, strong=batch.images.flip(-1), strong_flipped=torch.ones(len(batch.images), dtype=torch.bool)
+    )
+    method, seen = make_seco(), []
+    method.teacher["backbone"].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    method.network.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    method.losses(batch, 5)
+    teacher, student = seen[-1], seen[-2]
+    assert student.shape[-1] == method.config.patch_size
+    assert torch.equal(teacher, student.flip(-1))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.background=false",
+        "method.accidents=[patch_area,strong_flip,view_tag,ptc_box,key_gradients,reseed]",
+        "method.lil_form=supcon",
+        "method.pooling=mean",
+        "method.region_last_from=0",
+    ],
+)
+def test_options_give_other_finite_losses(override: str) -> None:
+    usual, other = (make_seco(*extra).losses(make_batch(), 5)["loss"] for extra in ((), (override,)))
+    assert torch.isfinite(other)
+    assert float(other.detach()) != float(usual.detach())
+
+
+def test_image_without_a_tag_is_all_background() -> None:
+    batch = make_batch()
+    batch = dataclasses.replace(batch, tags=torch.zeros_like(batch.tags), most_tags=1)
+    assert torch.isfinite(make_seco().losses(batch, 5)["loss"])
