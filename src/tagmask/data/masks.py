@@ -155,10 +155,10 @@ class PolygonMask:
 
     def _from_runs(self, runs: Sequence[int] | str, height: int, width: int) -> np.ndarray:
         # pycocotools leaves the rest of a code that is too short uninitialised, so lengths are checked here.
-        lengths = np.asarray(_uncompressed(runs) if isinstance(runs, str) else runs, dtype=np.int64)
-        if (lengths < 0).any() or lengths.sum() != height * width:
+        lengths = _uncompressed(runs) if isinstance(runs, str) else runs
+        if min(lengths, default=0) < 0 or sum(lengths) != height * width:
             raise TagmaskError(
-                f"{self.source}: a run-length code covers {lengths.sum()} pixels, the image has {height * width}"
+                f"{self.source}: a run-length code covers {sum(lengths)} pixels, the image has {height * width}"
                 f" ({width} x {height}); write the annotation again"
             )
         inside = np.arange(len(lengths)) % 2 == 1

@@ -57,7 +57,13 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
         TagmaskError: the source is none of these, or any of its rows is wrong; the first ten are named.
     """
     problems = Problems()
-    collected = collect(Path(path), problems, **options)
+    try:
+        collected = collect(Path(path), problems, **options)
+    except TagmaskError as error:
+        if problems.found:
+            problems.add("file", str(path), str(error).removeprefix(f"{path}: "))
+            problems.raise_if_any(Path(path))
+        raise
     problems.raise_if_any(Path(path))
     if not collected.dataset.records:
         left_out = f"; all {len(collected.untagged)} were left out as untagged" if collected.untagged else ""

@@ -131,18 +131,14 @@ def _rows(
     labels = {number: position for position, number in enumerate(categories, start=1)}
     outlined = any(annotation.get("segmentation") for annotation in content["annotations"])
     annotations = _by_image(file, content, labels, problems)
-    for image in content["images"]:
-        number, given = image.get("id"), image.get("file_name")
-        where = f"{file} image {number}"
-        if not isinstance(given, str) or not given:
-            problems.add("row", where, "names no `file_name`")
-            continue
-        path = os.path.normpath(os.path.join(folder, given))
+    for where, image in _well_formed(file, content["images"], problems):
+        path = os.path.normpath(os.path.join(folder, image["file_name"]))
         found = index.has(path)
         if not found:
             problems.add("missing image", where, missing_image(path, index))
-        own = annotations.get(number, [])
-        size = (image["height"], image["width"]) if image.get("height") and image.get("width") else None
+        own = annotations.get(image["id"], [])
+        height, width = image.get("height"), image.get("width")
+        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         outlines = _outlines(where, own, labels, problems) if outlined else None
         yield Row(
             where=where,
@@ -154,18 +150,35 @@ def _rows(
         )
 
 
+def _well_formed(file: Path, images: list[dict[str, Any]], problems: Problems) -> Iterable[tuple[str, dict[str, Any]]]:
+    """The images that have an `id` and a `file_name`, each with its place for messages."""
+    seen: set[int | str] = set()
+    for image in images:
+        number, given = image.get("id"), image.get("file_name")
+        where = f"{file} image {number}"
+        if not isinstance(number, int | str):
+            problems.add("row", where, "has no `id`; number the images")
+        elif number in seen:
+            problems.add("duplicate name", where, "the id stands twice; give every image its own")
+        elif not isinstance(given, str) or not given:
+            problems.add("row", where, "names no `file_name`")
+        else:
+            seen.add(number)
+            yield where, image
+
+
 def _by_image(
     file: Path, content: dict[str, Any], labels: dict[int, int], problems: Problems
 ) -> dict[Any, list[dict[str, Any]]]:
-    known = {image.get("id") for image in content["images"]}
+    known = {number for image in content["images"] if isinstance(number := image.get("id"), int | str)}
     found: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for annotation in content["annotations"]:
         where = f"{file} annotation {annotation.get('id')}"
         category, image = annotation.get("category_id"), annotation.get("image_id")
-        if category not in labels:
+        if not isinstance(category, int) or category not in labels:
             hint = nearest(str(category), map(str, labels))
             problems.add("unknown tag", where, f"category_id {category} is not among the categories; {hint}")
-        elif image not in known:
+        elif not isinstance(image, int | str) or image not in known:
             problems.add("row", where, f"image_id {image} is not among the images; remove the annotation")
         else:
             found[image].append(annotation)

@@ -1,0 +1,114 @@
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from tagmask.data.check import check_dataset, cooccurrence, render
+from tests.data.trees import write_image, write_mask, write_table
+
+
+def text_of(report) -> str:
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render(report))
+    return console.export_text()
+
+
+def messages(problems) -> list[str]:
+    return [str(problem) for problem in problems]
+
+
+def test_clean_data(tmp_path):
+    write_table(tmp_path, "image,tags,split\na.jpg,cat;dog,train\nb.jpg,cat;~dog,val\n")
+    write_image(tmp_path / "images/b.jpg", (40, 50))
+    for name, shape in {"a": (6, 8), "b": (50, 40)}.items():
+        write_mask(tmp_path / f"masks/{name}.png", np.ones(shape))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    report = check_dataset(tmp_path)
+    assert report.ok
+    assert (report.images, report.untagged, report.with_mask) == (2, 0, 2)
+    assert report.splits == {"train": 1, "val": 1}
+    assert report.class_counts == {"train": (1, 1), "val": (1, 0)}
+    assert (report.class_totals, report.unknown_totals) == ((2, 1), (0, 1))
+    assert (report.smallest, report.largest) == ((8, 6), (40, 50))
+    np.testing.assert_array_equal(report.cooccurrence, [[1, 0.5], [1, 1]])
+    text = text_of(report)
+    assert "2 images, 2 classes; tags given in tags.csv" in text
+    assert "sizes from 8 x 6 to 40 x 50" in text
+    assert "not known" in text
+    assert "0 errors" in text
+
+
+def test_cooccurrence_is_given_the_row():
+    tags = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=np.uint8)
+    np.testing.assert_array_equal(cooccurrence(tags), [[1, 0.5, 0], [1, 1, 0], [np.nan, np.nan, np.nan]])
+
+
+def test_cooccurrence_does_not_overflow():
+    assert cooccurrence(np.ones((300, 2), dtype=np.uint8)).tolist() == [[1, 1], [1, 1]]
+
+
+def test_everything_wrong_is_found_in_one_pass(tmp_path):
+    rows = ["a.jpg,cat", "gone.jpg,cat", "b.jpg,cta", "b.png,cat", "cut.jpg,cat", "a.jpg,dog", "c.jpg,", "d.jpg,dog"]
+    write_table(tmp_path, "image,tags\n" + "\n".join(rows), "a.jpg b.jpg b.png c.jpg d.jpg")
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncow\n")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "images/cut.jpg")
+    (tmp_path / "images/cut.jpg").write_bytes((tmp_path / "images/cut.jpg").read_bytes()[:900])
+    write_mask(tmp_path / "masks/a.png", np.full((6, 8), 9))
+    write_mask(tmp_path / "masks/c.png", np.ones((5, 5)))
+    report = check_dataset(tmp_path)
+    assert not report.ok
+    table = tmp_path / "tags.csv"
+    found = {kind: messages(report.errors_of(kind)) for kind in {error.kind for error in report.errors}}
+    assert found.keys() == {"missing image", "unknown tag", "duplicate name", "unreadable image", "mask"}
+    assert found["missing image"][0].startswith(f"{table} row 3: no image file {tmp_path}/images/gone.jpg")
+    assert found["unknown tag"] == [f"{table} row 4: tag 'cta' is not in the class list; did you mean 'cat'?"]
+    assert found["duplicate name"][0].startswith(f"{table} row 5: {tmp_path}/images/b.png and {tmp_path}/images/b.jpg")
+    assert found["duplicate name"][1].startswith(f"{table} row 7: image 'a' stands twice (first: {table} row 2)")
+    assert found["unreadable image"][0].startswith(f"{table} row 6: {tmp_path}/images/cut.jpg: damaged or cut short")
+    assert found["mask"][0].startswith(f"{table} row 2: {tmp_path}/masks/a.png: ids 9 are no class")
+    assert found["mask"][1].startswith(f"{table} row 8: {tmp_path}/masks/c.png: mask is 5 x 5 (width x height)")
+    assert (report.images, report.untagged, report.with_mask) == (5, 2, 2)
+    assert f"no tags: {table} row 8: image 'c' has no tags" in [
+        f"{warning.kind}: {warning}" for warning in report.warnings
+    ]
+    assert "class 'cow': no image bears it; nothing can be learned of it" in messages(report.warnings)
+    text = text_of(report)
+    assert "7 errors" in text
+    for error in report.errors:
+        assert error.where in text
+
+
+def test_images_without_tags_are_errors_where_refused(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,\n")
+    assert check_dataset(tmp_path).ok
+    report = check_dataset(tmp_path, untagged="error")
+    assert messages(report.errors_of("no tags"))[0].startswith(f"{tmp_path}/tags.csv row 3: image 'b' has no tags")
+
+
+def test_bad_input_empty_folder(tmp_path):
+    report = check_dataset(tmp_path)
+    assert messages(report.errors) == [f"{tmp_path}: is empty; expected images with their tags"]
+    assert "1 error" in text_of(report)
+
+
+def test_bad_input_class_list_with_duplicates(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat\ngone.jpg,cat\n")
+    (tmp_path / "classes.txt").write_text("cat\ncat\n")
+    report = check_dataset(tmp_path)
+    assert [error.kind for error in report.errors] == ["missing image", "file"]
+    assert "classes.txt: class 'cat' stands twice" in str(report.errors[1])
+
+
+def test_progress_is_told(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,cat\n")
+    told: list[tuple[int, int]] = []
+    check_dataset(tmp_path, workers=2, progress=lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_splits_that_are_missing_in_some_rows_and_small_images_are_warned_of(tmp_path):
+    write_table(tmp_path, "image,tags,split\na.jpg,cat,train\nb.jpg,cat,\n")
+    warnings = messages(check_dataset(tmp_path).warnings)
+    assert "splits: 1 images have no split, and others have one" in warnings
+    assert "sizes: 2 images have a side under 32 pixels" in warnings
+    assert "class 'cat': only 2 images bear it" in warnings
