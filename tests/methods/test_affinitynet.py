@@ -1,0 +1,54 @@
+"""AffinityNet: its head and its loss."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tagmask.methods.affinitynet import AffinityHead, affinity_loss
+
+NAMES = Path(__file__).parents[1] / "golden" / "resnet38_state_dict.json"
+
+
+def test_names_and_shapes_are_the_published_ones() -> None:
+    expected = {item["name"]: item["shape"] for item in json.loads(NAMES.read_text())["affinity_head"]}
+    assert {name: list(value.shape) for name, value in AffinityHead().state_dict().items()} == expected
+
+
+def test_stages_of_any_number_and_size_meet_on_the_first_grid() -> None:
+    head = AffinityHead([3, 5, 7, 9], [2, 2, 4, 4])
+    features = [torch.randn(2, width, side, side + 1) for width, side in ((3, 12), (5, 6), (7, 6), (9, 3))]
+    assert head(features).shape == (2, 12, 12, 13)
+
+
+def test_loss_of_constant_features() -> None:
+    """All affinities are 1: pairs of one label cost nothing, pairs of two the most there is."""
+    labels = torch.zeros(1, 10, 12, dtype=torch.long)
+    labels[:, :, 6:] = 2
+    losses = affinity_loss(torch.ones(1, 4, 10, 12), labels)
+    torch.testing.assert_close(losses.loss, losses.background / 4 + losses.foreground / 4 + losses.negative / 2)
+    assert abs(float(losses.background)) < 2e-5
+    assert abs(float(losses.negative) + math.log(1e-5)) < 0.02
+
+
+@settings(deadline=None, max_examples=10)
+@given(label=st.sampled_from([0, 3, 255]), seed=st.integers(0, 99))
+def test_a_kind_without_a_pair_costs_nothing_and_stays_finite(label: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(2, 4, 9, 11, generator=generator, requires_grad=True)
+    losses = affinity_loss(features, torch.full((2, 9, 11), label))
+    losses.loss.backward()
+    assert float(losses.negative.detach()) == 0
+    assert (float(losses.background.detach()) > 0) == (label == 0)
+    assert (float(losses.foreground.detach()) > 0) == (label == 3)
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+
+
+def test_a_grid_smaller_than_the_radius_has_no_pairs() -> None:
+    assert float(affinity_loss(torch.randn(1, 4, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long)).loss) == 0
