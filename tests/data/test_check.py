@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 from PIL import Image
 from rich.console import Console
@@ -7,8 +9,8 @@ from tests.data.trees import write_image, write_mask, write_table
 
 
 def text_of(report) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render(report))
+    console = Console(width=200, record=True, file=io.StringIO())
+    render(report, console)
     return console.export_text()
 
 
@@ -97,6 +99,16 @@ def test_bad_input_class_list_with_duplicates(tmp_path):
     report = check_dataset(tmp_path)
     assert [error.kind for error in report.errors] == ["missing image", "file"]
     assert "classes.txt: class 'cat' stands twice" in str(report.errors[1])
+
+
+def test_report_fits_a_narrow_console(tmp_path):
+    names = [f"class{number:02d}" for number in range(40)]
+    write_table(tmp_path, f"image,tags\na.jpg,{';'.join(names)}\n", "a.jpg")
+    console = Console(width=60, record=True, file=io.StringIO())
+    render(check_dataset(tmp_path), console)
+    companions = console.export_text().split("P(column | row)")[1].split("40 warnings")[0]
+    assert "…" not in companions
+    assert companions.count(" 100") == 10 * 9
 
 
 def test_progress_is_told(tmp_path):

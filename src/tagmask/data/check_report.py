@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
     from tagmask.data.check import CheckReport
     from tagmask.data.readers.problems import Problem
 
-WIDEST = 24
+NAMES = 20  # columns of a terminal kept for class names in the co-occurrence table
 FREQUENT = 0.9
 
 
-def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
-    """The report for a terminal: counts, sizes, co-occurrence, every error, the first warnings.
+def render(report: CheckReport, console: Console, *, warnings_shown: int = 20) -> None:
+    """Print the report: counts, sizes, co-occurrence, every error, the first warnings.
 
-    The co-occurrence table shows at most 24 classes, those of the most images.
+    The co-occurrence table shows as many classes as the console is wide enough for, those of the most images.
     """
     parts: list[RenderableType] = []
     if report.classes:
-        parts += [_summary(report), _counts(report), _companions(report)]
+        parts += [_summary(report), _counts(report), _companions(report, console.width)]
     parts.append(_problems("warning", "yellow", report.warnings, warnings_shown))
     parts.append(_problems("error", "red", report.errors, len(report.errors)))
-    return Group(*parts)
+    console.print(*parts, sep="\n")
 
 
 def _summary(report: CheckReport) -> Text:
@@ -57,9 +57,9 @@ def _counts(report: CheckReport) -> Table:
     return table
 
 
-def _companions(report: CheckReport) -> Table:
+def _companions(report: CheckReport, width: int) -> Table:
     totals = report.class_totals
-    frequent = sorted(range(len(totals)), key=lambda position: -totals[position])[:WIDEST]
+    frequent = sorted(range(len(totals)), key=lambda position: -totals[position])[: max(2, (width - NAMES) // 4)]
     shown = sorted(position for position in frequent if totals[position])
     title = f"P(column | row), in percent; bold from {FREQUENT:.0%}"
     table = Table("", title=title, title_justify="left", padding=(0, 0, 0, 1), box=None)
