@@ -10,7 +10,7 @@ from tests.data.trees import write_image, write_mask, write_table
 
 def text_of(report) -> str:
     console = Console(width=200, record=True, file=io.StringIO())
-    render(report, console)
+    console.print(render(report))
     return console.export_text()
 
 
@@ -105,7 +105,7 @@ def test_report_fits_a_narrow_console(tmp_path):
     names = [f"class{number:02d}" for number in range(40)]
     write_table(tmp_path, f"image,tags\na.jpg,{';'.join(names)}\n", "a.jpg")
     console = Console(width=60, record=True, file=io.StringIO())
-    render(check_dataset(tmp_path), console)
+    console.print(render(check_dataset(tmp_path)))
     companions = console.export_text().split("P(column | row)")[1].split("40 warnings")[0]
     assert "…" not in companions
     assert companions.count(" 100") == 10 * 9

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,17 +18,17 @@ NAMES = 20  # columns of a terminal kept for class names in the co-occurrence ta
 FREQUENT = 0.9
 
 
-def render(report: CheckReport, console: Console, *, warnings_shown: int = 20) -> None:
-    """Print the report: counts, sizes, co-occurrence, every error, the first warnings.
+def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
+    """The report for `Console.print`: counts, sizes, co-occurrence, every error, the first warnings.
 
     The co-occurrence table shows as many classes as the console is wide enough for, those of the most images.
     """
     parts: list[RenderableType] = []
     if report.classes:
-        parts += [_summary(report), _counts(report), _companions(report, console.width)]
+        parts += [_summary(report), _counts(report), _Companions(report)]
     parts.append(_problems("warning", "yellow", report.warnings, warnings_shown))
     parts.append(_problems("error", "red", report.errors, len(report.errors)))
-    console.print(*parts, sep="\n")
+    return Group(*parts)
 
 
 def _summary(report: CheckReport) -> Text:
@@ -55,6 +55,16 @@ def _counts(report: CheckReport) -> Table:
             cells.append(str(report.unknown_totals[position]))
         table.add_row(str(position + 1), Text(name), *cells)
     return table
+
+
+class _Companions:
+    """The co-occurrence table, made when the console's width is known."""
+
+    def __init__(self, report: CheckReport) -> None:
+        self.report = report
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        yield _companions(self.report, options.max_width)
 
 
 def _companions(report: CheckReport, width: int) -> Table:
