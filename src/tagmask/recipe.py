@@ -61,6 +61,7 @@ class BackboneConfig(Section):
     name: str = Field("vit_base_patch16_224", description="a timm model name")
     weights: str | None = Field(None, description="hub name (timm/…, hf-hub:…), a local file, or none: from scratch")
     options: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
+    stem: Literal["patch", "conv"] = Field("patch", description="conv: convolutions before a ViT trained from scratch")
     output_stride: Literal[8, 16, 32] = Field(16, description="of a CNN; a ViT has its patch size")
     mean: tuple[float, float, float] | None = Field(None, description="of RGB in 0..1; none: the network's own")
     std: tuple[float, float, float] | None = None

@@ -41,21 +41,21 @@ def test_groups_of_sccam_and_of_layers_with_biases() -> None:
     with torch.device("meta"):
         backbone = ResNet38()
     heads = nn.ModuleList([nn.Conv2d(8, 2, 1, bias=False), nn.Conv2d(8, 4, 1, bias=False)])
-    convolutions = [parameter for parameter in backbone.parameters() if parameter.dim() == 4]
-    groups = rated_groups(convolutions, heads.parameters())
+    convolutions = [(name, parameter) for name, parameter in backbone.named_parameters() if parameter.dim() == 4]
+    groups = rated_groups(convolutions, heads.named_parameters())
     assert [len(group["params"]) for group in groups] == [43, 0, 2, 0]
     assert [group["scale"] for group in groups] == [1, 2, 10, 20]
     backbone.freeze()
-    assert len(rated_groups(backbone.parameters(), [])[0]["params"]) == 43 - 1 - 7
-    groups = rated_groups(nn.Linear(2, 2).parameters(), nn.Linear(2, 2).parameters())
+    assert len(rated_groups(backbone.named_parameters(), [])[0]["params"]) == 43 - 1 - 7
+    groups = rated_groups(nn.Linear(2, 2).named_parameters(), nn.Linear(2, 2).named_parameters())
     assert [len(group["params"]) for group in groups] == [1, 1, 1, 1]
     assert [group["decays"] for group in groups] == [True, False, True, False]
 
 
 def test_official_momentum_is_the_weight_decay_and_clean_is_a_tenth_as_fast() -> None:
     layer = nn.Linear(2, 2)
-    official = poly_sgd(rated_groups(layer.parameters(), []), 0.01)
-    clean = poly_sgd(rated_groups(layer.parameters(), []), 0.01, momentum="clean")
+    official = poly_sgd(rated_groups(layer.named_parameters(), []), 0.01)
+    clean = poly_sgd(rated_groups(layer.named_parameters(), []), 0.01, momentum="clean")
     assert [group["momentum"] for group in official.param_groups] == [5e-4, 5e-4]
     assert [group["weight_decay"] for group in official.param_groups] == [5e-4, 0]
     assert [group["base_lr"] for group in official.param_groups] == [0.01, 0.02]

@@ -49,6 +49,10 @@ class Backbone(nn.Module):
         self.freeze_norm = config.weights is not None if config.freeze_norm is None else config.freeze_norm
         network = _create(config)
         self.is_vit = isinstance(network, VisionTransformer)
+        if config.stem == "conv":
+            if not self.is_vit:
+                raise TagmaskError(f"backbone.stem: conv is for a ViT, and {config.name!r} is none; remove the key")
+            network.patch_embed.proj = conv_stem(network.patch_embed.patch_size[0], network.embed_dim)
         self.network = network
         if config.weights:
             load_weights(self.network, config.weights)
@@ -140,6 +144,24 @@ class Backbone(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._resized.clear()
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+
+def conv_stem(patch_size: int, width: int) -> nn.Sequential:
+    """Stride-2 convolutions in place of a ViT's patch embedding, (B, 3, H, W) to (B, width, H/patch, W/patch).
+
+    Small sets are not enough to learn filters from a linear map of patches.
+
+    Source: Xiao et al., Early Convolutions Help Transformers See Better (NeurIPS 2021).
+    """
+    halvings = patch_size.bit_length() - 1
+    if 2**halvings != patch_size or width % 2**halvings:
+        raise TagmaskError(f"backbone.stem: conv needs a patch size that is a power of 2 and divides {width}, not {patch_size}")
+    layers: list[nn.Module] = []
+    channels = 3
+    for left in reversed(range(halvings)):
+        layers += [nn.Conv2d(channels, width >> left, 3, 2, 1, bias=False), nn.GroupNorm(4, width >> left), nn.ReLU()]
+        channels = width >> left
+    return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 
 
 def _create(config: BackboneConfig) -> nn.Module:

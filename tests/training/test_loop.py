@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tagmask.api import open_data
+from tagmask.data.dataset import Dataset
+from tagmask.errors import TagmaskError
+from tagmask.methods.build import build_method
+from tagmask.recipe import DataConfig
+from tagmask.training import loop
+from tagmask.training.checkpoint import STATE_FILE, load_model
+from tests.conftest import tiny_recipe
+
+
+@pytest.fixture
+def records(cooccur: Path) -> Dataset:
+    return open_data(cooccur, DataConfig())
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["seco", "cam", "full"])
+def test_killed_and_resumed_is_never_killed_bit_for_bit(
+    method: str, records: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe(method, "training.checkpoint_every=2", "method.decoder_from=2" if method != "full" else "training.seed=0")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    loop.train(recipe, records, whole)
+
+    set_lr, calls = loop.set_lr, []
+
+    def kill_in_fifth_step(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 6:
+            raise Killed
+        set_lr(*arguments)  # pyright: ignore
+
+    monkeypatch.setattr(loop, "set_lr", kill_in_fifth_step)
+    with pytest.raises(Killed):
+        loop.train(recipe, records, broken)
+    monkeypatch.setattr(loop, "set_lr", set_lr)
+    torch.manual_seed(77)  # what happened in between is of no account
+    loop.train(recipe, records, broken)
+
+    states = [torch.load(folder / STATE_FILE, weights_only=True)["method"] for folder in (whole, broken)]
+    assert states[0].keys() == states[1].keys()
+    differing = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
+    assert differing == []
+    logs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, broken)]
+    assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]
+    assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
+
+
+def test_model_file_holds_the_trained_network(records: Dataset, tmp_path: Path) -> None:
+    recipe = tiny_recipe("cam")
+    method = loop.train(recipe, records, tmp_path)
+    fresh = build_method(recipe, len(records.classes))
+    load_model(tmp_path, fresh.network)
+    for (name, trained), loaded in zip(method.network.state_dict().items(), fresh.network.state_dict().values(), strict=True):
+        assert torch.equal(trained, loaded), name
+
+
+def test_training_stops_with_a_reason_when_the_loss_is_not_finite(records: Dataset, tmp_path: Path) -> None:
+    recipe = tiny_recipe("cam", "optimizer.lr=1e30", "optimizer.warmup=0")
+    with pytest.raises(TagmaskError, match=r"the loss of step \d is not finite.*optimizer\.lr"):
+        loop.train(recipe, records, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_image_that_does_not_open_is_skipped_and_named(
+    records: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "broken.jpg"
+    bad.write_bytes(b"\xff\xd8\xff\xe0 nothing more")
+    first, *others = records.records
+    spoilt = Dataset((*others, type(first)("broken", bad, first.tags)), records.classes)
+    run = tmp_path / "run"
+    run.mkdir()
+    loop.train(tiny_recipe("cam"), spoilt, run)
+    assert "broken.jpg" in capsys.readouterr().err
+    assert (run / "model.safetensors").exists()
+
+
+def test_full_says_which_image_has_no_mask(records: Dataset, tmp_path: Path) -> None:
+    unmasked = Dataset(tuple(type(r)(r.name, r.image, r.tags) for r in records.records), records.classes)
+    with pytest.raises(TagmaskError, match=f"{records.records[0].name!r} has none; set data.masks"):
+        loop.train(tiny_recipe("full"), unmasked, tmp_path)
+
+
+def test_two_processes_follow_one(cooccur: Path, tmp_path: Path) -> None:
+    """Two CPU processes with two images each do what one with four does, and agree with each other."""
+    script = Path(__file__).with_name("distributed_run.py")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    for processes, launcher in ((1, []), (2, torchrun)):
+        command = [sys.executable, *launcher, str(script), str(cooccur), str(tmp_path), str(processes)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
+    assert len(one["losses"]) == 10
+    for name, value in first["state"].items():
+        assert torch.equal(value, second["state"][name]), f"the processes differ in {name}"
+        torch.testing.assert_close(value, one["state"][name], rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+    mean = (first["losses"] + second["losses"]) / 2
+    torch.testing.assert_close(mean, one["losses"], rtol=1e-5, atol=1e-5)
