@@ -87,7 +87,6 @@ class CamConfig(Section):
     pseudo_mask: PseudoMaskConfig = PseudoMaskConfig()
     decoder_from: int = Field(2000, ge=0, description="step from which the decoder learns")
     decoder_weight: float = Field(0.12, ge=0)
-    energy_weight: float = Field(0.0, ge=0, description="weight of the dense energy (already times 1e-7)")
 
 
 class FullConfig(Section):
