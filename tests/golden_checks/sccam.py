@@ -56,11 +56,7 @@ def labels_of_clusters(vectors: Vectors) -> None:
     names = distances.argmin(axis=2)
     assert (np.sort(names, axis=1) == np.arange(subclasses)).all()
     assert_close(torch.from_numpy(centres), np.take_along_axis(expected, names[..., None], axis=1), relative=1e-4)
-    present = assignment >= 0
-    assignment[present] = (
-        np.broadcast_to(np.arange(len(names)), present.shape)[present] * subclasses + assignment[present]
-    )
-    assignment[present] = names.flatten()[assignment[present]]
+    assignment = np.where(assignment >= 0, names[np.arange(len(names)), assignment], -1)
     np.testing.assert_array_equal(assignment, vectors["out_assignment"])
     np.testing.assert_array_equal(sub_labels(torch.from_numpy(assignment), subclasses), vectors["out_sub_label"])
     np.testing.assert_array_equal(class_major_order(vectors["in_tags"]), vectors["out_training_order"])

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import classification_loss
+from tagmask.methods.kmeans import kmeans
 
 ABSENT = -1
 DROPOUT = 0.5
@@ -50,9 +50,6 @@ def cluster_subcategories(
 
     Source: SC-CAM (CVPR 2020), section 3.2; spec B3.3.
     """
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-
     broken = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(broken):
         raise TagmaskError(
@@ -66,12 +63,8 @@ def cluster_subcategories(
         clusters = min(subclasses, len(rows))
         if not clusters:
             continue
-        runs: Any = starts  # annotated as a string in scikit-learn, whose default is one
-        kmeans = KMeans(clusters, init="k-means++", n_init=runs, max_iter=300, tol=1e-4, random_state=seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer different images than clusters: some stay empty
-            assignment[rows, index] = kmeans.fit_predict(features[rows])
-        centres[index, :clusters] = kmeans.cluster_centers_
+        labels, found = kmeans(features[rows], clusters, starts=starts, seed=seed)
+        assignment[rows, index], centres[index, :clusters] = labels, found
     return SubCategories(assignment, centres)
 
 

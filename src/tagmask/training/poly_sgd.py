@@ -26,22 +26,24 @@ class RatedGroup(TypedDict):
 
 
 def rated_groups(
-    backbone: Iterable[nn.Parameter], heads: Iterable[nn.Parameter], *, decay_biases: bool = False
+    backbone: Iterable[tuple[str, nn.Parameter]],
+    heads: Iterable[tuple[str, nn.Parameter]],
+    *,
+    decay_biases: bool = False,
 ) -> list[RatedGroup]:
     """Weights and biases of the backbone (rates 1 and 2) and of the heads (10 and 20), in four groups.
 
     Args:
-        backbone, heads: parameters; those of one dimension count as biases (no batch norm is trained here but RCA's,
-            whose weight the caller puts where it belongs).
+        backbone, heads: parameters with their names; frozen ones are left out.
         decay_biases: whether biases decay too, as in RCA.
 
     Source: spec A2, C2.
     """
     groups: list[RatedGroup] = []
     for parameters, scale in ((backbone, 1.0), (heads, 10.0)):
-        free = [parameter for parameter in parameters if parameter.requires_grad]
-        weights = [parameter for parameter in free if parameter.dim() > 1]
-        biases = [parameter for parameter in free if parameter.dim() == 1]
+        free = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+        weights = [parameter for name, parameter in free if not name.endswith("bias")]
+        biases = [parameter for name, parameter in free if name.endswith("bias")]
         groups.append({"params": weights, "scale": scale, "decays": True})
         groups.append({"params": biases, "scale": 2 * scale, "decays": decay_biases})
     return groups
