@@ -13,15 +13,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tagmask.api import demo, evaluate, import_checkpoint, label, load, predict, train
+    from tagmask.api import evaluate, import_checkpoint, label, load, predict, train
     from tagmask.data.dataset import Dataset, Record
+    from tagmask.demonstration import demo
     from tagmask.errors import TagmaskError
     from tagmask.recipe import Recipe, load_recipe
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "demo": "tagmask.demo",
+    "demo": "tagmask.demonstration",
     "evaluate": "tagmask.api",
     "import_checkpoint": "tagmask.api",
     "label": "tagmask.api",

@@ -26,7 +26,7 @@ from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
 from tagmask.models.seco_checkpoint import to_tag_network, vit_options
 from tagmask.models.weights import read_state
-from tagmask.predict import Item, Source, predict_one, stream
+from tagmask.inference import Item, Source, predict_one, stream
 from tagmask.recipe import DataConfig, InferenceConfig, Recipe, load_recipe
 from tagmask.run import Run, create_run, open_run, write_text
 from tagmask.training.checkpoint import MODEL_FILE, load_model, save_model

@@ -64,7 +64,7 @@ def demo(
 
     Example: `tagmask demo -o demo`
     """
-    from tagmask.demo import demo as run_demo
+    from tagmask.demonstration import demo as run_demo
 
     print(json.dumps(run_demo(output, method=method, seed=seed)))
 
@@ -187,10 +187,11 @@ def data_check(
         classes=list(config.classes) if config.classes else None,
         background=config.background,
         masks=config.masks,
+        mask_classes=list(config.mask_classes) if config.mask_classes else None,
         untagged=config.untagged,
         tag_source=config.tag_source,
     )
-    render(report, Console())
+    Console().print(render(report))
     if report.errors:
         raise typer.Exit(1)
 

@@ -17,7 +17,7 @@ from tagmask.data.synthetic import make_cooccur
 from tagmask.evaluation.folder import Result
 from tagmask.evaluation.report import to_json
 from tagmask.export.png import heat_map, overlay, write_png
-from tagmask.predict import Item, stream
+from tagmask.inference import Item, stream
 from tagmask.recipe import load_recipe
 from tagmask.run import write_text
 
