@@ -30,6 +30,8 @@ AREAS = (0.05, 0.25)  # of the image, before an object is shrunk to fit its plac
 OVERLAP = 0.15  # how far, in lengths of its place, an object may reach over the border to the neighbouring context
 SPLITS = (("train", 0.7), ("val", 0.1), ("test", 0.2))
 
+TINT = 1.0  # largest share of a context's colours that one light takes away
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -147,13 +149,25 @@ def ground(
         (size, size, 3) float32 picture in about [0, 1].
     """
     pictures = [
-        CONTEXTS[THINGS[context].context](generator, size) for context in dict.fromkeys(p.context for p in places)
+        tint(CONTEXTS[THINGS[context].context](generator, size), generator)
+        for context in dict.fromkeys(p.context for p in places)
     ]
     if len(pictures) == 1:
         return pictures[0]
     edge = border + 0.12 * size * (smooth_noise(generator, size, 2, 4)[0] - 0.5)
     beyond = np.arange(size)[:, None] > edge[None, :]
     return np.where((beyond.T if sideways else beyond)[..., None], pictures[1], pictures[0])
+
+
+def tint(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Take a random share of a context's own colours away and put one hue in their place: dusk, fog, autumn.
+
+    A context is then known by its pattern, as things are, and not at a glance by its colour.
+    """
+    grey = picture.mean(axis=-1, keepdims=True)
+    hue = generator.uniform(0.4, 1.0, 3).astype(np.float32)
+    share = np.float32(generator.uniform(0.0, TINT))
+    return (1 - share) * picture + share * grey * hue / hue.mean()
 
 
 def plan(settings: Settings, generator: np.random.Generator) -> tuple[Place, ...]:

@@ -18,19 +18,6 @@ SUPERSAMPLING = 3
 BLACK: Colour = (0.07, 0.07, 0.08)
 GLASS: Colour = (0.10, 0.16, 0.26)
 WHITE: Colour = (0.95, 0.94, 0.91)
-PAINTS: tuple[Colour, ...] = (
-    (0.45, 0.20, 0.10),
-    (0.86, 0.10, 0.10),
-    (0.95, 0.78, 0.12),
-    (0.10, 0.55, 0.30),
-    (0.18, 0.25, 0.80),
-    (0.62, 0.08, 0.42),
-    (0.95, 0.45, 0.10),
-    (0.08, 0.07, 0.08),
-    (0.15, 0.60, 0.85),
-    (0.75, 0.75, 0.78),
-)
-"""The main colours of all classes alike: were each class known by its colour, no context would be needed to tell it."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +39,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Thing:
-    """A class of objects: its name, the context it is mostly met in, its parts given their main colour."""
+    """A class of objects: its name, the context it is mostly met in, its main colours and its parts."""
 
     name: str
     context: str
+    colours: tuple[Colour, ...]
     parts: Callable[[Colour], list[Part]]
 
 
@@ -203,7 +191,7 @@ def penguin(main: Colour) -> list[Part]:
 
 def cactus(main: Colour) -> list[Part]:
     """Ribbed, with two arms and pink flowers."""
-    light = (0.5 + 0.5 * main[0], 0.5 + 0.5 * main[1], 0.5 + 0.5 * main[2])
+    light = (0.55, 0.80, 0.42)
     return [
         Part(box(0.08, 0.48, 0.35, 0.60), main, light, 13.0),
         Part(ellipse(0.11, 0.40, 0.09, 0.20), main, light, 13.0),
@@ -227,14 +215,14 @@ def tent(main: Colour) -> list[Part]:
 
 
 THINGS = (
-    Thing("boat", "water", boat),
-    Thing("train", "rails", train),
-    Thing("cow", "grass", cow),
-    Thing("aeroplane", "sky", aeroplane),
-    Thing("car", "road", car),
-    Thing("penguin", "snow", penguin),
-    Thing("cactus", "sand", cactus),
-    Thing("tent", "forest", tent),
+    Thing("boat", "water", ((0.45, 0.20, 0.10), (0.50, 0.10, 0.12), (0.36, 0.22, 0.14)), boat),
+    Thing("train", "rails", ((0.95, 0.78, 0.12), (0.97, 0.66, 0.10), (0.90, 0.84, 0.30)), train),
+    Thing("cow", "grass", ((0.08, 0.07, 0.07), (0.25, 0.13, 0.07), (0.14, 0.09, 0.07)), cow),
+    Thing("aeroplane", "sky", ((0.80, 0.10, 0.30), (0.62, 0.08, 0.42), (0.88, 0.20, 0.20)), aeroplane),
+    Thing("car", "road", ((0.86, 0.10, 0.10), (0.10, 0.55, 0.30), (0.18, 0.25, 0.80)), car),
+    Thing("penguin", "snow", ((0.07, 0.08, 0.12), (0.11, 0.12, 0.18), (0.05, 0.05, 0.06)), penguin),
+    Thing("cactus", "sand", ((0.10, 0.42, 0.18), (0.16, 0.50, 0.24), (0.08, 0.36, 0.26)), cactus),
+    Thing("tent", "forest", ((0.95, 0.45, 0.10), (0.15, 0.60, 0.85), (0.85, 0.20, 0.50)), tent),
 )
 """The classes in the order in which a set of K classes takes them."""
 
@@ -269,7 +257,7 @@ def draw_parts(polygons: list[Array], extent: Array, scale: float) -> Array:
 @functools.cache
 def area_of_unit(thing: Thing) -> float:
     """The object's area in squares of its upright height."""
-    polygons, extent = pose(thing.parts(PAINTS[0]), 0.0, mirrored=False)
+    polygons, extent = pose(thing.parts(thing.colours[0]), 0.0, mirrored=False)
     scale = 100.0
     return float((draw_parts(polygons, extent, scale) > 0).sum()) / (scale * SUPERSAMPLING) ** 2
 
@@ -283,7 +271,7 @@ def draw(thing: Thing, generator: np.random.Generator, area: float, limits: tupl
         area: wanted area in pixels.
         limits: greatest height and width in pixels; the object shrinks to fit.
     """
-    parts = thing.parts(PAINTS[generator.integers(len(PAINTS))])
+    parts = thing.parts(thing.colours[generator.integers(len(thing.colours))])
     polygons, extent = pose(parts, generator.uniform(-0.2, 0.2), mirrored=bool(generator.random() < 0.5))
     scale = min(np.sqrt(area / area_of_unit(thing)), limits[0] / extent[1], limits[1] / extent[0])
     numbers = draw_parts(polygons, extent, scale)

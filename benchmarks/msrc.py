@@ -1,0 +1,66 @@
+"""MSRC-21, 15 things against background: train on the tags of train + val, measure on test.
+
+    make bench NAME=msrc ARGS="cam seco full --seeds 0"
+
+Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). A run that
+is there already is measured, not trained again; one that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, device_facts, write_results
+
+from tagmask.api import evaluate, train
+from tagmask.evaluation.report import to_json
+
+SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
+
+
+def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
+    weights = SHARED / "weights" / "mobilenetv2_100.coral_in1k.safetensors"
+    start = time.perf_counter()
+    run = train(
+        SHARED / "data" / "msrc21",
+        recipe=f"{method}/msrc-things",
+        output=output / f"{method}-{seed}",
+        overrides=[f"backbone.weights={weights}", f"training.seed={seed}", *overrides],
+    )
+    seconds = time.perf_counter() - start
+    decoder, _ = evaluate(run, split=["test"])
+    told, _ = evaluate(run, split=["test"], tags=True)
+    cams, sweep = evaluate(run, split=["test"], source="cam")
+    assert sweep is not None
+    return {
+        "method": method,
+        "seed": seed,
+        "training_seconds": round(seconds),
+        "decoder_no_tags": to_json(decoder),
+        "decoder_tags_given": to_json(told),
+        "cam_tags_given": to_json(cams),
+        "cam_best_miou": sweep.best.miou,
+        "cam_best_threshold": float(sweep.best_threshold),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="+")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/msrc"))
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    arguments = parser.parse_args()
+    path = RESULTS / "msrc.json"
+    rows = json.loads(path.read_text())["runs"] if path.exists() else []
+    for name in arguments.methods:
+        for number in arguments.seeds:
+            row = measure(name, number, arguments.output, arguments.overrides)
+            rows = [old for old in rows if (old["method"], old["seed"]) != (name, number)] + [row]
+            write_results("msrc", {"runs": rows, **device_facts()})
+    print(json.dumps({f"{row['method']}-{row['seed']}": round(100 * row["decoder_no_tags"]["miou"], 2) for row in rows}))
