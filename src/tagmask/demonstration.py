@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tagmask.inference import Item, stream
 from tagmask.recipe import load_recipe
 from tagmask.run import write_text
 
-IMAGES, SIZE, MEET = 1000, 64, 0.9
+IMAGES, SIZE, MEET, ALONE = 1000, 64, 0.9, 0.4
 SHOWN, ENLARGED = 8, 3
 
 
@@ -43,7 +44,7 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
     data = folder / "data"
     if not (data / "tags.csv").exists():
         console.print(f"making {IMAGES} images of {SIZE} x {SIZE}: objects meet their context {MEET:.0%} of the time")
-        make_cooccur(data, images=IMAGES, size=SIZE, meet=MEET, seed=seed)
+        make_cooccur(data, images=IMAGES, size=SIZE, meet=MEET, alone=ALONE, seed=seed)
     results: dict[str, Result] = {}
     for name in dict.fromkeys(("cam", method)):
         console.print(f"training {name}")
@@ -63,8 +64,6 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
 
 
 def _scores(decoder: Result, cams: Result) -> str:
-    import json
-
     return json.dumps({"decoder": to_json(decoder), "cam": to_json(cams)}, indent=1) + "\n"
 
 
