@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.methods.cam import Cam
 from tagmask.methods.full import Full
 from tagmask.methods.seco import Seco
 from tagmask.models.backbone import Backbone
-from tagmask.recipe import CamConfig, FullConfig, Recipe, SecoConfig
+from tagmask.recipe import METHODS as SECTIONS
+from tagmask.recipe import MethodSection, Recipe
+
+METHODS: dict[str, type[Method]] = {"cam": Cam, "full": Full, "seco": Seco}
+
+
+def register_method(section: type[MethodSection], method: type[Method]) -> None:
+    """Make a method known to recipes, training and prediction under its section's default `name`.
+
+    Args:
+        section: the method's part of a recipe, with a default for `name`.
+        method: made from `(backbone, classes, background, section)`, as every method of the package.
+
+    Raises:
+        TagmaskError: the section has no name of its own, or it is another method's.
+    """
+    name = section.model_fields["name"].default
+    if not isinstance(name, str):
+        raise TagmaskError(f'{section.__name__}: no default for `name`; write `name: Literal["mine"] = "mine"` in it')
+    if METHODS.get(name, method).__qualname__ != method.__qualname__:
+        raise TagmaskError(f"{section.__name__}: there is a method {name!r} already; choose another name")
+    SECTIONS[name], METHODS[name] = section, method
 
 
 def build_method(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Method:
@@ -27,10 +49,5 @@ def build_method(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Me
         freeze = config.weights is not None if config.freeze_norm is None else config.freeze_norm
         config = config.model_copy(update={"weights": None, "freeze_norm": freeze})
     backbone = Backbone(config)
-    background, method = recipe.data.background, recipe.method
-    if isinstance(method, SecoConfig):
-        return Seco(backbone, classes, background, method)
-    if isinstance(method, CamConfig):
-        return Cam(backbone, classes, background, method)
-    assert isinstance(method, FullConfig)
-    return Full(backbone, classes, background, method)
+    method = recipe.method
+    return METHODS[method.name](backbone, classes, recipe.data.background, method)
