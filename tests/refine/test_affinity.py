@@ -26,8 +26,6 @@ from tagmask.refine.affinity import (
 )
 from tagmask.refine.background import with_background
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR")
-
 
 def neighbours(height: int, width: int, border: Border) -> Tensor:
     """How many entries each cell's row of the affinity matrix has, itself included."""
