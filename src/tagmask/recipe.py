@@ -44,9 +44,9 @@ def _method_section(value: Any) -> Any:
         value = {"name": value}
     if not isinstance(value, Mapping):
         return value
-    name = value.get("name")
+    name = str(value.get("name", ""))
     if name not in METHODS:
-        for plugin in entry_points(group=PLUGINS, name=str(name)):
+        for plugin in entry_points(group=PLUGINS, name=name):
             plugin.load()
     if name not in METHODS:
         known = ", ".join(repr(method) for method in METHODS)
