@@ -113,7 +113,7 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
 def train(
     data: PathLike | None = None,
     *,
-    recipe: PathLike | Recipe = "seco/default",
+    recipe: PathLike | Recipe = "auto",
     output: PathLike | None = None,
     overrides: Iterable[str] = (),
 ) -> Path:
@@ -121,7 +121,7 @@ def train(
 
     Args:
         data: folder, table or annotation file; by default the recipe's `data.path`.
-        recipe: name of a recipe of the package, a YAML file, or a `Recipe`.
+        recipe: name of a recipe of the package, a YAML file, or a `Recipe`; `auto` chooses one and says why.
         output: the run folder; by default `runs/METHOD-DATA`.
         overrides: `key.path=value`, as on the command line.
 
@@ -131,7 +131,11 @@ def train(
     Raises:
         TagmaskError: whatever is wrong with data, recipe or output.
     """
-    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    overrides = tuple(overrides)
+    if recipe == "auto":
+        chosen = _chosen_recipe(data, output, overrides)
+    else:
+        chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     dataset = open_data(data, chosen.data)
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
@@ -148,6 +152,18 @@ def train(
 
     run_training(chosen, training, folder, evaluate=quick_evaluation if has_truth else None)
     return folder
+
+
+def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe of the run that `output` holds already, else one chosen from data and machine, the reasons printed."""
+    from tagmask.choose import choose_recipe, tell
+
+    if output is not None and (Path(output) / "run.json").exists():
+        return _overridden(open_run(Path(output)).recipe, overrides)
+    config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
+    chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
+    tell(chosen)
+    return chosen.recipe
 
 
 def training_split(dataset: Dataset, config: DataConfig) -> Dataset:

@@ -72,13 +72,15 @@ def demo(
 @app.command()
 def train(
     data: DataPath = None,
-    recipe: Annotated[str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file.")] = "seco/default",
+    recipe: Annotated[
+        str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file; auto: chosen, with reasons.")
+    ] = "auto",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
     set_: Set = None,
 ) -> None:
     """Train on images and tags. Called again with the same output, it resumes.
 
-    Example: `tagmask train photos/tags.csv -r seco/default -o runs/mine --set training.steps=5000`
+    Example: `tagmask train photos/ -o runs/mine --set training.steps=5000`
     """
     from tagmask import api
 
