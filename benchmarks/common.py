@@ -17,7 +17,11 @@ def device_facts() -> dict[str, Any]:
     import timm
     import torch
 
-    model = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()) if os.path.exists("/proc/cpuinfo") else None
+    model = (
+        re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if os.path.exists("/proc/cpuinfo")
+        else None
+    )
     cuda = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "device": cuda or (model.group(1) if model else platform.processor()),

@@ -1,7 +1,7 @@
 """The demonstration over seeds: mIoU and confusion ratio of plain CAM and SeCo, means and each seed.
 
-    make bench NAME=demo            # seeds 0, 1, 2
-    make bench NAME=demo ARGS="--seeds 0 --output runs/demo"
+make bench NAME=demo            # seeds 0, 1, 2
+make bench NAME=demo ARGS="--seeds 0 --output runs/demo"
 """
 
 from __future__ import annotations

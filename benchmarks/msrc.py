@@ -63,4 +63,6 @@ if __name__ == "__main__":
             row = measure(name, number, arguments.output, arguments.overrides)
             rows = [old for old in rows if (old["method"], old["seed"]) != (name, number)] + [row]
             write_results("msrc", {"runs": rows, **device_facts()})
-    print(json.dumps({f"{row['method']}-{row['seed']}": round(100 * row["decoder_no_tags"]["miou"], 2) for row in rows}))
+    print(
+        json.dumps({f"{row['method']}-{row['seed']}": round(100 * row["decoder_no_tags"]["miou"], 2) for row in rows})
+    )

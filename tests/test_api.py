@@ -202,7 +202,20 @@ def test_cli_makes_and_checks_data(tmp_path: Path) -> None:
     assert "000000.png" in output.replace("\n", "")
 
 
-@pytest.mark.parametrize("verb", [(), ("train",), ("label",), ("predict",), ("evaluate",), ("import", "seco"), ("demo",), ("data", "make"), ("data", "check")])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        (),
+        ("train",),
+        ("label",),
+        ("predict",),
+        ("evaluate",),
+        ("import", "seco"),
+        ("demo",),
+        ("data", "make"),
+        ("data", "check"),
+    ],
+)
 def test_help_has_an_example_for_each_verb(verb: tuple[str, ...]) -> None:
     code, output = invoke(*verb, "--help")
     assert code == 0

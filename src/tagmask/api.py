@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from tagmask.cam.files import SUFFIX, write_cams
 from tagmask.data.dataset import Dataset, check_class_list
 from tagmask.data.images import is_image_name
 from tagmask.data.readers import read_dataset
@@ -22,13 +23,15 @@ from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.folder import Conditions, Result, evaluate_folder, result_of
 from tagmask.evaluation.sweep import Sweep, ThresholdSweep
 from tagmask.export.png import write_label_map
+from tagmask.inference import Item, Source, predict_one, stream
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
 from tagmask.models.seco_checkpoint import to_tag_network, vit_options
 from tagmask.models.weights import read_state
-from tagmask.inference import Item, Source, predict_one, stream
+from tagmask.pipeline import run_stages
 from tagmask.recipe import DataConfig, InferenceConfig, Recipe, load_recipe
 from tagmask.run import Run, create_run, open_run, write_text
+from tagmask.stages import changeable, check_stages, load_staged, stages_of
 from tagmask.training.checkpoint import MODEL_FILE, load_model, save_model
 from tagmask.training.loop import train as run_training
 
@@ -80,15 +83,22 @@ def load(run: PathLike, *, device: str | None = None) -> Model:
     """Open a run folder for prediction.
 
     Args:
-        run: the output of `train` or `import_checkpoint`.
+        run: the output of `train` or `import_checkpoint`, or `hf-hub:OWNER/NAME` of a pushed one.
         device: a torch device; by default a GPU where there is one.
 
     Raises:
-        TagmaskError: no run folder, of another version, or without a model.
+        TagmaskError: no run folder, of another version, or without a model; the hub does not give it.
     """
+    if Path(run).as_posix().startswith("hf-hub:"):
+        from tagmask.hub import fetch
+
+        run = fetch(Path(run).as_posix())
     opened = open_run(Path(run))
-    method = build_method(opened.recipe, len(opened.classes), pretrained=False)
-    load_model(opened.folder, method.network)
+    if opened.recipe.staged:
+        method = load_staged(opened.recipe, len(opened.classes), opened.folder)
+    else:
+        method = build_method(opened.recipe, len(opened.classes), pretrained=False)
+        load_model(opened.folder, method.network)
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Model(opened, method.to(chosen).eval())
 
@@ -116,6 +126,7 @@ def train(
     recipe: PathLike | Recipe = "auto",
     output: PathLike | None = None,
     overrides: Iterable[str] = (),
+    from_stage: str | None = None,
 ) -> Path:
     """Train on a folder's images and tags; a second call with the same output resumes.
 
@@ -124,6 +135,7 @@ def train(
         recipe: name of a recipe of the package, a YAML file, or a `Recipe`; `auto` chooses one and says why.
         output: the run folder; by default `runs/METHOD-DATA`.
         overrides: `key.path=value`, as on the command line.
+        from_stage: of a recipe of several stages, run this one and all later ones anew.
 
     Returns:
         the run folder.
@@ -140,7 +152,11 @@ def train(
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
     folder = Path(output or f"runs/{chosen.method.name}-{where.stem}")
-    run = create_run(folder, chosen, dataset.classes)
+    if chosen.staged:
+        check_stages(chosen)
+    elif from_stage is not None:
+        raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
+    run = create_run(folder, chosen, dataset.classes, free=changeable(chosen, from_stage))
     training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
     if (folder / MODEL_FILE).exists():
         return folder
@@ -150,7 +166,11 @@ def train(
         result = evaluate_method(method, held_out, run.recipe.inference, source="decoder")
         return {"decoder_miou": 100 * result.scores.miou}
 
-    run_training(chosen, training, folder, evaluate=quick_evaluation if has_truth else None)
+    scores = quick_evaluation if has_truth else None
+    if chosen.staged:
+        run_stages(folder, stages_of(chosen, training, folder, scores), start=from_stage)
+    else:
+        run_training(chosen, training, folder, evaluate=scores)
     return folder
 
 
@@ -198,6 +218,7 @@ def label(
     output: PathLike,
     split: Sequence[str] | None = None,
     source: Source = "decoder",
+    save_cams: PathLike | None = None,
     overrides: Iterable[str] = (),
 ) -> Written:
     """Write masks of tagged images: only an image's own tags and background can win.
@@ -208,6 +229,7 @@ def label(
         output: folder for `NAME.png` and `confidence.csv`.
         split: only these splits.
         source: `decoder`, or `cam` for the class activation maps themselves.
+        save_cams: folder for the CAMs of each image's tags, `NAME.npz` with `cams` (n, h, w) float16 and label `ids`.
         overrides: of the recipe's `inference` and `data`, as `inference.refine=crf`.
 
     Raises:
@@ -217,7 +239,9 @@ def label(
     recipe = _overridden(model.run.recipe, overrides)
     dataset = open_data(data, recipe.data, model.classes).split(split)
     items = [Item(record.name, record.image, record.tags) for record in dataset.records]
-    return _write(model, items, Path(output), recipe.inference, source)
+    if save_cams is not None and source != "cam":
+        raise TagmaskError("save_cams: only CAMs can be saved; add --source cam")
+    return _write(model, items, Path(output), recipe.inference, source, None if save_cams is None else Path(save_cams))
 
 
 def predict(
@@ -425,7 +449,14 @@ def _find_images(path: Path) -> list[Item]:
     ]
 
 
-def _write(model: Model, items: Sequence[Item], output: Path, config: InferenceConfig, source: Source) -> Written:
+def _write(
+    model: Model,
+    items: Sequence[Item],
+    output: Path,
+    config: InferenceConfig,
+    source: Source,
+    cams: Path | None = None,
+) -> Written:
     if output.exists() and not output.is_dir():
         raise TagmaskError(f"{output}: a file, not a folder; choose another output")
     output.mkdir(parents=True, exist_ok=True)
@@ -440,12 +471,17 @@ def _write(model: Model, items: Sequence[Item], output: Path, config: InferenceC
         path = output / f"{prediction.item.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_label_map(path, prediction.labels)
+        if cams is not None:
+            tags = list(prediction.item.tags or ())
+            write_cams(cams / f"{prediction.item.name}{SUFFIX}", prediction.scores[tags], tags)
         present = [names[index] for index in sorted(set(prediction.labels.flat)) if 0 < index < len(names)]
         rows.append((prediction.item.name, prediction.confidence, ";".join(present)))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["image", "confidence", "classes"])
-    writer.writerows((name, f"{value:.4f}" if math.isfinite(value) else "", found) for name, value, found in sorted(rows))
+    writer.writerows(
+        (name, f"{value:.4f}" if math.isfinite(value) else "", found) for name, value, found in sorted(rows)
+    )
     write_text(output / "confidence.csv", table.getvalue())
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in model.classes))
     return Written(output, len(rows), tuple(skipped))

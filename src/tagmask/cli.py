@@ -23,12 +23,16 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
 import_app = typer.Typer(help="Take over published checkpoints.", no_args_is_help=True)
+export_app = typer.Typer(help="Write a run in forms that others read.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
 
 Set = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads this form)
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable."),
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable."
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
 Split = Annotated[
@@ -49,7 +53,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -73,8 +79,8 @@ def demo(
 def train(
     data: DataPath = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file; auto: chosen, with reasons.")
-    ] = "auto",
+        str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file.")
+    ] = "seco/default",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
     set_: Set = None,
 ) -> None:
@@ -127,7 +133,9 @@ def evaluate(
     predictions: Annotated[Path, typer.Argument(help="Run folder, or a folder of masks NAME.png.")],
     data: DataPath = None,
     split: Split = None,
-    protocol: Annotated[Literal["seco", "sccam", "seam", "eps", "irn"], typer.Option(help="How mIoU is counted.")] = "seco",
+    protocol: Annotated[
+        Literal["seco", "sccam", "seam", "eps", "irn"], typer.Option(help="How mIoU is counted.")
+    ] = "seco",
     source: Annotated[Literal["decoder", "cam"], typer.Option(help="Of a run: its decoder or its CAMs.")] = "decoder",
     tags: Annotated[bool, typer.Option("--tags", help="Tell a run's decoder the images' tags.")] = False,
     recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="For masks: its data section.")] = None,  # noqa: UP045
@@ -157,7 +165,9 @@ def evaluate(
     render(result, Console())
     values: dict[str, Any] = to_json(result)
     if sweep is not None:
-        typer.echo(f"best of the sweep: mIoU {100 * sweep.best.miou:.2f} at background score {sweep.best_threshold:.2f}")
+        typer.echo(
+            f"best of the sweep: mIoU {100 * sweep.best.miou:.2f} at background score {sweep.best_threshold:.2f}"
+        )
         values["sweep"] = {
             "thresholds": [round(float(value), 4) for value in sweep.thresholds],
             "miou": [round(float(value), 6) for value in sweep.miou],
@@ -165,6 +175,82 @@ def evaluate(
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_text(output, json.dumps(values, indent=1) + "\n")
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    other: Annotated[Optional[Path], typer.Argument(help="A second run folder, to compare.")] = None,  # noqa: UP045
+    images: Annotated[Optional[Path], typer.Option(help="Folder or data set of photographs; else the run's.")] = None,  # noqa: UP045
+    masks: Annotated[Optional[Path], typer.Option(help="Masks to review, from `label` or `predict`.")] = None,  # noqa: UP045
+    review: Annotated[Optional[Path], typer.Option(help="CSV file for the decisions of the review.")] = None,  # noqa: UP045
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="On this machine only, 127.0.0.1.")] = 7860,
+) -> None:
+    """Open a page to try a run, compare two, and review masks. Needs the extra `web`.
+
+    Example: `tagmask serve runs/mine --images photos --masks masks --review review.csv`
+    """
+    from tagmask.serve.server import serve as serve_page
+
+    serve_page(run, other, images=images, masks=masks, review=review, port=port)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: DataPath = None,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="HTML file; else in the run.")] = None,  # noqa: UP045
+    split: Split = None,
+    protocol: Annotated[
+        Literal["seco", "sccam", "seam", "eps", "irn"], typer.Option(help="How mIoU is counted.")
+    ] = "seco",
+    shown: Annotated[int, typer.Option(min=1, max=50, help="Images in each group of pictures.")] = 3,
+    set_: Set = None,
+) -> None:
+    """Write one HTML page on a run: scores or, without true masks, tags and certainty; pictures, curves, costs.
+
+    Example: `tagmask report runs/mine -o report.html`
+    """
+    from tagmask.reporting.report import report as write_report
+
+    file = write_report(run, data, output=output, split=split, protocol=protocol, shown=shown, overrides=set_ or ())
+    typer.echo(f"report: {file}")
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    license: Annotated[Optional[str], typer.Option(help="Of the model, as cc-by-4.0; goes on its card.")] = None,  # noqa: UP045
+) -> None:
+    """Upload a run's model with a model card; `hf-hub:OWNER/NAME` then stands for it in other verbs.
+
+    Example: `tagmask push runs/mine ada/street-tags`
+    """
+    from tagmask.hub import push as push_run
+
+    typer.echo(f"pushed: {push_run(run, repository, private=not public, license=license)}")
+
+
+@export_app.command("onnx")
+def export_onnx(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write.")] = Path("model.onnx"),
+    size: Annotated[Optional[int], typer.Option(min=1, help="Fix this square side; else the recipe's.")] = None,  # noqa: UP045
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="Leave height and width free.")] = False,
+    labels: Annotated[bool, typer.Option("--labels", help="Give label ids instead of scores.")] = False,
+) -> None:
+    """Write a run's model as ONNX, checked against torch. Needs the extra `onnx`.
+
+    Example: `tagmask export onnx runs/mine -o model.onnx`
+    """
+    from tagmask.onnx_export import export_onnx as write
+
+    done = write(run, output, size=size, dynamic=dynamic, labels=labels)
+    shape = f"any size in multiples of {done.multiple}" if done.size is None else "{} x {}".format(*done.size)
+    off = "" if done.difference is None else f"scores within {done.difference:.1g} of torch's, "
+    typer.echo(f"model: {done.path} ({shape}; {off}{done.agreement:.2%} of labels equal)")
 
 
 @data_app.command("check")

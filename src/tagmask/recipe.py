@@ -8,10 +8,10 @@ import typing
 from collections.abc import Iterable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, SerializeAsAny, ValidationError
+from pydantic import BaseModel, BeforeValidator, InstanceOf, SerializeAsAny, ValidationError
 from pydantic_core import PydanticCustomError
 
 from tagmask.errors import TagmaskError
@@ -23,16 +23,23 @@ from tagmask.recipe_sections import (
     InferenceConfig,
     MethodSection,
     OptimizerConfig,
-    PseudoMaskConfig,
+    PseudoMaskConfig as PseudoMaskConfig,
     SecoConfig,
     Section,
     TrainingConfig,
     ViewsConfig,
 )
+from tagmask.recipe_stages import RcaConfig, RefineConfig, SccamConfig, SegmenterConfig
 
 RECIPES = Path(__file__).parent / "recipes"
 
-METHODS: dict[str, type[MethodSection]] = {"cam": CamConfig, "full": FullConfig, "seco": SecoConfig}
+METHODS: dict[str, type[MethodSection]] = {
+    "cam": CamConfig,
+    "full": FullConfig,
+    "rca": RcaConfig,
+    "sccam": SccamConfig,
+    "seco": SecoConfig,
+}
 """The section of every method by its name; `methods.build.register_method` adds to it."""
 
 PLUGINS = "tagmask.methods"  # entry points whose names are methods' and whose modules register them
@@ -50,7 +57,9 @@ def _method_section(value: Any) -> Any:
             plugin.load()
     if name not in METHODS:
         known = ", ".join(repr(method) for method in METHODS)
-        raise PydanticCustomError("no_method", "no method {name}; there are: {known}", {"name": repr(name), "known": known})
+        raise PydanticCustomError(
+            "no_method", "no method {name}; there are: {known}", {"name": repr(name), "known": known}
+        )
     return METHODS[name].model_validate(value)
 
 
@@ -67,6 +76,13 @@ class Recipe(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     inference: InferenceConfig = InferenceConfig()
+    refine: RefineConfig | None = None
+    segmenter: SegmenterConfig | None = None
+
+    @property
+    def staged(self) -> bool:
+        """Whether the run is of several stages: CAMs of a trained classifier, masks of the CAMs, a segmenter on them."""
+        return self.method.name in ("sccam", "rca") or self.refine is not None or self.segmenter is not None
 
     def dump(self) -> str:
         """The fully resolved recipe as YAML."""
@@ -109,7 +125,9 @@ def _find(source: str | Path) -> Path:
     if packaged.is_file():
         return packaged
     if path.is_dir():
-        raise TagmaskError(f"{path}: a directory, not a recipe; give a YAML file or one of: {', '.join(recipe_names())}")
+        raise TagmaskError(
+            f"{path}: a directory, not a recipe; give a YAML file or one of: {', '.join(recipe_names())}"
+        )
     near = difflib.get_close_matches(str(source), recipe_names(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise TagmaskError(f"no recipe {str(source)!r}; {hint}there are: {', '.join(recipe_names())}, or give a YAML file")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,11 @@ class Run:
     classes: tuple[str, ...]
 
 
-def create_run(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
+def create_run(folder: Path, recipe: Recipe, classes: tuple[str, ...], *, free: Sequence[str] = ()) -> Run:
     """Make a run folder, or take up the one that is there if it is of the same recipe and classes.
+
+    Args:
+        free: sections of the recipe that may have changed, since what follows from them is made anew.
 
     Raises:
         TagmaskError: the folder holds something else; nothing in it is touched.
@@ -41,10 +45,12 @@ def create_run(folder: Path, recipe: Recipe, classes: tuple[str, ...]) -> Run:
         raise TagmaskError(f"{folder}: a file, not a folder; choose another output")
     if (folder / "run.json").exists():
         old = open_run(folder)
-        if old.classes != classes or _what_matters(old.recipe) != _what_matters(recipe):
+        if old.classes != classes or _what_matters(old.recipe, free) != _what_matters(recipe, free):
             raise TagmaskError(
                 f"{folder}: holds a run of another recipe or other classes; choose another output, or remove the folder"
             )
+        if free:
+            write_text(folder / "recipe.yaml", recipe.dump())
         return run
     if folder.exists() and any(folder.iterdir()):
         raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
@@ -72,8 +78,8 @@ def open_run(folder: Path) -> Run:
         raise TagmaskError(f"{description}: damaged; expected a JSON object with the key 'format'") from None
     if version != FORMAT:
         raise TagmaskError(
-            f"{folder}: a run of format {version}, written by tagmask {writer}; this is tagmask {__version__}, which reads "
-            f"format {FORMAT}: use that version, or train again"
+            f"{folder}: a run of format {version}, written by tagmask {writer}; this is tagmask {__version__}, which "
+            f"reads format {FORMAT}: use that version, or train again"
         )
     recipe = load_recipe(folder / "recipe.yaml")
     names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
@@ -87,11 +93,11 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _what_matters(recipe: Recipe) -> dict[str, object]:
+def _what_matters(recipe: Recipe, free: Sequence[str]) -> dict[str, object]:
     """The recipe without what may differ between two starts of one run."""
     values = recipe.model_dump(mode="json")
     for key in ("workers", "log_every", "checkpoint_every", "evaluate_every"):
         del values["training"][key]
     del values["inference"]
     del values["data"]["path"]
-    return values
+    return {name: value for name, value in values.items() if name not in free}

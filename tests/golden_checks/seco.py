@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from tagmask.cam.labels import present_tags, pseudo_masks, region_map, take_channels, to_labels
 from tagmask.cam.multiscale import multiscale_cams
-from tagmask.methods.contrast import global_contrast, local_contrast, move_prototypes, patch_token_contrast
 from tagmask.methods.base import segmentation_loss
+from tagmask.methods.contrast import global_contrast, local_contrast, move_prototypes, patch_token_contrast
 from tagmask.methods.seco import tag_views
 from tagmask.models.backbone import Backbone
 from tagmask.models.seco_checkpoint import to_tag_network, vit_options

@@ -39,7 +39,10 @@ def make_seco(*overrides: str) -> Seco:
 
 
 def test_terms_join_by_phase() -> None:
-    method, batch = make_seco("method.ptc_from=1", "method.queue=15", "method.contrast_from=3", "method.decoder_from=4"), make_batch()
+    method, batch = (
+        make_seco("method.ptc_from=1", "method.queue=15", "method.contrast_from=3", "method.decoder_from=4"),
+        make_batch(),
+    )
     # 15 entries are filled by one step of 3 x 5 keys, so queueing begins one step and the margin before the contrast.
     names = [set(method.losses(batch, step)) - {"loss"} for step in range(5)]
     assert names[0] == {"cls", "cls_aux"}
@@ -61,7 +64,9 @@ def test_loss_is_the_weighted_sum_of_its_terms() -> None:
 def test_every_trained_parameter_gets_a_gradient_and_the_teacher_none() -> None:
     method = make_seco()
     method.losses(make_batch(), 5)["loss"].backward()
-    without = [name for name, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    without = [
+        name for name, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
+    ]
     assert without == []
     assert all(p.grad is None for p in method.teacher.parameters())
 

@@ -16,7 +16,9 @@ from tagmask.training.schedule import build_optimizer, set_lr
 from tests.conftest import tiny_recipe
 
 data, output, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-recipe = tiny_recipe("seco", "training.steps=10", f"training.devices={processes}", "method.patches=2", "optimizer.lr=1e-4")
+recipe = tiny_recipe(
+    "seco", "training.steps=10", f"training.devices={processes}", "method.patches=2", "optimizer.lr=1e-4"
+)
 fabric = make_fabric(recipe.training)
 fabric.launch()
 torch.manual_seed(0)
@@ -35,5 +37,6 @@ for step, batch in enumerate(training_loader(views, positions, workers=0)):
     fabric.backward(loss)
     optimizer.step()
     losses.append(loss.detach())
-state = {name: value for name, value in method.state_dict().items()}
-torch.save({"losses": torch.stack(losses), "state": state}, output / f"{processes}-{fabric.global_rank}.pt")
+torch.save(
+    {"losses": torch.stack(losses), "state": dict(method.state_dict())}, output / f"{processes}-{fabric.global_rank}.pt"
+)

@@ -32,7 +32,9 @@ class Killed(Exception):
 def test_killed_and_resumed_is_never_killed_bit_for_bit(
     method: str, records: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = tiny_recipe(method, "training.checkpoint_every=2", "method.decoder_from=2" if method != "full" else "training.seed=0")
+    recipe = tiny_recipe(
+        method, "training.checkpoint_every=2", "method.decoder_from=2" if method != "full" else "training.seed=0"
+    )
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
@@ -57,7 +59,9 @@ def test_killed_and_resumed_is_never_killed_bit_for_bit(
     assert states[0].keys() == states[1].keys()
     differing = [name for name in states[0] if not torch.equal(states[0][name], states[1][name])]
     assert differing == []
-    logs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, broken)]
+    logs = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in (whole, broken)
+    ]
     assert [line["step"] for line in logs[1]] == [1, 2, 3, 4, 5, 6]
     assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
 
@@ -67,7 +71,9 @@ def test_model_file_holds_the_trained_network(records: Dataset, tmp_path: Path) 
     method = loop.train(recipe, records, tmp_path)
     fresh = build_method(recipe, len(records.classes))
     load_model(tmp_path, fresh.network)
-    for (name, trained), loaded in zip(method.network.state_dict().items(), fresh.network.state_dict().values(), strict=True):
+    for (name, trained), loaded in zip(
+        method.network.state_dict().items(), fresh.network.state_dict().values(), strict=True
+    ):
         assert torch.equal(trained, loaded), name
 
 
@@ -111,6 +117,8 @@ def test_two_processes_follow_one(cooccur: Path, tmp_path: Path) -> None:
     assert len(one["losses"]) == 10
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name]), f"the processes differ in {name}"
-        torch.testing.assert_close(value, one["state"][name], rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(
+            value, one["state"][name], rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+        )
     mean = (first["losses"] + second["losses"]) / 2
     torch.testing.assert_close(mean, one["losses"], rtol=1e-5, atol=1e-5)

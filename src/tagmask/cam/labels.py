@@ -140,7 +140,9 @@ def pseudo_masks(
         share, best = refined.max(dim=1)
         labels = torch.where(share > high, _ids_of(best, ids), IGNORE)
     else:
-        planes = [torch.cat([torch.full_like(half[:, :1], score), logits], dim=1).softmax(dim=1) for score in (high, low)]
+        planes = [
+            torch.cat([torch.full_like(half[:, :1], score), logits], dim=1).softmax(dim=1) for score in (high, low)
+        ]
         refined = _enlarge(refine(torch.cat(planes, dim=1)), height, width)
         with_background = F.pad(ids, (1, 0))
         sure, lenient = (_ids_of(part.argmax(dim=1), with_background) for part in refined.chunk(2, dim=1))

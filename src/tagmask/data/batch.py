@@ -60,6 +60,8 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory; called by the data loader."""
         pinned = {
-            item.name: value.pin_memory() for item in fields(self) if isinstance(value := getattr(self, item.name), Tensor)
+            item.name: value.pin_memory()
+            for item in fields(self)
+            if isinstance(value := getattr(self, item.name), Tensor)
         }
         return replace(self, **pinned)

@@ -42,6 +42,9 @@ class Crop:
 
 def draw_crop(height: int, width: int, config: ViewsConfig, random: np.random.Generator) -> Crop:
     """Draw rescaling, mirroring and the place of the crop for an image of `height` x `width`."""
+    if config.squash:
+        side = config.crop
+        return Crop((side, side), (0, 0, side, side), (0, side, 0, side), bool(random.random() < config.flip))
     if config.resize_long is not None:
         low, high = config.resize_long
         factor = int(random.integers(low, high + 1)) / max(height, width)
@@ -56,7 +59,9 @@ def draw_crop(height: int, width: int, config: ViewsConfig, random: np.random.Ge
         spans.append((offset, 0, config.crop) if spare >= 0 else (0, offset, length))
     (top, to_top, rows), (left, to_left, columns) = spans
     rows, columns = min(rows, config.crop), min(columns, config.crop)
-    return Crop(size, (left, top, left + columns, top + rows), (to_top, to_top + rows, to_left, to_left + columns), flip)
+    return Crop(
+        size, (left, top, left + columns, top + rows), (to_top, to_top + rows, to_left, to_left + columns), flip
+    )
 
 
 def take_crop(image: Image.Image, crop: Crop, side: int, resample: Image.Resampling, fill: int) -> Image.Image:
@@ -102,20 +107,28 @@ def strong_view(crop: Image.Image, config: ViewsConfig, random: np.random.Genera
 
 def _colours(image: Image.Image, config: ViewsConfig, random: np.random.Generator, blur: float) -> Image.Image:
     if random.random() < 0.8:
-        brightness, contrast, saturation, hue = config.jitter
-        for operation in random.permutation(4):
-            if operation == 0:
-                image = ImageEnhance.Brightness(image).enhance(random.uniform(1 - brightness, 1 + brightness))
-            elif operation == 1:
-                image = ImageEnhance.Contrast(image).enhance(random.uniform(1 - contrast, 1 + contrast))
-            elif operation == 2:
-                image = ImageEnhance.Color(image).enhance(random.uniform(1 - saturation, 1 + saturation))
-            else:
-                image = TF.adjust_hue(image, random.uniform(-hue, hue))
+        image = _jittered(image, config.jitter, random)
     if random.random() < 0.2:
         image = ImageOps.grayscale(image).convert("RGB")
     if random.random() < blur:
         image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+    return image
+
+
+def _jittered(
+    image: Image.Image, amounts: tuple[float, float, float, float], random: np.random.Generator
+) -> Image.Image:
+    """Brightness, contrast, saturation and hue changed, in random order."""
+    brightness, contrast, saturation, hue = amounts
+    for operation in random.permutation(4):
+        if operation == 0:
+            image = ImageEnhance.Brightness(image).enhance(random.uniform(1 - brightness, 1 + brightness))
+        elif operation == 1:
+            image = ImageEnhance.Contrast(image).enhance(random.uniform(1 - contrast, 1 + contrast))
+        elif operation == 2:
+            image = ImageEnhance.Color(image).enhance(random.uniform(1 - saturation, 1 + saturation))
+        else:
+            image = TF.adjust_hue(image, random.uniform(-hue, hue))  # pyright: ignore
     return image
 
 
@@ -151,6 +164,8 @@ class TrainingViews(TorchDataset):
         random = np.random.default_rng([self.seed, 2, position])
         image = open_image(record.image)
         crop = draw_crop(image.height, image.width, config, random)
+        if config.colours is not None:
+            image = _jittered(image, config.colours, random)
         view = take_crop(image, crop, config.crop, Image.Resampling.BILINEAR, 0)
         item: dict[str, object] = {"images": _tensor(view), "boxes": crop.box, "index": index}
         tags, known = np.zeros(len(self.dataset.classes), np.float32), np.ones(len(self.dataset.classes), np.float32)
@@ -213,6 +228,7 @@ def training_loader(views: TrainingViews, positions: BatchPositions, workers: in
         batch_sampler=positions,  # pyright: ignore
         num_workers=workers,
         collate_fn=collate,
+        generator=torch.Generator(),  # the default one belongs to the method, and a resumed run must find it untouched
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
     )

@@ -104,12 +104,14 @@ def segmentation_loss(logits: Tensor, labels: Tensor, background: bool) -> Tenso
         return global_mean(losses.sum(), (targets != IGNORE).sum())
     losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
     behind, front = labels == 0, (labels > 0) & (labels != IGNORE)
-    return 0.5 * sum(global_mean((losses * part).sum(), part.sum()) for part in (behind, front))
+    halves = [global_mean((losses * part).sum(), part.sum()) for part in (behind, front)]
+    return 0.5 * torch.stack(halves).sum()
 
 
 def enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:
     """Bilinear (B, C, h, w) to (B, C, *size)."""
     return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=False)
+
 
 def refined_pseudo_masks(
     backbone: Backbone, batch: Batch, cams: Tensor, ids: Tensor, config: PseudoMaskConfig, background: bool
@@ -119,7 +121,9 @@ def refined_pseudo_masks(
     def refine(scores: Tensor) -> Tensor:
         if config.refine == "none":
             return scores
-        small = F.interpolate(backbone.pixels(batch.images), size=scores.shape[-2:], mode="bilinear", align_corners=False)
+        small = F.interpolate(
+            backbone.pixels(batch.images), size=scores.shape[-2:], mode="bilinear", align_corners=False
+        )
         return pixel_adaptive_refinement(small, scores)
 
     return pseudo_masks(

@@ -132,12 +132,10 @@ class Seco(Method):
             "reg": (config.reg_weight, energy),
         }
 
-    def _separate_and_conquer(
-        self, batch: Batch, tokens: Tokens, present: Present, step: int
-    ) -> tuple[Tensor, Tensor]:
+    def _separate_and_conquer(self, batch: Batch, tokens: Tokens, present: Present, step: int) -> tuple[Tensor, Tensor]:
         """Local and global contrast of this step's patches and global views (steps 5 to 10 of the paper's scheme)."""
         config = self.config
-        assert batch.weak is not None and batch.strong is not None and batch.strong_flipped is not None
+        assert batch.weak is not None
         cams = present.last if step >= config.region_last_from else present.aux
         regions = region_map(cams, boxes=batch.boxes, **self._labelling(present))
         corners = draw_corners(regions, config.patches, config.patch_size, self._noise(regions, step))
@@ -163,14 +161,13 @@ class Seco(Method):
             rank = world()[0]
             all_keys = torch.cat([all_keys[: rank * len(keys)], keys, all_keys[(rank + 1) * len(keys) :]])
         columns = torch.cat([all_keys, self.queue]), torch.cat([all_tags, self.queue_tags])
-        lil, revised = local_contrast(
-            queries, tags, *columns, temperature=config.lil_temperature, form=config.lil_form
-        )
+        lil, revised = local_contrast(queries, tags, *columns, temperature=config.lil_temperature, form=config.lil_form)
         return lil, global_contrast(queries, revised, self.prototypes, temperature=config.lig_temperature)
 
     def _keys(self, batch: Batch, first: Tensor, second: Tensor, corners: Tensor) -> Tensor:
         """The teacher, moved one step, on its patches; and its head on the student's global class tokens."""
-        assert batch.strong is not None and batch.strong_flipped is not None
+        assert batch.strong is not None
+        assert batch.strong_flipped is not None
         self._move_teacher()
         if "strong_flip" not in self.config.accidents:
             # A mirrored view has the place it was asked for at the other side.
@@ -197,7 +194,7 @@ class Seco(Method):
         )
         slow = [parameter for old, _ in pairs for parameter in old.parameters()]
         fast = [parameter for _, new in pairs for parameter in new.parameters()]
-        torch._foreach_lerp_(slow, fast, 1 - self.config.teacher_momentum)
+        torch._foreach_lerp_(slow, fast, 1 - self.config.teacher_momentum)  # pyright: ignore
 
     @torch.no_grad()
     def _enqueue(self, keys: Tensor, tags: Tensor) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -11,11 +13,18 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tagmask.errors import TagmaskError
+from tagmask.models import resnet38, vgg16
+from tagmask.models.imports import load_resnet38, load_vgg16
 from tagmask.models.weights import load_weights
 from tagmask.recipe import BackboneConfig
 
 AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages
+PAPERS: dict[str, type[resnet38.ResNet38] | type[vgg16.Vgg16]] = {
+    "resnet38": resnet38.ResNet38,
+    "vgg16_rca": vgg16.Vgg16,
+}
+"""Networks of the papers that timm does not have."""
 
 
 class Tokens(NamedTuple):
@@ -37,6 +46,7 @@ class Backbone(nn.Module):
 
     Attributes:
         width, aux_width: D and D_aux.
+        tap_widths: channels of `taps`.
         stride: pixels a token.
         mean, std: (1, 3, 1, 1) of RGB in 0..1, as the weights were trained with.
     """
@@ -47,16 +57,18 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.freeze_norm = config.weights is not None if config.freeze_norm is None else config.freeze_norm
-        network = _create(config)
+        network: Any = _create(config)  # of some family of timm, known by its behaviour
         self.is_vit = isinstance(network, VisionTransformer)
         if config.stem == "conv":
             if not self.is_vit:
                 raise TagmaskError(f"backbone.stem: conv is for a ViT, and {config.name!r} is none; remove the key")
             network.patch_embed.proj = conv_stem(network.patch_embed.patch_size[0], network.embed_dim)
-        self.network = network
+        self.network: Any = network
         if config.weights:
-            load_weights(self.network, config.weights)
-        cfg = network.pretrained_cfg or {}
+            _load(network, config.weights)
+        cfg = getattr(network, "pretrained_cfg", None) or {}
+        if config.name in PAPERS:
+            cfg = {"mean": resnet38.MEAN, "std": resnet38.STD}
         for name, chosen, default in (("mean", config.mean, (0.5,) * 3), ("std", config.std, (0.5,) * 3)):
             values = chosen or cfg.get(name) or default
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -73,6 +85,7 @@ class Backbone(nn.Module):
         with torch.no_grad():
             side = 4 * self.network.patch_embed.patch_size[0] if self.is_vit else 128
             tokens = self(torch.zeros(1, 3, side, side))
+            self.tap_widths = [tap.shape[1] for tap in self.taps(torch.zeros(1, 3, side, side))]
         self.train(training)
         self.width, self.aux_width = tokens.patches.shape[1], tokens.aux.shape[1]
         self.stride = side // tokens.patches.shape[2]
@@ -85,12 +98,27 @@ class Backbone(nn.Module):
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
                     module.requires_grad_(False)
+            if isinstance(self.network, resnet38.ResNet38):
+                self.network.freeze()
         return self
+
+    def taps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Features (B, D_i, h_i, w_i) of several depths, the last those of the patches."""
+        if isinstance(self.network, resnet38.ResNet38):
+            return self.network(images)
+        tokens = self(images)
+        return tokens.aux, tokens.patches
 
     def forward(self, images: Tensor) -> Tokens:
         """Tokens of (B, 3, H, W) normalised images; sides that are no multiple of the stride lose the remainder."""
         if self.is_vit:
             return self._vit(images)
+        if isinstance(self.network, resnet38.ResNet38):
+            taps = self.network(images)
+            return Tokens(taps.conv6.mean(dim=(2, 3)), taps.conv6, taps.conv5)
+        if isinstance(self.network, vgg16.Vgg16):
+            features = self.network(images)
+            return Tokens(features.mean(dim=(2, 3)), features, features)
         final, (early,) = self.network.forward_intermediates(images, indices=[AUX_STAGE])
         if final.shape[1] != self.network.num_features and final.shape[-1] == self.network.num_features:
             final = final.permute(0, 3, 1, 2)  # some transformers keep channels last
@@ -120,9 +148,7 @@ class Backbone(nn.Module):
             if index == len(network.blocks) + 1 + AUX_BLOCK:
                 aux = tokens
         tokens = network.norm(tokens)
-        patches, aux = (
-            part[:, 1:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux)
-        )
+        patches, aux = (part[:, 1:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux))
         return Tokens(tokens[:, 0], patches, aux)
 
     def _positions(self, height: int, width: int, dtype: torch.dtype) -> Tensor:
@@ -155,17 +181,28 @@ def conv_stem(patch_size: int, width: int) -> nn.Sequential:
     """
     halvings = patch_size.bit_length() - 1
     if 2**halvings != patch_size or width % 2**halvings:
-        raise TagmaskError(f"backbone.stem: conv needs a patch size that is a power of 2 and divides {width}, not {patch_size}")
+        raise TagmaskError(
+            f"backbone.stem: conv needs a patch size that is a power of 2 and divides {width}, not {patch_size}"
+        )
     layers: list[nn.Module] = []
     channels = 3
     for left in reversed(range(halvings)):
-        layers += [nn.Conv2d(channels, width >> left, 3, 2, 1, bias=False), nn.GroupNorm(4, width >> left), nn.ReLU()]
+        layers += [
+            nn.Conv2d(channels, width >> left, 3, 2, 1, bias=False),
+            nn.GroupNorm(math.gcd(4, width >> left), width >> left),
+            nn.ReLU(),
+        ]
         channels = width >> left
     return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 
 
 def _create(config: BackboneConfig) -> nn.Module:
     options = dict(config.options)
+    if config.name in PAPERS:
+        try:
+            return PAPERS[config.name](**options)
+        except TypeError as error:
+            raise TagmaskError(f"backbone.options: {config.name} cannot be built with {options}: {error}") from None
     if not timm.is_model(config.name):
         near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
         raise TagmaskError(f"backbone.name: timm has no {config.name!r}; near it: {', '.join(near) or 'nothing'}")
@@ -177,3 +214,12 @@ def _create(config: BackboneConfig) -> nn.Module:
         except (TypeError, AssertionError, RuntimeError, NotImplementedError) as error:
             last = error
     raise TagmaskError(f"backbone: timm cannot build {config.name!r} with {options}: {last}")
+
+
+def _load(network: nn.Module, source: str) -> None:
+    if isinstance(network, resnet38.ResNet38):
+        load_resnet38(network, Path(source))
+    elif isinstance(network, vgg16.Vgg16):
+        load_vgg16(network, Path(source))
+    else:
+        load_weights(network, source)

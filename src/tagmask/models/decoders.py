@@ -15,7 +15,8 @@ class LargeFieldDecoder(nn.Module):
         super().__init__()
         self.branches = nn.ModuleList(nn.Conv2d(width, classes, 3, padding=d, dilation=d) for d in DILATIONS)
         for branch in self.branches:
-            assert isinstance(branch, nn.Conv2d) and branch.bias is not None
+            assert isinstance(branch, nn.Conv2d)
+            assert branch.bias is not None
             nn.init.normal_(branch.weight, std=0.01)
             nn.init.zeros_(branch.bias)
 

@@ -39,9 +39,16 @@ def to_tag_network(state: Mapping[str, Tensor], origin: str) -> dict[str, Tensor
                 break
         else:
             raise TagmaskError(f"{origin}: {key!r} is no tensor of a SeCo network; is it another method's checkpoint?")
-    for needed in ("backbone.network.pos_embed", "classifier.weight", "aux_classifier.weight", "decoder.branches.0.weight"):
+    for needed in (
+        "backbone.network.pos_embed",
+        "classifier.weight",
+        "aux_classifier.weight",
+        "decoder.branches.0.weight",
+    ):
         if needed not in renamed:
-            raise TagmaskError(f"{origin}: {needed!r} is missing; expected encoder, decoder, classifier, aux_classifier")
+            raise TagmaskError(
+                f"{origin}: {needed!r} is missing; expected encoder, decoder, classifier, aux_classifier"
+            )
     return renamed
 
 
@@ -58,4 +65,10 @@ def vit_options(state: Mapping[str, Tensor], origin: str) -> dict[str, int]:
     head = 64 if width % 64 == 0 else 16
     if width % head:
         raise TagmaskError(f"{origin}: a ViT of width {width}, from which the number of heads cannot be told")
-    return {"img_size": side * patch, "patch_size": patch, "embed_dim": width, "depth": depth, "num_heads": width // head}
+    return {
+        "img_size": side * patch,
+        "patch_size": patch,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": width // head,
+    }

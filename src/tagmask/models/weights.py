@@ -67,7 +67,9 @@ def load_weights(network: nn.Module, source: str) -> None:
     if unfit or missing:
         name = (unfit or missing)[0]
         what = f"has shape {tuple(state[name].shape)}, not {tuple(own[name].shape)}" if unfit else "is missing"
-        raise TagmaskError(f"weights {source}: {name!r} {what}; are backbone.name and backbone.options those of the file?")
+        raise TagmaskError(
+            f"weights {source}: {name!r} {what}; are backbone.name and backbone.options those of the file?"
+        )
     network.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
 
 

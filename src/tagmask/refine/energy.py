@@ -1,4 +1,4 @@
-"""The dense energy: neighbours of like colour should bear like scores."""
+"""Dense energy: a loss that is low where pixels alike in colour and near each other bear like scores."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagmask.cam.labels import IGNORE, inside_boxes
-from tagmask.refine.lattice import PermutohedralLattice
-
-# The reference's lattice leaves out the factor 1 / (1 + 2^-d) that others, and ours, slice with.
-REFERENCE_GAIN = 1 + 2.0**-5
+from tagmask.refine.lattice import PermutohedralLattice, colour_features
 
 
 def dense_energy(
@@ -21,67 +18,64 @@ def dense_energy(
     labels: Tensor,
     boxes: Tensor,
     *,
-    weight: float,
+    weight: float = 1e-7,
     sigma_rgb: float = 15.0,
     sigma_xy: float = 100.0,
     scale: float = 0.5,
 ) -> Tensor:
-    """`-sum_ij G_ij <S_i, S_j>` of softmax scores S under a bilateral Gaussian kernel G, where labels are unsure.
+    """Negative agreement of softmax scores under a Gaussian kernel over positions and colours, mean over images.
 
-    Only pixels in the box take part, each gated by `1 - max_c S`, or fully where its label is ignored. The kernel is
-    the unnormalised permutohedral lattice of the reference, so that published weights keep their meaning; it yields
-    about 0.475 of the exact Gaussian sum.
+    `-sum_i g_i <S_i, (K S)_i>` over pixels i of the reduced image. K is the permutohedral lattice's filter, not
+    normalised: about 0.475 of the exact Gaussian sum, which the published weight counts on. The gate `g` is 1 on
+    ignored pixels and one minus the largest score elsewhere, so that unsure pixels are the ones pulled.
 
     Args:
-        images: (B, 3, H, W) RGB in 0..255.
-        logits: (B, C, H, W), with gradient.
-        labels: (B, H, W) label maps the logits are trained on; 255 is ignored there.
-        boxes: (B, 4) top, bottom, left, right of the unpadded image, in pixels.
-        weight: of the energy.
-        sigma_rgb: standard deviation in colours.
-        sigma_xy: standard deviation in pixels at full size.
-        scale: of the images at which the energy is computed.
+        images: (B, 3, H, W) in 0..255.
+        logits: (B, C, H, W) of the decoder.
+        labels: (B, H, W) its training masks; 255 is ignored.
+        boxes: (B, 4) top, bottom, left, right of the unpadded image, in pixels; no score counts outside.
+        weight: factor of the loss.
+        sigma_rgb: standard deviation over colours, in grey levels of 255.
+        sigma_xy: standard deviation over positions, in pixels of the full size.
+        scale: size at which the energy is taken.
 
     Returns:
-        scalar, the mean over images. Gate and filtered scores are constants of the step.
+        The loss, a scalar. Its gradient is that of the released code, `-2 g_i (K S)_i` for the score at pixel i, with
+        the gate held constant.
 
-    Source: Tang et al., On Regularized Losses (ECCV 2018); SeCo (CVPR 2024), section 3.4.
+    Source: SeCo (CVPR 2024), L_reg; Tang et al., "On regularized losses for weakly-supervised CNN segmentation",
+    ECCV 2018.
     """
-    shares = F.interpolate(
+    with torch.no_grad():
+        inside = _reduced(inside_boxes(boxes, *logits.shape[-2:])[:, None].float(), scale)
+        ignored = _reduced((labels == IGNORE)[:, None].float(), scale)
+        features = colour_features(_reduced(images.float(), scale), sigma_xy * scale, sigma_rgb)
+        # Room for every vertex there could be costs a device less than the host's waiting for their number.
+        lattice = PermutohedralLattice.of(features, compact=not images.is_cuda)
+    scores = F.interpolate(
         logits.softmax(dim=1), scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True
     )
-    size = shares.shape[-2:]
-    small = F.interpolate(images, size=size, mode="nearest")
-    unsure = F.interpolate(labels[:, None].float(), size=size, mode="nearest")[:, 0] == IGNORE
-    inside = inside_boxes(boxes, *images.shape[-2:])[:, None].float()
-    inside = F.interpolate(inside, size=size, mode="nearest")[:, 0]
-    features = _features(small, sigma_rgb, sigma_xy * scale)
-    return weight * REFERENCE_GAIN * _Energy.apply(shares, features, inside, unsure)
+    return weight * _GatedAgreement.apply(scores, inside, ignored, lattice)
 
 
-def _features(images: Tensor, sigma_rgb: float, sigma_xy: float) -> Tensor:
-    """(B, 5, H * W) x, y, R, G, B in standard deviations."""
-    count, _, height, width = images.shape
-    y, x = torch.meshgrid(
-        torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"
-    )
-    places = torch.stack([x, y]).float().expand(count, -1, -1, -1) / sigma_xy
-    return torch.cat([places, images.float() / sigma_rgb], dim=1).flatten(2)
+class _GatedAgreement(torch.autograd.Function):
+    """`-sum_i g_i <S_i, (K S)_i> / B`, differentiated as if the gate were constant."""
 
-
-class _Energy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, shares: Tensor, features: Tensor, inside: Tensor, unsure: Tensor) -> Tensor:
-        gate = torch.where(unsure, 1.0, (inside - shares.amax(dim=1)).clamp(min=0)) * inside
-        kept = shares * inside[:, None]
-        on_host = shares.device.type == "cpu"
-        lattice = PermutohedralLattice.of(features, compact=on_host)  # elsewhere the host waits for nothing
-        filtered = lattice.filter(kept.flatten(2).transpose(1, 2).contiguous()).transpose(1, 2).view_as(shares)
-        filtered = filtered * gate[:, None]
-        ctx.save_for_backward(filtered, inside)
-        return -(kept * filtered).sum() / len(shares)
+    def forward(ctx: Any, scores: Tensor, inside: Tensor, ignored: Tensor, lattice: PermutohedralLattice) -> Tensor:
+        gate = torch.where(ignored > 0, 1.0, (inside - scores.amax(dim=1, keepdim=True)).clamp_min(0))
+        scores = scores * inside
+        rows = scores.permute(0, 2, 3, 1).flatten(1, 2)
+        filtered = lattice.filter(rows).view(scores.shape[0], *scores.shape[2:], -1).permute(0, 3, 1, 2)
+        pull = filtered * gate
+        ctx.save_for_backward(pull, inside)
+        return -(scores * pull).sum() / len(scores)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        filtered, inside = ctx.saved_tensors
-        return -2 * gradients[0] / len(filtered) * filtered * inside[:, None], None, None, None
+        pull, inside = ctx.saved_tensors
+        return gradients[0] * (-2 / len(pull)) * pull * inside, None, None, None
+
+
+def _reduced(maps: Tensor, scale: float) -> Tensor:
+    return F.interpolate(maps, scale_factor=scale, mode="nearest", recompute_scale_factor=True)

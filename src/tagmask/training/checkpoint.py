@@ -47,7 +47,8 @@ def load_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise TagmaskError(
-            f"{path}: cannot resume from it ({reason}); it is damaged or of another recipe: remove the folder to start anew"
+            f"{path}: cannot resume from it ({reason}); it is damaged or of another recipe: remove the folder to start "
+            "anew"
         ) from None
     torch.set_rng_state(state["random"])
     if torch.cuda.is_available() and state["random_cuda"]:
@@ -71,7 +72,9 @@ def load_model(folder: Path, network: nn.Module) -> None:
     """
     path = folder / MODEL_FILE
     if not path.is_file():
-        raise TagmaskError(f"{path}: no model; is the training of this run finished? `tagmask train` with the same output resumes it")
+        raise TagmaskError(
+            f"{path}: no model; is the training of this run finished? `tagmask train` with the same output resumes it"
+        )
     try:
         state: dict[str, Tensor] = load_file(path)
         network.load_state_dict(state)

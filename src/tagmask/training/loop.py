@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from tagmask.data.dataset import Dataset
@@ -44,7 +44,13 @@ def has_bf16_units() -> bool:
 
 
 def train(
-    recipe: Recipe, dataset: Dataset, folder: Path, *, evaluate: Evaluate | None = None, fabric: Fabric | None = None
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    evaluate: Evaluate | None = None,
+    fabric: Fabric | None = None,
+    build: Callable[[], Method] | None = None,
 ) -> Method:
     """Train the recipe's method on a data set's images and tags, resuming where a former run stopped.
 
@@ -54,6 +60,7 @@ def train(
         folder: an existing folder for `training_state.pt`, `metrics.jsonl`, TensorBoard events, `model.safetensors`.
         evaluate: called every `evaluate_every` steps and at the end; its numbers are logged.
         fabric: devices and precision; by default as the recipe says.
+        build: makes the method; by default as the recipe says.
 
     Returns:
         the trained method, in eval mode.
@@ -66,17 +73,16 @@ def train(
     fabric = fabric or make_fabric(config)
     fabric.launch()
     torch.manual_seed(config.seed)
-    method = build_method(recipe, len(dataset.classes))
+    method = build() if build else build_method(recipe, len(dataset.classes))
+    stop = min(config.stop or config.steps, config.steps)
     optimizer = build_optimizer(method.to(fabric.device), recipe.optimizer)
     start = load_state(folder, method, optimizer)
     wrapped, optimizer = fabric.setup(method, optimizer)
     method.train()
-    views = TrainingViews(
-        dataset, recipe.views, config.seed, contrast=method.needs_views, masks=method.needs_masks
-    )
-    positions = BatchPositions(config.batch, start, config.steps, fabric.global_rank, fabric.world_size)
+    views = TrainingViews(dataset, recipe.views, config.seed, contrast=method.needs_views, masks=method.needs_masks)
+    positions = BatchPositions(config.batch, start, stop, fabric.global_rank, fabric.world_size)
     loader = training_loader(views, positions, config.workers, pin=fabric.device.type == "cuda")
-    log = Log(folder, start, config.steps) if fabric.is_global_zero else None
+    log = Log(folder, start, stop) if fabric.is_global_zero else None
     bad_images: set[str] = set()
     first_bad_step = torch.full((), -1, device=fabric.device)
     with log or nullcontext():
@@ -93,13 +99,13 @@ def train(
             optimizer.step()
             first_bad_step = torch.where((first_bad_step < 0) & ~losses["loss"].isfinite(), step, first_bad_step)
             done = step + 1
-            logs = done % config.log_every == 0 or done == config.steps
-            saves = (config.checkpoint_every and done % config.checkpoint_every == 0) or done == config.steps
+            logs = done % config.log_every == 0 or done == stop
+            saves = (config.checkpoint_every and done % config.checkpoint_every == 0) or done == stop
             if logs or saves:
                 _stop_if_not_finite(int(first_bad_step), losses)
             if logs and log:
                 log.losses(done, losses, lr=optimizer.param_groups[0]["lr"], images=config.batch)
-            if log and evaluate and config.evaluate_every and done % config.evaluate_every == 0 and done < config.steps:
+            if log and evaluate and config.evaluate_every and done % config.evaluate_every == 0 and done < stop:
                 log.evaluation(done, evaluate(method.eval()))
                 method.train()
             if saves and log:
@@ -107,7 +113,7 @@ def train(
         method.eval()
         if log:
             if evaluate:
-                log.evaluation(config.steps, evaluate(method))
+                log.evaluation(stop, evaluate(method))
             log.bad_images(bad_images)
             save_model(folder, method.network)
     return method

@@ -1,0 +1,51 @@
+"""CAMs on disk: one file an image, of the classes it bears."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagmask.errors import TagmaskError
+
+SUFFIX = ".npz"
+
+
+def write_cams(path: Path, cams: Tensor, tags: Sequence[int]) -> None:
+    """Write CAMs as float16, whole or not at all.
+
+    Args:
+        path: ends with `.npz`; missing folders are made.
+        cams: (n, h, w) in [0, 1] of the image's tags; n may be 0.
+        tags: their class indices 0..K-1, ascending.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, cams=cams.cpu().numpy().astype(np.float16), ids=np.asarray(tags, dtype=np.int64) + 1)
+    os.replace(temporary, path)
+
+
+def read_cams(path: Path) -> tuple[Tensor, Tensor]:
+    """CAMs (n, h, w) float32 and their label ids (n,) int64, ascending, of a file of `write_cams`.
+
+    Raises:
+        TagmaskError: the file is missing, damaged or holds something else.
+    """
+    if not path.is_file():
+        raise TagmaskError(
+            f"{path}: no CAMs of this image; write them with `tagmask label RUN --source cam --save-cams`"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            cams, ids = arrays["cams"].astype(np.float32), arrays["ids"].astype(np.int64)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TagmaskError(f"{path}: damaged or no file of CAMs ({reason}); remove it and write it again") from None
+    if cams.ndim != 3 or ids.shape != cams.shape[:1] or not np.isfinite(cams).all():
+        raise TagmaskError(f"{path}: expected finite `cams` (n, h, w) and `ids` (n,), not {cams.shape} and {ids.shape}")
+    return torch.from_numpy(cams), torch.from_numpy(ids)
