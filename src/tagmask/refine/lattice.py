@@ -1,0 +1,320 @@
+"""Gaussian filtering of points in a feature space: the permutohedral lattice, and the exact sum it stands for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_NO_KEY = torch.iinfo(torch.int64).max
+_BLOCK = 2**25  # pairs of points held at once by the exact filter
+
+
+@dataclass(frozen=True)
+class PermutohedralLattice:
+    """The filter `sum_j exp(-|f_i - f_j|^2 / 2) v_j`, up to a gain, in time and memory linear in the number of points.
+
+    Each point lies in a simplex of d + 1 lattice vertices. Its value is splatted onto them with barycentric weights,
+    the vertices are blurred along d + 1 directions with the kernel (1/2, 1, 1/2), and the points read them back. Only
+    vertices that some point touches exist, so the filter loses some mass at the rims of the point set.
+
+    Attributes:
+        size: (B, N), number of batch entries and of points in each.
+        vertices: (B * N, d + 1) int32, the M vertices' indices at each point.
+        weights: (B * N, d + 1) their barycentric weights, times the filter's constant 1 / (1 + 2^-d).
+        splat_points: (B * N * (d + 1),) int32, the points that touch vertex 0, then those that touch vertex 1, ...
+        splat_weights: the barycentric weights that go with them.
+        splat_offsets: (M + 2,) int32, where each vertex begins. Vertex M is touched by no point: its value stays 0.
+        neighbours: (d + 1, M + 1, 3) int32, along each direction a vertex and its two neighbours; M where none exists.
+
+    Source: Adams, Baek, Davis, "Fast high-dimensional filtering using the permutohedral lattice", Eurographics 2010;
+    constant and missing vertices as in the dense CRF of Krähenbühl and Koltun, NIPS 2011.
+    """
+
+    size: tuple[int, int]
+    vertices: Tensor
+    weights: Tensor
+    splat_points: Tensor
+    splat_weights: Tensor
+    splat_offsets: Tensor
+    neighbours: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, *, compact: bool = True) -> PermutohedralLattice:
+        """Place points in a lattice.
+
+        Args:
+            features: (B, d, N) positions in units of the Gaussian's standard deviation; batch entries do not mix.
+            compact: keep only the vertices that exist, whose number the host must read back from the device. False
+                keeps room for the greatest possible number instead, and the host waits for nothing.
+        """
+        batch, dimensions, points = features.shape
+        flat = features.float().transpose(0, 1).reshape(dimensions, batch * points)
+        origin, rank, offset = _enclosing_simplex(flat)
+        weights = _barycentric(offset)
+        steps = _key_steps(dimensions, batch)
+        entry = torch.arange(batch, device=features.device).repeat_interleave(points)
+        simplices = _Groups.of(_key(origin, rank, steps).add_(entry), compact=compact)
+        members = (table.index_select(-1, simplices.first) for table in (origin, rank, entry))
+        keys = _vertex_keys(*members, steps)
+        if not compact:
+            keys.masked_fill_(simplices.sizes == 0, _NO_KEY)
+        corners = _Groups.of(keys.flatten(), compact=compact)
+        vertex_keys = keys.flatten().index_select(0, corners.first).masked_fill_(corners.sizes == 0, _NO_KEY)
+        vertices = corners.member_of.int().view_as(keys).t().contiguous()
+        return cls(
+            (batch, points),
+            vertices.index_select(0, simplices.member_of),
+            weights.t().contiguous().mul_(1 / (1 + 2.0**-dimensions)),
+            *_splat_table(simplices, corners, weights),
+            _neighbours(vertex_keys, steps),
+        )
+
+    def filter(self, values: Tensor) -> Tensor:
+        """Filter float32 values (B, N, C) of the points; gives (B, N, C)."""
+        return LatticeSum.of(self).filter(values)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Splat and blur: values (B * N, C) of the points to values (M + 1, C) of the vertices."""
+        result = F.embedding_bag(
+            self.splat_points, values, self.splat_offsets,
+            mode="sum", per_sample_weights=self.splat_weights, include_last_offset=True,
+        )  # fmt: skip
+        blur = values.new_full((len(result), 3), 0.5)
+        blur[:, 0] = 1
+        for table in self.neighbours:
+            result = F.embedding_bag(table, result, mode="sum", per_sample_weights=blur)
+        return result
+
+    def scaled(self, factor: Tensor) -> PermutohedralLattice:
+        """The filter with each point's value multiplied by `factor` (B, N) on its way in and on its way out."""
+        factor = factor.flatten()
+        return replace(
+            self,
+            weights=self.weights * factor[:, None],
+            splat_weights=self.splat_weights * factor.index_select(0, self.splat_points),
+        )
+
+
+@dataclass(frozen=True)
+class LatticeSum:
+    """The sum of filters over the same points: each point reads the vertices of all lattices at once.
+
+    Attributes:
+        parts: the lattices.
+        vertices, weights: as a lattice's, side by side, over the parts' vertices one after the other.
+    """
+
+    parts: tuple[PermutohedralLattice, ...]
+    vertices: Tensor
+    weights: Tensor
+
+    @classmethod
+    def of(cls, *parts: PermutohedralLattice) -> LatticeSum:
+        """Join lattices over the same points."""
+        if len(parts) == 1:
+            return cls(parts, parts[0].vertices, parts[0].weights)
+        starts = [0, *accumulate(part.neighbours.shape[1] for part in parts)]
+        vertices = [part.vertices + start for part, start in zip(parts, starts, strict=False)]
+        return cls(parts, torch.cat(vertices, dim=1), torch.cat([part.weights for part in parts], dim=1))
+
+    def filter(self, values: Tensor) -> Tensor:
+        """Filter float32 values (B, N, C) of the points; gives (B, N, C)."""
+        rows = values.reshape(-1, values.shape[-1])
+        spread = torch.cat([part.spread(rows) for part in self.parts])
+        return F.embedding_bag(self.vertices, spread, mode="sum", per_sample_weights=self.weights).view(values.shape)
+
+
+@dataclass(frozen=True)
+class ExactGaussian:
+    """The same filter as the plain sum over all pairs of points: quadratic time, memory bounded by blocks of rows.
+
+    Attributes:
+        features: (B, d, N) positions in units of the Gaussian's standard deviation.
+        factor: (B, N) by which each point's value is multiplied on its way in and on its way out.
+    """
+
+    features: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> ExactGaussian:
+        """Filter over points at `features` (B, d, N)."""
+        return cls(features.float(), torch.ones_like(features[:, 0], dtype=torch.float32))
+
+    def filter(self, values: Tensor) -> Tensor:
+        """Filter values (B, N, C) of the points; gives (B, N, C)."""
+        points = self.features.transpose(1, 2)
+        values = values * self.factor[..., None]
+        rows = [
+            torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(-0.5).exp_() @ values
+            for part in points.split(max(1, _BLOCK // values.shape[1]), dim=1)
+        ]
+        return torch.cat(rows, dim=1) * self.factor[..., None]
+
+    def scaled(self, factor: Tensor) -> ExactGaussian:
+        """The filter with each point's value multiplied by `factor` (B, N) on its way in and on its way out."""
+        return replace(self, factor=self.factor * factor)
+
+
+def position_features(height: int, width: int, sigma: float, device: torch.device) -> Tensor:
+    """(2, H * W) x and y of each pixel, in units of `sigma` pixels; a lattice is not symmetric in their order."""
+    x = torch.arange(width, dtype=torch.float32, device=device).expand(height, width)
+    y = torch.arange(height, dtype=torch.float32, device=device)[:, None].expand(height, width)
+    return torch.stack([x, y]).flatten(1) / sigma
+
+
+def colour_features(images: Tensor, sigma_xy: float, sigma_rgb: float) -> Tensor:
+    """(B, 5, H * W) x, y and colours of each pixel of images (B, 3, H, W), in units of their standard deviations."""
+    batch, _, height, width = images.shape
+    positions = position_features(height, width, sigma_xy, images.device).expand(batch, -1, -1)
+    return torch.cat([positions, images.flatten(2) / sigma_rgb], dim=1)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Members with equal keys, groups in ascending order of key.
+
+    Attributes:
+        order: (n,) the members, group after group.
+        member_of: (n,) each member's group.
+        starts: (G,) where a group begins in `order`; n for groups that only fill up the room.
+        sizes: (G,) members of a group.
+        first: (G,) one member of a group.
+    """
+
+    order: Tensor
+    member_of: Tensor
+    starts: Tensor
+    sizes: Tensor
+    first: Tensor
+
+    @classmethod
+    def of(cls, keys: Tensor, *, compact: bool) -> _Groups:
+        count = len(keys)
+        ordered, order = keys.sort()
+        begins = torch.ones_like(keys, dtype=torch.bool)
+        torch.ne(ordered[1:], ordered[:-1], out=begins[1:])
+        group = begins.cumsum(0) - 1
+        if compact:
+            starts = begins.nonzero().squeeze(1)
+        else:
+            starts = keys.new_full((count + 1,), count)
+            starts.scatter_(0, torch.where(begins, group, count), torch.arange(count, device=keys.device))
+            starts = starts[:count]
+        sizes = starts.diff(append=starts.new_full((1,), count))
+        first = order.index_select(0, starts.clamp(max=count - 1))
+        return cls(order, torch.empty_like(group).scatter_(0, order, group), starts, sizes, first)
+
+
+def _enclosing_simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The simplex about each of (d, n) points, all (d + 1, n).
+
+    Returns:
+        The remainder-0 vertex in units of d + 1, the coordinates' ranks by offset (int8; 0: the largest), and the
+        point's offset from the vertex in units of d + 1.
+    """
+    dimensions, count = features.shape
+    elevated = features.new_empty(dimensions + 1, count)
+    ahead = features.new_zeros(count)
+    for j in range(dimensions, 0, -1):
+        scaled = features[j - 1] * (math.sqrt(2 / 3) * (dimensions + 1) / math.sqrt(j * (j + 1)))
+        torch.sub(ahead, scaled, alpha=j, out=elevated[j])
+        ahead = ahead + scaled
+    elevated[0] = ahead
+    offset = elevated.mul_(1 / (dimensions + 1))
+    origin = offset.round()
+    offset -= origin
+    excess = origin.sum(dim=0).to(torch.int8)
+    rank = torch.arange(dimensions + 1, dtype=torch.int8, device=features.device)[:, None] + excess
+    for i in range(dimensions):
+        for j in range(i + 1, dimensions + 1):
+            behind = (offset[i] < offset[j]).view(torch.int8)
+            rank[i] += behind
+            rank[j] -= behind
+    wrap = (rank < 0).to(torch.int8) - (rank > dimensions).to(torch.int8)
+    return origin.add_(wrap), rank.add_(wrap, alpha=dimensions + 1), offset.sub_(wrap)
+
+
+def _barycentric(offset: Tensor) -> Tensor:
+    """Weights (d + 1, n) of the vertices with remainder 0, 1, ..., d: steps between the offsets in falling order."""
+    falling = list(offset)
+    for end in range(len(falling) - 1, 0, -1):
+        for i in range(end):
+            falling[i : i + 2] = torch.maximum(*falling[i : i + 2]), torch.minimum(*falling[i : i + 2])
+    weights = torch.empty_like(offset)
+    torch.sub(falling[-1] + 1, falling[0], out=weights[0])
+    for k in range(1, len(falling)):
+        torch.sub(falling[-1 - k], falling[-k], out=weights[k])
+    return weights
+
+
+def _key_steps(dimensions: int, batch: int) -> list[int]:
+    """What one step along each of the d + 1 coordinates adds to a key; the last coordinate is implied by the others.
+
+    The coordinates are a key's digits, the batch entry is what remains. Coordinates beyond a digit's range wrap into
+    the next; two vertices that exist would have to lie just so to collide.
+    """
+    base = int((2**63 / batch) ** (1 / dimensions))
+    return [batch * base**j for j in range(dimensions)] + [0]
+
+
+def _key(origin: Tensor, rank: Tensor, steps: list[int]) -> Tensor:
+    """Keys (n,) of simplices: a remainder-0 vertex plus ranks, which fit in between such vertices."""
+    sides = len(steps)
+    key = origin.new_zeros(origin.shape[1], dtype=torch.int64)
+    for coordinate, order, step in zip(origin, rank, steps, strict=True):
+        key.add_(torch.add(order, coordinate, alpha=sides).long(), alpha=step)
+    return key
+
+
+def _vertex_keys(origin: Tensor, rank: Tensor, entry: Tensor, steps: list[int]) -> Tensor:
+    """Keys (d + 1, n) of simplices' vertices with remainder 0, 1, ..., d.
+
+    From each vertex to the next, every coordinate grows by 1, and that of the highest rank left falls by d + 1.
+    """
+    ranked = torch.empty(rank.shape, dtype=torch.int64, device=rank.device)
+    for order, step in zip(rank, steps, strict=True):
+        ranked.scatter_(0, order.long()[None], step)
+    moves = sum(steps) - len(steps) * ranked.flip(0)[:-1]
+    return torch.cat([_key(origin, torch.zeros_like(rank), steps).add_(entry)[None], moves]).cumsum(0)
+
+
+def _splat_table(simplices: _Groups, corners: _Groups, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Points and weights vertex after vertex, and where each vertex begins.
+
+    A vertex' points are those of the simplices about it, whose points lie together in `simplices.order`.
+    """
+    sides, points = weights.shape
+    which, simplex = corners.order // len(simplices.sizes), corners.order % len(simplices.sizes)
+    counts = simplices.sizes.index_select(0, simplex)
+    ends = F.pad(counts.cumsum(0), (1, 0))
+    start = (simplices.starts.index_select(0, simplex) + which * points - ends[:-1]).int()
+    taken = start.repeat_interleave(counts, output_size=weights.numel())
+    taken += torch.arange(weights.numel(), dtype=torch.int32, device=weights.device)
+    by_simplex = weights.index_select(1, simplices.order).flatten()
+    return (
+        simplices.order.int().repeat(sides).index_select(0, taken),
+        by_simplex.index_select(0, taken),
+        ends.index_select(0, F.pad(corners.starts, (0, 2), value=len(counts))).int(),
+    )
+
+
+def _neighbours(keys: Tensor, steps: list[int]) -> Tensor:
+    """Tables (d + 1, M + 1, 3) of each vertex and its neighbours along each direction, from ascending keys (M,)."""
+    count = len(keys)
+    own = torch.arange(count, device=keys.device)
+    tables = torch.full((len(steps), count + 1, 3), count, dtype=torch.int32, device=keys.device)
+    for table, step in zip(tables, steps, strict=True):
+        sought = keys + (sum(steps) - len(steps) * step)
+        found = torch.searchsorted(keys, sought).clamp_(max=count - 1)
+        ahead = torch.where(keys.index_select(0, found) == sought, found, count)
+        table[:-1, 0] = own
+        table[:-1, 1] = ahead
+        table[:, 2].scatter_(0, ahead, own.int())
+    tables[:, -1] = count
+    return tables
