@@ -10,9 +10,12 @@ from typing import Literal, NamedTuple, TypedDict
 
 from tagmask.data.dataset import check_class_list
 from tagmask.data.masks import PolygonMask
+from tagmask.data.yolo_labels import YoloMask
 from tagmask.errors import TagmaskError
 
-Format = Literal["auto", "table", "folders", "coco", "voc"]
+Format = Literal[
+    "auto", "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder", "parquet", "cls_labels"
+]
 Untagged = Literal["skip", "negative", "error"]
 TagSource = Literal["annotations", "masks"]
 
@@ -62,7 +65,7 @@ class Row(NamedTuple):
     tags: tuple[str, ...] = ()
     unknown: tuple[str, ...] | None = ()
     split: str = ""
-    mask: PolygonMask | None = None
+    mask: PolygonMask | YoloMask | None = None
 
 
 @dataclass(frozen=True)

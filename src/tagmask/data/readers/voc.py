@@ -68,7 +68,7 @@ def read_voc(path: Path, options: Options, problems: Problems) -> Source:
         if name not in images:
             problems.add("missing image", where, missing_image(str(folder / f"{name}.jpg"), index))
         image = folder / images[name] if name in images else None
-        rows.append(Row(where, name, image, split=_own_split(name, groups)))
+        rows.append(Row(where, name, image, split=own_split(name, groups)))
     rows, classes, classes_from, tag_source = _tagged(rows, root, masks, options, index, problems)
     outside = len(images.keys() - set(names))
     skipped = (f"{folder}: {outside} images are in no list of {LISTS} and have no mask",) if outside else ()
@@ -84,7 +84,7 @@ def _groups(root: Path, masks: Path | None, index: FileIndex) -> tuple[dict[str,
     groups: dict[str, frozenset[str]] = {}
     places: dict[str, str] = {}
     for file in sorted((root / LISTS).glob("*.txt")):
-        ids = _list_ids(file)
+        ids = list_ids(file)
         groups[file.stem] = frozenset(ids)
         for name, row in ids.items():
             places.setdefault(name, f"{file} row {row}")
@@ -95,7 +95,7 @@ def _groups(root: Path, masks: Path | None, index: FileIndex) -> tuple[dict[str,
     return groups, places
 
 
-def _list_ids(file: Path) -> dict[str, int]:
+def list_ids(file: Path) -> dict[str, int]:
     """Ids and rows of a list of `id`, `id class class ...` or `/JPEGImages/id.jpg /SegmentationClassAug/id.png`."""
     ids: dict[str, int] = {}
     for row, line in enumerate(read_text(file).splitlines(), start=1):
@@ -105,7 +105,7 @@ def _list_ids(file: Path) -> dict[str, int]:
     return ids
 
 
-def _own_split(name: str, groups: dict[str, frozenset[str]]) -> str:
+def own_split(name: str, groups: dict[str, frozenset[str]]) -> str:
     """The one split that the record bears: its original one where there is one, else `train_aug`."""
     return next((split for split in (*FIRST, AUGMENTED, *groups) if name in groups.get(split, ())), "")
 

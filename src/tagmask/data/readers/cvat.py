@@ -1,0 +1,81 @@
+"""XML of CVAT ("CVAT for images"): tags, and shapes of any kind, whose labels count as tags."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
+
+from tagmask.data.dataset import check_class_list
+from tagmask.data.readers.problems import Problems
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, missing_image, record_name
+from tagmask.errors import TagmaskError
+
+FILE = "annotations.xml"
+LABELS = "meta//labels/label/name"
+
+
+def find_cvat(folder: Path) -> Path | None:
+    """The `annotations.xml` of a folder; None where it has none."""
+    file = folder / FILE
+    return file if file.is_file() else None
+
+
+def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
+    """Read a file of the format "CVAT for images 1.1", or the folder it was unpacked to.
+
+    Every `<tag>` and every shape of an image gives its label as a tag. The classes are the labels of the task or
+    project, in its order. The split is the image's `subset`. Images are in `image_folder`, or in `images` beside the
+    file, by their name or under their subset, or beside the file.
+
+    Source: CVAT manual, "XML annotation format", version 1.1.
+    """
+    file = path / FILE if path.is_dir() else path
+    root = _parsed(file)
+    names = tuple(dict.fromkeys((label.text or "").strip() for label in root.iterfind(LABELS)))
+    if names:
+        check_class_list(names, f"{file}, labels")
+    bases = [options.image_folder] if options.image_folder else [file.parent / "images", file.parent]
+    index = FileIndex()
+    rows = [
+        _row(file, image, [os.path.normpath(base) for base in bases], index, problems) for image in root.iter("image")
+    ]
+    if not rows:
+        raise TagmaskError(f'{file}: names no image; export the task as "CVAT for images 1.1"')
+    return Source(
+        path=path,
+        rows=rows,
+        classes=names or None,
+        classes_from=f"the labels of {file}",
+        tag_source=f"tags and shapes of {file.name} (CVAT)",
+    )
+
+
+def _parsed(file: Path) -> Element:
+    try:
+        root = ElementTree.parse(file).getroot()
+    except (ElementTree.ParseError, ValueError) as error:
+        raise TagmaskError(f"{file}: is no XML ({error}); export it again") from error
+    except OSError as error:
+        raise TagmaskError(f"{file}: cannot be read ({error.strerror}); correct the path") from error
+    if root.tag != "annotations":
+        raise TagmaskError(f"{file}: begins with <{root.tag}>, expected <annotations> of CVAT; for VOC name its folder")
+    if root.find("track") is not None:
+        raise TagmaskError(f'{file}: holds tracks of "CVAT for video"; export the task as "CVAT for images 1.1"')
+    return root
+
+
+def _row(file: Path, image: Element, bases: list[str], index: FileIndex, problems: Problems) -> Row:
+    given = (image.get("name") or "").strip().replace("\\", "/")
+    where = f"{file} image {given or image.get('id')}"
+    if not given:
+        problems.add("row", where, "has no `name`; name the image file")
+    subset = (image.get("subset") or "").strip()
+    places = [os.path.normpath(os.path.join(base, given)) for base in bases]
+    places += [os.path.normpath(os.path.join(base, subset, given)) for base in bases if subset]
+    found = next((place for place in places if index.has(place)), None)
+    if found is None and given:
+        problems.add("missing image", where, missing_image(places[0], index))
+    tags = tuple(dict.fromkeys(label for shape in image if (label := (shape.get("label") or "").strip())))
+    return Row(where, record_name(found or places[0], bases), Path(found) if found else None, tags, split=subset)

@@ -1,0 +1,152 @@
+"""Which format a path is of, told by the files that are there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from tagmask.data.images import is_image_name
+from tagmask.data.readers.class_vectors import find_class_vectors
+from tagmask.data.readers.coco import find_coco
+from tagmask.data.readers.cvat import find_cvat
+from tagmask.data.readers.image_folder import find_image_folder, is_metadata
+from tagmask.data.readers.label_studio import find_label_studio, is_task_list
+from tagmask.data.readers.parquet import find_parquet
+from tagmask.data.readers.table import CSV_SUFFIX, JSONL_SUFFIXES
+from tagmask.data.readers.voc import find_voc
+from tagmask.data.readers.yolo import find_yolo
+from tagmask.errors import TagmaskError
+
+Found = Literal[
+    "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder", "parquet", "cls_labels"
+]
+TABLE_SUFFIXES = (CSV_SUFFIX, *JSONL_SUFFIXES)
+FILES: dict[str, Found] = {
+    ".yaml": "yolo",
+    ".yml": "yolo",
+    ".xml": "cvat",
+    ".npy": "cls_labels",
+    ".parquet": "parquet",
+}
+# In the order in which they are looked for: what has a layout of its own first.
+FOLDERS: dict[Found, Callable[[Path], object]] = {
+    "voc": find_voc,
+    "coco": find_coco,
+    "yolo": find_yolo,
+    "cvat": find_cvat,
+    "imagefolder": find_image_folder,
+    "cls_labels": find_class_vectors,
+    "parquet": find_parquet,
+    "label_studio": find_label_studio,
+}
+ONE_FILE = (
+    "a table (.csv, .jsonl), a COCO instances file or a Label Studio export (.json), a YOLO description (.yaml), a"
+    " CVAT annotations.xml, a .parquet file, a cls_labels.npy"
+)
+
+
+def detect(path: Path) -> tuple[Found, Path]:
+    """The format of a path, and the file or folder to read.
+
+    Raises:
+        TagmaskError: nothing is there, or it is of no known format; the message says what was looked for.
+    """
+    if not path.exists():
+        raise TagmaskError(f"{path}: no such file or folder")
+    if path.is_file():
+        return _of_file(path), path
+    if table := _tags_table(path):
+        return "table", table
+    for found, find in FOLDERS.items():
+        if find(path):
+            return found, path
+    if table := find_table(path):
+        return "table", table
+    if _has_class_folders(path):
+        return "folders", path
+    raise TagmaskError(_undetected(path))
+
+
+def given(path: Path, format: Found) -> Path:
+    """What to read where the format is given: for a table's folder the table.
+
+    Raises:
+        TagmaskError: nothing is there, or a file where the format wants a folder.
+    """
+    if not path.exists():
+        raise TagmaskError(f"{path}: no such file or folder")
+    if format == "table" and path.is_dir():
+        table = find_table(path)
+        if table is None:
+            raise TagmaskError(f"{path}: is a folder without a table; expected tags.csv in it, or name the file")
+        return table
+    if format in ("folders", "voc") and not path.is_dir():
+        raise TagmaskError(f"{path}: is a file; format {format!r} reads a folder")
+    return path
+
+
+def find_table(folder: Path) -> Path | None:
+    """`tags.csv` or `tags.jsonl` of a folder, else its only table; None where it has none.
+
+    Raises:
+        TagmaskError: there are several, and none is called so.
+    """
+    if table := _tags_table(folder):
+        return table
+    tables = _tables(folder)
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables[:5])
+        raise TagmaskError(f"{folder}: holds several tables ({names}); name one, or call the one to read tags.csv")
+    return tables[0] if tables else None
+
+
+def _of_file(path: Path) -> Found:
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        return "imagefolder" if is_metadata(path) else "table"
+    if suffix == ".json":
+        return "label_studio" if is_task_list(path) else "coco"
+    if suffix in FILES:
+        return FILES[suffix]
+    if suffix == ".zip":
+        raise TagmaskError(f"{path}: is an archive; unpack it and name the folder")
+    raise TagmaskError(f"{path}: expected {ONE_FILE}, or a folder")
+
+
+def _tables(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+
+
+def _tags_table(folder: Path) -> Path | None:
+    return next((table for table in _tables(folder) if table.stem == "tags"), None)
+
+
+def _has_class_folders(folder: Path) -> bool:
+    """Whether an image lies in a folder of this folder, at most two folders down."""
+    for place, folders, files in os.walk(folder, followlinks=True):
+        depth = len(Path(place).relative_to(folder).parts)
+        if depth and any(map(is_image_name, files)):
+            return True
+        folders[:] = [name for name in folders if not name.startswith(".")] if depth < 2 else []
+    return False
+
+
+def _undetected(path: Path) -> str:
+    entries = sorted(os.listdir(path))
+    if not entries:
+        return f"{path}: is empty; expected images with their tags"
+    looked = (
+        "looked for a table (tags.csv, tags.jsonl or one other .csv or .jsonl), a VOC tree (JPEGImages), COCO files"
+        " (annotations/instances_*.json), YOLO (a .yaml with `names`, or images/ and labels/), CVAT (annotations.xml),"
+        " an imagefolder (metadata.jsonl, metadata.csv), cls_labels*.npy, *.parquet, a Label Studio export (.json),"
+        " and folders of images named after classes"
+    )
+    if any(map(is_image_name, entries)):
+        return (
+            f"{path}: holds images and no tags; {looked}. Write tags.csv with the header `image,tags` and a row an"
+            " image, or sort the images into a folder a class"
+        )
+    more = ", ..." if len(entries) > 5 else ""
+    return f"{path}: no format is recognised; {looked}; found {', '.join(entries[:5])}{more}"

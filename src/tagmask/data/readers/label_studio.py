@@ -1,0 +1,154 @@
+"""JSON exports of Label Studio: choices, and the labels of regions of any kind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tagmask.data.images import is_image_name
+from tagmask.data.readers.problems import Problems
+from tagmask.data.readers.source import (
+    FileIndex,
+    Options,
+    Row,
+    Source,
+    class_list_beside,
+    missing_image,
+    read_text,
+    record_name,
+)
+from tagmask.errors import TagmaskError
+
+TASK_LIST = re.compile(r"\s*\[\s*\{")
+UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+
+
+def is_task_list(file: Path) -> bool:
+    """Whether a file holds a JSON list of objects, as an export does and a COCO file does not."""
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        return TASK_LIST.match(stream.read(64)) is not None
+
+
+def find_label_studio(folder: Path) -> Path | None:
+    """The export in a folder; None where it has none.
+
+    Raises:
+        TagmaskError: there are several.
+    """
+    files = [file for file in sorted(folder.glob("*.json")) if is_task_list(file)]
+    if len(files) > 1:
+        raise TagmaskError(f"{folder}: holds several exports ({', '.join(file.name for file in files[:5])}); name one")
+    return files[0] if files else None
+
+
+def read_label_studio(path: Path, options: Options, problems: Problems) -> Source:
+    """Read an export of the type JSON.
+
+    An image's tags are the choices and region labels of its annotations. A tag that only some of several annotators
+    gave is unknown; where nobody has annotated, or all skipped, nobody knows any. Predictions do not count. The classes
+    are those of `classes.txt` beside the file, else the tags seen. Images are looked for by ever shorter ends of their
+    address in `image_folder`, or in `images` beside the file, or beside it; without the eight digits that Label Studio
+    puts before the name of an uploaded file, too.
+
+    Source: Label Studio, "Label Studio JSON format of annotated tasks".
+    """
+    file = find_label_studio(path) if path.is_dir() else path
+    if file is None:
+        raise TagmaskError(f"{path}: no JSON export of Label Studio in it; name the file itself")
+    bases = [options.image_folder] if options.image_folder else [file.parent / "images", file.parent]
+    bases = [os.path.normpath(base) for base in bases]
+    index = FileIndex()
+    rows: list[Row] = []
+    for number, task in enumerate(_tasks(file), start=1):
+        where = f"{file} task {task.get('id', number)}"
+        try:
+            rows.append(_row(where, task, bases, index, problems))
+        except TagmaskError as error:
+            problems.add("row", where, str(error))
+    return Source(
+        path=path,
+        rows=rows,
+        classes=class_list_beside(file.parent),
+        classes_from=str(file.parent / "classes.txt"),
+        tag_source=f"annotations of {file.name} (Label Studio)",
+    )
+
+
+def _tasks(file: Path) -> list[dict[str, Any]]:
+    try:
+        tasks = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
+        raise TagmaskError(f"{file}: is no JSON ({error}); export it again") from error
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
+        raise TagmaskError(f"{file}: is no list of tasks; export from Label Studio as JSON")
+    if not tasks:
+        raise TagmaskError(f"{file}: names no task")
+    if not any("data" in task for task in tasks):
+        raise TagmaskError(f"{file}: its tasks have no `data`; export from Label Studio as JSON, not as JSON-MIN")
+    return tasks
+
+
+def _row(where: str, task: dict[str, Any], bases: list[str], index: FileIndex, problems: Problems) -> Row:
+    address = _address(task.get("data"))
+    found = next((place for place in _places(address, bases) if index.has(place)), None)
+    wanted = next(_places(address, bases))
+    if found is None:
+        problems.add("missing image", where, missing_image(wanted, index))
+    sets = [_labels(annotation) for annotation in _annotations(task)]
+    tags = list(dict.fromkeys(tag for given in sets for tag in given))
+    agreed = tuple(tag for tag in tags if all(tag in given for given in sets))
+    unknown = tuple(tag for tag in tags if tag not in agreed) if sets else None
+    return Row(where, record_name(found or wanted, bases), Path(found) if found else None, agreed, unknown)
+
+
+def _address(data: Any) -> str:
+    """The one value of a task's data that names an image."""
+    values = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
+    named = {key: value for key, value in values.items() if is_image_name(os.path.basename(_path(value)))}
+    if "image" in named:
+        return named["image"]
+    if len(named) != 1:
+        keys = ", ".join(named or values) or "none"
+        raise TagmaskError(f"expected one image among its `data`, found {len(named)} (keys: {keys}); call it `image`")
+    return next(iter(named.values()))
+
+
+def _path(address: str) -> str:
+    """The path in an address: of a local file, an uploaded one, a bucket or a web page."""
+    parts = urlsplit(address.replace("\\", "/"))
+    local = parse_qs(parts.query).get("d")
+    return local[0] if local else unquote(parts.path)
+
+
+def _places(address: str, bases: list[str]) -> Iterator[str]:
+    parts = [part for part in _path(address).split("/") if part not in ("", ".", "..")]
+    for start in range(len(parts)):
+        for base in bases:
+            yield os.path.normpath(os.path.join(base, *parts[start:]))
+        if UPLOADED.match(parts[-1]):
+            for base in bases:
+                yield os.path.normpath(os.path.join(base, *parts[start:-1], UPLOADED.sub("", parts[-1])))
+
+
+def _annotations(task: dict[str, Any]) -> list[dict[str, Any]]:
+    """What annotators have handed in; older versions call it completions."""
+    found = task.get("annotations", task.get("completions")) or []
+    if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
+        raise TagmaskError("its `annotations` are no list of objects; export from Label Studio as JSON")
+    return [annotation for annotation in found if not annotation.get("was_cancelled")]
+
+
+def _labels(annotation: dict[str, Any]) -> tuple[str, ...]:
+    labels: dict[str, None] = {}
+    for result in annotation.get("result") or []:
+        value = result.get("value") if isinstance(result, dict) else None
+        for key, names in (value or {}).items():
+            # choices, brushlabels, rectanglelabels, polygonlabels, ...
+            if (key == "choices" or key.endswith("labels")) and isinstance(names, list):
+                labels.update(dict.fromkeys(str(name).strip() for name in names))
+    return tuple(labels)

@@ -1,0 +1,251 @@
+"""Parquet files of Hugging Face data sets: images named by path, or to be unpacked first."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image
+
+from tagmask.data.readers.cells import read_tags, tag_column
+from tagmask.data.readers.folders import SPLIT_NAMES
+from tagmask.data.readers.problems import Problems
+from tagmask.data.readers.source import (
+    FileIndex,
+    Options,
+    Row,
+    Source,
+    class_list_beside,
+    missing_image,
+    record_name,
+)
+from tagmask.errors import TagmaskError
+
+IMAGE_COLUMNS = ("image", "img", "file_name", "path")
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the columns of a file mean.
+
+    Attributes:
+        image: column of images, or of their paths.
+        tags: column of tags.
+        names: class names by number; None where the file says none.
+        split: column of split names; None where the file name says it.
+    """
+
+    image: str
+    tags: str
+    names: tuple[str, ...] | None
+    split: str | None
+
+
+def find_parquet(folder: Path) -> list[Path]:
+    """The parquet files of a folder or of its `data` folder, sorted."""
+    return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
+
+
+def read_parquet(path: Path, options: Options, problems: Problems) -> Source:
+    """Read a parquet file, or all of a folder, whose images are named by path.
+
+    Paths are relative to `image_folder`, or to the file. Class names of numbers stand in the file (`ClassLabel`) or in
+    `classes.txt`; null tags mean that nobody knows. The split is a column `split`, or the beginning of the file's
+    name, as in `train-00000-of-00001.parquet`.
+
+    Raises:
+        TagmaskError: pyarrow is missing, the file is damaged, or it holds the images themselves, which have to be
+            unpacked first.
+    """
+    files = _files(path)
+    root = path if path.is_dir() else path.parent
+    base = os.path.normpath(options.image_folder or root)
+    index = FileIndex()
+    rows: list[Row] = []
+    names: tuple[str, ...] | None = None
+    for file in files:
+        names = _layout(file, root).names or names
+        for where, picture, tags, unknown, split in _rows(file, root, problems):
+            if isinstance(picture, dict) and not picture.get("bytes"):
+                picture = picture.get("path")
+            if not isinstance(picture, str):
+                raise TagmaskError(
+                    f"{where}: holds the image itself, not its path; unpack it once with"
+                    f" `tagmask data unpack {path} -o FOLDER`, then read FOLDER"
+                )
+            place = os.path.normpath(os.path.join(base, picture))
+            if not index.has(place):
+                problems.add("missing image", where, missing_image(place, index))
+            image = Path(place) if index.has(place) else None
+            rows.append(Row(where, record_name(place, [base]), image, tags, unknown, split))
+    source = f"tags given in {', '.join(file.name for file in files)}"
+    return Source(path, rows, names, f"the features of {files[0]}, or {root / 'classes.txt'}", source)
+
+
+def unpack_parquet(path: Path, output: Path) -> int:
+    """Write the images that lie inside parquet files as a folder with `images/`, `tags.jsonl` and `classes.txt`.
+
+    Args:
+        path: a parquet file, or the folder of several.
+        output: a folder that is not there yet, or is empty.
+
+    Returns:
+        the number of images.
+
+    Raises:
+        TagmaskError: the output holds something; a row has no image or wrong tags; nothing is left behind then.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise TagmaskError(f"{output}: is not an empty folder; choose another output")
+    files = _files(path)
+    root = path if path.is_dir() else path.parent
+    names = next((layout.names for file in files if (layout := _layout(file, root)).names), None)
+    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
+    problems = Problems()
+    lines: list[str] = []
+    taken: set[str] = set()
+    try:
+        for file in files:
+            for where, picture, tags, unknown, split in _rows(file, root, problems):
+                data = picture.get("bytes") if isinstance(picture, dict) else picture
+                if not isinstance(data, bytes):
+                    raise TagmaskError(f"{where}: holds no image; read the file as it is, with its image_folder")
+                own = _free_name(picture, data, len(lines), where, taken)
+                target = partial / "images" / own
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)
+                entry = {"image": own, "tags": list(tags), "unknown": list(names or () if unknown is None else unknown)}
+                lines.append(json.dumps(entry | ({"split": split} if split else {}), ensure_ascii=False))
+        problems.raise_if_any(path)
+        partial.mkdir(parents=True, exist_ok=True)
+        (partial / "tags.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        if names:
+            (partial / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+        if output.exists():
+            output.rmdir()
+        os.replace(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return len(lines)
+
+
+def _files(path: Path) -> list[Path]:
+    files = find_parquet(path) if path.is_dir() else [path]
+    if not files:
+        raise TagmaskError(f"{path}: no .parquet file in it or in its folder `data`; name the file itself")
+    return files
+
+
+def _opened(file: Path) -> Any:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise TagmaskError(f"{file}: parquet files need pyarrow; pip install 'tagmask[hf]'") from error
+    try:
+        return pq.ParquetFile(file)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are both
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> TagmaskError:
+    return TagmaskError(f"{file}: is no whole parquet file ({str(error).splitlines()[0]}); download it again")
+
+
+def _layout(file: Path, root: Path) -> Layout:
+    schema = _opened(file).schema_arrow
+    features = _features(schema.metadata)
+    image = next((name for name, kind in features.items() if _kind(kind) == "Image"), None)
+    image = image or next((name for name in IMAGE_COLUMNS if name in schema.names), None)
+    if image is None:
+        columns = ", ".join(schema.names)
+        raise TagmaskError(f"{file}: has no column of images; expected one called image, found {columns}")
+    try:
+        tags = tag_column(schema.names)
+    except TagmaskError as error:
+        raise TagmaskError(f"{file}: {error}") from None
+    names = _names(features.get(tags)) or class_list_beside(root)
+    return Layout(image, tags, names, "split" if "split" in schema.names else None)
+
+
+def _features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
+    """The features that Hugging Face Datasets writes beside the columns; none where they are missing or damaged."""
+    try:
+        found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _kind(feature: Any) -> Any:
+    return feature.get("_type") if isinstance(feature, dict) else None
+
+
+def _names(feature: Any) -> tuple[str, ...] | None:
+    """Class names of a feature, of a list of it, or of the categories of objects."""
+    if isinstance(feature, list):
+        feature = feature[0] if feature else None
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
+        return tuple(map(str, feature["names"]))
+    inner = [feature.get("feature"), *(feature.get(key) for key in ("categories", "category", "labels", "label"))]
+    return next((names for part in inner if (names := _names(part))), None)
+
+
+def _rows(
+    file: Path, root: Path, problems: Problems
+) -> Iterator[tuple[str, Any, tuple[str, ...], tuple[str, ...] | None, str]]:
+    """Place, image cell, tags, unknown tags and split of each row."""
+    layout = _layout(file, root)
+    columns = [layout.image, layout.tags, *([layout.split] if layout.split else [])]
+    for number, entry in enumerate(_entries(file, columns), start=1):
+        where = f"{file} row {number}"
+        try:
+            tags, unknown = read_tags(entry[layout.tags], layout.names)
+        except TagmaskError as error:
+            problems.add("row", where, str(error))
+            continue
+        if entry[layout.image] is None:
+            problems.add("row", where, "has no image; remove the row")
+            continue
+        split = str(entry[layout.split] or "") if layout.split else _split(file)
+        yield where, entry[layout.image], tags, unknown, split
+
+
+def _entries(file: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    try:
+        for batch in _opened(file).iter_batches(batch_size=BATCH, columns=columns):
+            yield from batch.to_pylist()
+    except (OSError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def _split(file: Path) -> str:
+    found = re.match(r"([a-z]+)", file.stem.lower())
+    return found[1] if found and found[1] in SPLIT_NAMES else ""
+
+
+def _free_name(picture: Any, data: bytes, number: int, where: str, taken: set[str]) -> str:
+    """A file name inside `images`: the one the row gives, or its number; with the suffix of the image's format."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            suffix = ".jpg" if image.format in ("JPEG", "MPO") else f".{str(image.format).lower()}"
+    except Exception as error:  # damaged files make Pillow's readers raise nearly anything
+        raise TagmaskError(f"{where}: the image does not open ({error}); remove the row") from error
+    own = picture.get("path") if isinstance(picture, dict) else None
+    parts = PurePosixPath(str(own or "").replace("\\", "/")).parts
+    # Roots, drives and `..` would lead out of the folder.
+    parts = [part for part in parts if part.strip("./") and ":" not in part]
+    name = os.path.splitext("/".join(parts))[0] or f"{number:06d}"
+    while name.lower() in taken:
+        name += f"-{number:06d}"
+    taken.add(name.lower())
+    return name + suffix

@@ -1,0 +1,88 @@
+import pytest
+
+from tagmask.data.readers import detect, read_dataset
+from tagmask.errors import TagmaskError
+from tests.data.trees import write_image
+
+HEAD = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+<meta><task><name>photos</name><labels>
+<label><name>dog</name><type>any</type></label><label><name>cat</name></label><label><name>bird</name></label>
+</labels></task></meta>
+"""
+IMAGES = """
+<image id="0" name="a.jpg" width="8" height="6"><tag label="cat" source="manual"></tag></image>
+<image id="1" name="sub/b.jpg" subset="val" width="8" height="6">
+<polygon label="dog" points="0,0;1,0;1,1"></polygon><box label="cat" xtl="0" ytl="0" xbr="2" ybr="2"/>
+<mask label="dog" rle="3, 2" left="0" top="0" width="5" height="1"/></image>
+<image id="2" name="c.jpg" width="8" height="6"></image>
+"""
+
+
+def write_cvat(root, images: str = IMAGES, head: str = HEAD, files: str = "a.jpg sub/b.jpg c.jpg", place="images"):
+    for name in files.split():
+        write_image(root / place / name)
+    path = root / "annotations.xml"
+    root.mkdir(exist_ok=True)
+    path.write_text(f"{head}{images}</annotations>", encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("place", ["images", ""])
+def test_tags_and_shapes_count(tmp_path, place):
+    path = write_cvat(tmp_path, place=place)
+    assert detect(tmp_path) == ("cvat", tmp_path)
+    for source in (tmp_path, path):
+        dataset = read_dataset(source, untagged="negative")
+        assert dataset.classes == ("dog", "cat", "bird")
+        assert [(record.name, record.tags, record.split) for record in dataset.records] == [
+            ("a", (1,), ""),
+            ("sub/b", (0, 1), "val"),
+            ("c", (), ""),
+        ]
+    assert dataset.tag_source == "tags and shapes of annotations.xml (CVAT)"
+
+
+def test_projects_and_images_under_their_subset(tmp_path):
+    head = HEAD.replace("task>", "project>")
+    write_cvat(tmp_path, '<image name="b.jpg" subset="val"><tag label="dog"/></image>', head, "val/b.jpg")
+    dataset = read_dataset(tmp_path)
+    assert [(record.name, record.split) for record in dataset.records] == [("val/b", "val")]
+    assert dataset.classes == ("dog", "cat", "bird")
+
+
+def test_images_in_a_named_folder_and_classes_without_labels(tmp_path):
+    write_cvat(tmp_path / "set", '<image name="ä.jpg"><tag label="Käfer"/></image>', "<annotations>", "")
+    write_image(tmp_path / "photos/ä.jpg")
+    dataset = read_dataset(tmp_path / "set", image_folder=tmp_path / "photos")
+    assert dataset.classes == ("Käfer",)
+    assert dataset.records[0].image == tmp_path / "photos/ä.jpg"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotations>", "is no XML"),
+        ("<annotation/>", "begins with <annotation>, expected <annotations>"),
+        ("<annotations/>", "names no image; export the task as"),
+        ('<annotations><track id="0" label="cat"/></annotations>', 'holds tracks of "CVAT for video"'),
+        ("<annotations><image/></annotations>", "has no `name`"),
+        ('<annotations><image name="gone.jpg"/></annotations>', r"image gone\.jpg: no image file .*gone\.jpg"),
+    ],
+)
+def test_bad_input_file(tmp_path, text, message):
+    (tmp_path / "annotations.xml").write_text(text)
+    with pytest.raises(TagmaskError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_bad_input_label_that_the_task_lacks(tmp_path):
+    write_cvat(tmp_path, '<image name="a.jpg"><tag label="cow"/></image>')
+    with pytest.raises(TagmaskError, match=r"image a\.jpg: tag 'cow' is not in the class list"):
+        read_dataset(tmp_path)
+
+
+def test_bad_input_archive(tmp_path):
+    (tmp_path / "task.zip").touch()
+    with pytest.raises(TagmaskError, match=r"task\.zip: is an archive; unpack it and name the folder"):
+        read_dataset(tmp_path / "task.zip")
