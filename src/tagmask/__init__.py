@@ -17,17 +17,23 @@ if TYPE_CHECKING:
     from tagmask.data.dataset import Dataset, Record
     from tagmask.demonstration import demo
     from tagmask.errors import TagmaskError
+    from tagmask.hub import push
+    from tagmask.onnx_export import export_onnx
     from tagmask.recipe import Recipe, load_recipe
+    from tagmask.reporting.report import report
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "demo": "tagmask.demonstration",
     "evaluate": "tagmask.api",
+    "export_onnx": "tagmask.onnx_export",
     "import_checkpoint": "tagmask.api",
     "label": "tagmask.api",
     "load": "tagmask.api",
     "predict": "tagmask.api",
+    "push": "tagmask.hub",
+    "report": "tagmask.reporting.report",
     "train": "tagmask.api",
     "Dataset": "tagmask.data.dataset",
     "Record": "tagmask.data.dataset",
@@ -43,11 +49,14 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "TagmaskError",
     "demo",
     "evaluate",
+    "export_onnx",
     "import_checkpoint",
     "label",
     "load",
     "load_recipe",
     "predict",
+    "push",
+    "report",
     "train",
 ]
 

@@ -113,6 +113,7 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
         format=config.format,
         classes=list(classes or config.classes or ()) or None,
         background=config.background,
+        image_folder=config.image_folder,
         masks=config.masks,
         mask_classes=list(config.mask_classes) if config.mask_classes else None,
         untagged=config.untagged,

@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
 import_app = typer.Typer(help="Take over published checkpoints.", no_args_is_help=True)
-export_app = typer.Typer(help="Write a run in forms that others read.", no_args_is_help=True)
+export_app = typer.Typer(help="Write masks, or a run, in forms that others read.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
@@ -63,7 +63,9 @@ def _main(
 @app.command()
 def demo(
     output: Output = Path("demo"),
-    method: Annotated[Literal["seco", "cam"], typer.Option(help="The method to set beside plain CAM.")] = "seco",
+    method: Annotated[
+        Literal["seco", "cam", "sccam", "rca"], typer.Option(help="The method to set beside plain CAM.")
+    ] = "seco",
     seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
 ) -> None:
     """Make a synthetic set, train plain CAM and SeCo on its tags, compare them.
@@ -82,6 +84,10 @@ def train(
         str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file.")
     ] = "seco/default",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
+    from_stage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", help="Of a recipe of several stages: run this one and all later ones anew."),
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Train on images and tags. Called again with the same output, it resumes.
@@ -90,7 +96,7 @@ def train(
     """
     from tagmask import api
 
-    folder = api.train(data, recipe=recipe, output=output, overrides=set_ or ())
+    folder = api.train(data, recipe=recipe, output=output, overrides=set_ or (), from_stage=from_stage)
     typer.echo(f"run: {folder}")
 
 
@@ -101,6 +107,7 @@ def label(
     output: Output = Path("masks"),
     split: Split = None,
     source: Annotated[Literal["decoder", "cam"], typer.Option(help="What the masks are read off.")] = "decoder",
+    save_cams: Annotated[Optional[Path], typer.Option(help="Folder for the CAMs too, with --source cam.")] = None,  # noqa: UP045
     set_: Set = None,
 ) -> None:
     """Write masks of tagged images: only an image's own tags and background can win.
@@ -109,7 +116,32 @@ def label(
     """
     from tagmask import api
 
-    _report(api.label(run, data, output=output, split=split, source=source, overrides=set_ or ()))
+    _report(
+        api.label(run, data, output=output, split=split, source=source, save_cams=save_cams, overrides=set_ or ())
+    )
+
+
+@app.command()
+def refine(
+    cams: Annotated[Path, typer.Argument(help="Folder of CAMs NAME.npz, from `label --source cam --save-cams`.")],
+    data: Annotated[Path, typer.Argument(help="Where the images are: folder, tags table, COCO file or VOC tree.")],
+    output: Output = Path("masks"),
+    split: Split = None,
+    how: Annotated[
+        Literal["none", "par", "crf", "affinity", "fusion"],
+        typer.Option("--with", help="affinity: random walk; fusion: RCA's CRF and saliency."),
+    ] = "crf",
+    run: Annotated[Optional[Path], typer.Option(help="For affinity: the run whose AffinityNet to walk by.")] = None,  # noqa: UP045
+    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="Whose data section to read by.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Make masks of CAMs: by a threshold, PAR, dense CRF, random walk, or fusion with saliency maps.
+
+    Example: `tagmask refine cams photos/tags.csv -o masks --with crf --set refine.crf=cam --set refine.alpha=8`
+    """
+    from tagmask.refine_verb import refine_cams
+
+    _report(refine_cams(cams, data, output, how=how, split=split, run=run, recipe=recipe, overrides=set_ or ()))
 
 
 @app.command()
@@ -251,6 +283,44 @@ def export_onnx(
     shape = f"any size in multiples of {done.multiple}" if done.size is None else "{} x {}".format(*done.size)
     off = "" if done.difference is None else f"scores within {done.difference:.1g} of torch's, "
     typer.echo(f"model: {done.path} ({shape}; {off}{done.agreement:.2%} of labels equal)")
+
+
+@export_app.command("masks")
+def export_masks(
+    masks: Annotated[Path, typer.Argument(help="Folder of masks, from `label` or `predict`.")],
+    images: Annotated[Path, typer.Option("--images", "-i", help="The photographs or the data set that was labelled.")],
+    format: Annotated[
+        Literal["coco", "coco-polygons", "yolo", "voc", "label-studio", "cvat"], typer.Option("--format", "-f")
+    ],
+    output: Output = Path("export"),
+    image_url: Annotated[Optional[str], typer.Option(help="label-studio: what stands before file names.")] = None,  # noqa: UP045
+) -> None:
+    """Write masks in the format of a label tool or a training. An untouched earlier export is replaced.
+
+    Example: `tagmask export masks masks -f coco -o coco --images photos`
+    """
+    from tagmask.export.masks import export_masks as run_export
+
+    done = run_export(masks, images, output, format=format, image_url=image_url)
+    for line in (*done.skipped[:10], *done.notes):
+        typer.echo(f"note: {line}", err=True)
+    if len(done.skipped) > 10:
+        typer.echo(f"note: {len(done.skipped)} masks were left out in all", err=True)
+    typer.echo(f"{done.images} masks as {format}: {done.folder}")
+
+
+@data_app.command("unpack")
+def data_unpack(
+    path: Annotated[Path, typer.Argument(help="Parquet file that holds images, or the folder of several.")],
+    output: Output,
+) -> None:
+    """Unpack the images inside parquet files to a folder that `train` reads. Needs the extra `hf`.
+
+    Example: `tagmask data unpack train-00000-of-00001.parquet -o photos`
+    """
+    from tagmask.data.readers.parquet import unpack_parquet
+
+    typer.echo(f"{unpack_parquet(path, output)} images: {output}")
 
 
 @data_app.command("check")

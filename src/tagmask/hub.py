@@ -1,0 +1,214 @@
+"""Runs on the Hugging Face hub: push a run with a model card, fetch one for `tagmask.load("hf-hub:OWNER/NAME")`.
+
+Only text and safetensors travel, so nothing that is fetched is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from tagmask.citations import citations
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.report import describe
+from tagmask.recipe import Recipe
+from tagmask.reporting.costs import read_metrics, recorded_scores
+from tagmask.run import Run, open_run, write_text
+
+PREFIX = "hf-hub:"
+FILES = ("recipe.yaml", "classes.txt", "run.json", "model.safetensors")
+CARD = "README.md"
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def push(
+    run: Path | str, repository: str, *, private: bool = True, license: str | None = None, token: str | None = None
+) -> str:
+    """Upload what prediction needs of a run, with a model card; make the repository where there is none.
+
+    Paths of this machine are taken out of the recipe. Training state, masks and logs stay here.
+
+    Args:
+        run: a run folder.
+        repository: `OWNER/NAME`.
+        private: of a new repository; one that is there keeps its visibility.
+        license: of the model, by its name on the hub (`apache-2.0`, `cc-by-4.0`, ...); None leaves it unstated.
+        token: by default that of `hf auth login` or the variable HF_TOKEN.
+
+    Returns:
+        the address of the repository.
+
+    Raises:
+        TagmaskError: no finished run, no such name, no permission, or the hub cannot be reached.
+    """
+    import huggingface_hub
+
+    _check_name(repository)
+    opened = open_run(Path(run))
+    missing = [name for name in FILES if not (opened.folder / name).is_file()]
+    if missing:
+        raise TagmaskError(f"{opened.folder / missing[0]}: missing; is the training of this run finished?")
+    with tempfile.TemporaryDirectory(prefix="tagmask-") as name:
+        folder = Path(name)
+        for file in FILES:
+            shutil.copyfile(opened.folder / file, folder / file)
+        recipe = without_paths(opened.recipe)
+        write_text(folder / "recipe.yaml", recipe.dump())
+        write_text(folder / CARD, model_card(opened, repository, license))
+        try:
+            address = huggingface_hub.create_repo(repository, private=private, exist_ok=True, token=token)
+            huggingface_hub.upload_folder(
+                repo_id=repository, folder_path=folder, token=token, commit_message="Upload a tagmask run"
+            )
+        except Exception as error:  # whatever network and hub come up with
+            raise TagmaskError(
+                f"{repository}: the hub did not take the run ({_reason(error)}); log in with `hf auth login` or set "
+                "HF_TOKEN to a token that may write, and check the name"
+            ) from error
+    return str(address)
+
+
+def fetch(source: str, *, token: str | None = None) -> Path:
+    """The local run folder of `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`, downloaded where it is not yet.
+
+    Raises:
+        TagmaskError: not such a name, no such repository, no run in it, or the hub cannot be reached.
+    """
+    import huggingface_hub
+
+    repository, _, revision = source.removeprefix(PREFIX).partition("@")
+    _check_name(repository)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision or None, allow_patterns=[*FILES, CARD], token=token
+        )
+    except Exception as error:  # whatever network and hub come up with
+        raise TagmaskError(
+            f"{source}: the hub did not give the run ({_reason(error)}); check name and network, and log in with "
+            "`hf auth login` or set HF_TOKEN where the repository is private"
+        ) from error
+    lacking = [name for name in FILES if not (Path(folder) / name).is_file()]
+    if lacking:
+        raise TagmaskError(f"{source}: holds no {lacking[0]}, so it is no run of tagmask; `tagmask push` makes them")
+    return Path(folder)
+
+
+def without_paths(recipe: Recipe) -> Recipe:
+    """The recipe without names of local folders and files, building the same network."""
+    backbone = recipe.backbone
+    if backbone.weights is not None and not is_hub_name(backbone.weights):
+        freeze = True if backbone.freeze_norm is None else backbone.freeze_norm  # which weights being given implies
+        backbone = backbone.model_copy(update={"weights": None, "freeze_norm": freeze})
+    data = recipe.data.model_copy(update={"path": None, "masks": None})
+    return recipe.model_copy(update={"data": data, "backbone": backbone})
+
+
+def is_hub_name(weights: str) -> bool:
+    """Whether weights come from the hub, not from a local file."""
+    from tagmask.models.weights import HUB_PREFIXES
+
+    return weights.startswith(HUB_PREFIXES)
+
+
+def model_card(run: Run, repository: str, license: str | None = None) -> str:
+    """The model card: front matter for the hub, then use, classes, scores with their conditions, licences, recipe."""
+    from huggingface_hub import ModelCardData
+
+    recipe = without_paths(run.recipe)
+    method = recipe.method.name
+    about = ModelCardData(
+        library_name="tagmask",
+        pipeline_tag="image-segmentation",
+        license=license,
+        base_model=_base_model(recipe),
+        tags=["tagmask", "semantic-segmentation", "weakly-supervised-semantic-segmentation", "wsss", method],
+    )
+    names = ["| id | class |", "| --- | --- |", *(["| 0 | background |"] if recipe.data.background else [])]
+    names += [f"| {label} | {_cell(name)} |" for label, name in enumerate(run.classes, start=1)]
+    parts = [
+        f"---\n{about.to_yaml()}\n---",
+        f"# {repository.split('/')[1]}",
+        f"A semantic segmentation model of {len(run.classes)} classes, trained by tagmask's method `{method}` on "
+        "images with tags" + (", and on true masks." if method == "full" else ", without any mask."),
+        "## Use",
+        f'```python\nimport tagmask\n\nmodel = tagmask.load("{PREFIX}{repository}")\n'
+        'mask = model.predict("photo.jpg")  # (H, W) uint8\n```',
+        f"```sh\ntagmask predict {PREFIX}{repository} photos/ -o masks/\n```",
+        "## Classes",
+        "\n".join(names) + "\n\nIn the masks of training data 255 means ignored; the model does not predict it.",
+        "## Scores",
+        _scores(run),
+        "## Licences",
+        _licences(recipe, license),
+        "## Recipe",
+        f"```yaml\n{recipe.dump()}```",
+        "## Citing",
+        "\n\n".join(f"```bibtex\n{work.bibtex}\n```" for work in citations(method)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _scores(run: Run) -> str:
+    recorded = recorded_scores(run.folder)
+    if recorded:
+        rows = ["| what | mIoU % | FP/TP | images | protocol and conditions |", "| --- | ---: | ---: | ---: | --- |"]
+        for each in recorded:
+            miou = "–" if each.miou is None else f"{100 * each.miou:.2f}"
+            ratio = "–" if each.ratio is None else f"{each.ratio:.2f}"
+            held = f"{each.protocol}; {describe(each.conditions)}"
+            rows.append(f"| {_cell(each.name)} | {miou} | {ratio} | {each.images} | {_cell(held)} |")
+        return "\n".join(rows)
+    evaluations = [line for line in read_metrics(run.folder) if "eval/decoder_miou" in line]
+    if evaluations:
+        last, inference = evaluations[-1], run.recipe.inference
+        splits = ", ".join(run.recipe.data.evaluate or ()) or "the data's val or test"
+        return (
+            f"mIoU {last['eval/decoder_miou']:.2f} % at step {last['step']:.0f}: protocol seco; split {splits}; labels "
+            f"from decoder; no tags given; scales {', '.join(map(str, inference.scales))}; "
+            f"{'with mirror' if inference.flip else 'no mirror'}; refinement {inference.refine}."
+        )
+    return "None recorded. `tagmask evaluate` measures them."
+
+
+def _licences(recipe: Recipe, license: str | None) -> str:
+    weights = recipe.backbone.weights
+    started = f"`{weights}`, {_timm_licence(recipe)}" if weights else "none from the hub"
+    return "\n".join(
+        [
+            f"- this model: {license or 'not stated by its author'}",
+            f"- weights the training started from: {started}",
+            "- training images: not known to tagmask; their terms may bind the model's use",
+            "- tagmask, the program: Apache-2.0",
+        ]
+    )
+
+
+def _timm_licence(recipe: Recipe) -> str:
+    from timm.models import get_pretrained_cfg
+
+    name = (recipe.backbone.weights or "").split("/")[-1]
+    configuration = get_pretrained_cfg(name, allow_unregistered=True)
+    licence = configuration.license if configuration else None
+    return f"licence {licence} as timm names it" if licence else "licence: see there"
+
+
+def _base_model(recipe: Recipe) -> str | None:
+    weights = recipe.backbone.weights
+    return weights.split(":", 1)[-1] if weights else None
+
+
+def _cell(text: str) -> str:
+    """Text that stays inside a cell of a Markdown table."""
+    return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text)
+
+
+def _check_name(repository: str) -> None:
+    if not REPOSITORY.fullmatch(repository):
+        raise TagmaskError(f"{repository!r}: no name of a repository; expected OWNER/NAME, such as ada/street-tags")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

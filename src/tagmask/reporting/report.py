@@ -1,0 +1,74 @@
+"""A run's report, from the run folder to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tagmask import api
+from tagmask.errors import TagmaskError
+from tagmask.recipe import load_recipe
+from tagmask.reporting.page import Group, render_page
+from tagmask.reporting.panels import panels
+from tagmask.reporting.study import by_quality, least_certain, study
+from tagmask.run import write_text
+
+
+def report(
+    run: api.PathLike,
+    data: api.PathLike | None = None,
+    *,
+    output: api.PathLike | None = None,
+    split: Sequence[str] | None = None,
+    protocol: str = "seco",
+    shown: int = 3,
+    overrides: Iterable[str] = (),
+) -> Path:
+    """Write one HTML file on a run: scores, confusions, pictures, curves, costs and recipe.
+
+    It predicts every image without telling its tags. Images with a true mask are scored; tags and confidence are
+    looked at in any case.
+
+    Args:
+        run: a run folder.
+        data: tagged images, in any format that `train` reads; by default the run's own.
+        output: the file; by default `report.html` in the run folder.
+        split: only these splits; by default the recipe's evaluated ones, else all.
+        protocol: of the scores: `seco`, `sccam`, `seam`, `eps` or `irn`.
+        shown: images in each group of pictures.
+        overrides: of the recipe's `inference` and `data`.
+
+    Returns:
+        the file.
+
+    Raises:
+        TagmaskError: whatever is wrong with run, data or output.
+    """
+    model = api.load(run)
+    target = Path(output) if output else model.run.folder / "report.html"
+    if target.is_dir():
+        raise TagmaskError(f"{target}: a folder; give the name of the HTML file to write")
+    recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
+    dataset = api.open_data(data, recipe.data, model.classes)
+    if split is not None:
+        dataset = dataset.split(split)
+    else:
+        held_out = api.evaluation_split(dataset, recipe.data)
+        dataset = held_out if len(held_out) else dataset
+    found = study(model.method, dataset, recipe.inference, protocol=protocol)
+    groups = {**by_quality(found.images, shown), "Least certain": least_certain(found.images, shown)}
+    chosen = {facts.record.name: facts for group in groups.values() for facts in group}
+    pictures = panels(model.method, dataset, list(chosen.values()), recipe.inference)
+    page = render_page(
+        model.run,
+        found,
+        [Group(title, tuple(pictures[facts.record.name] for facts in group)) for title, group in groups.items()],
+    )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, page)
+    except OSError as error:
+        raise TagmaskError(
+            f"{target}: cannot be written ({error.strerror or error}); choose another --output"
+        ) from None
+    return target

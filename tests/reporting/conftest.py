@@ -1,0 +1,32 @@
+"""A run that was not trained: what a report shows of it can be checked all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tagmask.methods.build import build_method
+from tagmask.run import create_run
+from tagmask.training.checkpoint import save_model
+from tests.conftest import tiny_recipe
+
+METRICS = [
+    {"step": 2, "cls": 0.7, "loss": 0.7, "lr": 1e-3, "images_per_second": 4.0},
+    {"step": 4, "cls": 0.6, "loss": 0.8, "lr": 5e-4, "images_per_second": 8.0},
+    {"step": 4, "eval/decoder_miou": 12.5},
+]
+
+
+@pytest.fixture(scope="session")
+def untrained(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of plain CAM on the synthetic set, with the weights it began with and a few logged lines."""
+    torch.manual_seed(3)
+    recipe = tiny_recipe("cam", f"data.path={cooccur}")
+    classes = tuple((cooccur / "classes.txt").read_text().splitlines())
+    run = create_run(tmp_path_factory.mktemp("runs") / "untrained", recipe, classes)
+    save_model(run.folder, build_method(recipe, len(classes)).network)
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in METRICS))
+    return run.folder
