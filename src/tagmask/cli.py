@@ -344,6 +344,7 @@ def data_check(
         format=config.format,
         classes=list(config.classes) if config.classes else None,
         background=config.background,
+        image_folder=config.image_folder,
         masks=config.masks,
         mask_classes=list(config.mask_classes) if config.mask_classes else None,
         untagged=config.untagged,

@@ -24,7 +24,20 @@ class DataConfig(Section):
     path: Path | None = Field(
         default=None, description="folder, table or annotation file; the command line's argument sets it"
     )
-    format: Literal["auto", "table", "folders", "coco", "voc"] = "auto"
+    format: Literal[
+        "auto",
+        "table",
+        "folders",
+        "coco",
+        "voc",
+        "yolo",
+        "label_studio",
+        "cvat",
+        "imagefolder",
+        "parquet",
+        "cls_labels",
+    ] = "auto"
+    image_folder: Path | None = Field(default=None, description="folder of the images; none: where the format says")
     classes: tuple[str, ...] | None = Field(default=None, description="names in id order; none: those of the data")
     background: bool = Field(default=True, description="false where every pixel has one of the classes")
     masks: Path | None = Field(default=None, description="folder of mask PNGs; none: where the format keeps them")
