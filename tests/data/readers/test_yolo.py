@@ -44,6 +44,13 @@ def test_splits_as_folders_and_lists(tmp_path, train):
     assert [(record.name, record.split) for record in dataset.records] == [("train/a", "train"), ("val/b", "val")]
 
 
+def test_splits_that_name_the_same_folder(tmp_path):
+    write_yolo(tmp_path, {"a": f"0 {BOX}"}, "train: images\nval: images\nnames: [cat]\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset.splits == ("train", "val")
+    assert len(dataset) == len(dataset.split("val")) == 1
+
+
 def test_without_description_classes_stand_in_a_list(tmp_path):
     write_yolo(tmp_path, {"train/a": f"0 {BOX}", "b": f"1 {BOX}"}, None)
     (tmp_path / "classes.txt").write_text("cat\ndog\n")

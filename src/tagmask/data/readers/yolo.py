@@ -73,7 +73,12 @@ def read_yolo(path: Path, options: Options, problems: Problems) -> Source:
     rows: list[Row] = []
     widths: set[int] = set()
     labelled = 0
+    seen: dict[str, set[str]] = {}
     for split, image in images:
+        splits = seen.setdefault(image, set())
+        splits.add(split)
+        if len(splits) > 1:
+            continue
         label = _label_file(image)
         found = index.has(image)
         if not found:
@@ -89,7 +94,15 @@ def read_yolo(path: Path, options: Options, problems: Problems) -> Source:
         )
     if "kpt_shape" not in content and _all_outlines(widths):
         rows = [row._replace(mask=YoloMask(Path(row.where))) if row.where.endswith(".txt") else row for row in rows]
-    return Source(path, rows, names, place, "class numbers of the label files (YOLO)")
+    return Source(path, rows, names, place, "class numbers of the label files (YOLO)", groups=_groups(seen, base))
+
+
+def _groups(splits: dict[str, set[str]], base: str) -> dict[str, frozenset[str]]:
+    """Names of the images of each split where splits overlap, as where `val` names the folder of `train`; else none."""
+    if all(len(own) == 1 for own in splits.values()):
+        return {}
+    named = {record_name(image, [base]): own for image, own in splits.items()}
+    return {split: frozenset(name for name in named if split in named[name]) for split in SPLITS}
 
 
 def _describes(file: Path) -> bool:

@@ -1,0 +1,180 @@
+"""Photographs with their label maps: what every format's writer takes, and how they are found on disk."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tagmask.data.dataset import IGNORE, Dataset, check_class_list
+from tagmask.data.images import image_size, is_image_name
+from tagmask.data.masks import PngMask
+from tagmask.data.readers import read_dataset
+from tagmask.errors import TagmaskError
+
+CONFIDENCE = "confidence.csv"
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One photograph with its label map.
+
+    Attributes:
+        name: of the mask, relative, with `/` between folders and without suffix.
+        image: the photograph.
+        file_name: of the photograph, relative to the folder of photographs, with `/` between folders.
+        labels: (h, w) uint8 at the size of the upright photograph: 0 background, 1..K, 255 ignored.
+        split: of the data set; empty where there is none.
+        confidence: in 0..1, from the table beside the masks; None where it says nothing.
+    """
+
+    name: str
+    image: Path
+    file_name: str
+    labels: np.ndarray = field(repr=False)
+    split: str = ""
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class _Photograph:
+    image: Path
+    file_name: str
+    split: str = ""
+
+
+@dataclass
+class Labelled:
+    """A folder of masks `NAME.png` with the photographs they belong to.
+
+    Attributes:
+        masks: the folder.
+        classes: K names in id order.
+        photographs: by the name of their masks; several where nobody can tell which is meant.
+        found: filled while the images are gone through: how many there were.
+        ignored: filled likewise: how many of them hold ignored pixels.
+        skipped: filled likewise: what is wrong with those that were left out.
+    """
+
+    masks: Path
+    classes: tuple[str, ...]
+    photographs: dict[str, list[_Photograph]]
+    found: int = 0
+    ignored: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        """The images, sorted by name, one at a time; those that are wrong are noted and left out."""
+        confidence = _confidence(self.masks / CONFIDENCE)
+        ids = {label: label for label in range(len(self.classes) + 1)}
+        for path in sorted(self.masks.rglob("*.png")):
+            name = path.relative_to(self.masks).with_suffix("").as_posix()
+            try:
+                photograph = self._photograph(name, path)
+                width, height = image_size(photograph.image)
+                labels = PngMask(path, ids).load(height, width)
+            except TagmaskError as error:
+                self.skipped.append(str(error))
+                continue
+            self.found += 1
+            self.ignored += bool((labels == IGNORE).any())
+            yield LabelledImage(
+                name, photograph.image, photograph.file_name, labels, photograph.split, confidence.get(name)
+            )
+
+    def _photograph(self, name: str, mask: Path) -> _Photograph:
+        found = self.photographs.get(name, [])
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise TagmaskError(f"{mask}: no photograph called {name!r}; name the folder that masks are called after")
+        files = " and ".join(photograph.file_name for photograph in found)
+        raise TagmaskError(f"{mask}: stands for {files}; rename one of them and label again")
+
+
+def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
+    """Find the photographs of a folder of masks.
+
+    Args:
+        masks: `NAME.png`, with `classes.txt`, and `confidence.csv` where there is one.
+        images: the folder of photographs that was labelled, or the data set, or where it lies.
+
+    Raises:
+        TagmaskError: there are no masks, nobody names their classes, or no mask fits any photograph.
+    """
+    if not masks.is_dir():
+        raise TagmaskError(f"{masks}: no such folder; expected the output of `tagmask label` or `tagmask predict`")
+    names = [file.relative_to(masks).with_suffix("").as_posix() for file in sorted(masks.rglob("*.png"))]
+    if not names:
+        raise TagmaskError(f"{masks}: holds no mask; expected NAME.png for each image")
+    classes = _classes(masks, images)
+    photographs = _of_dataset(images) if isinstance(images, Dataset) else _of_path(images, masks, names)
+    if photographs.keys().isdisjoint(names):
+        raise TagmaskError(
+            f"{masks}: no mask is called after a photograph of {_described(images)}; for the mask {names[0]}.png"
+            f" expected {names[0]}.jpg or the like in it; name the folder that was labelled"
+        )
+    return Labelled(masks, classes, photographs)
+
+
+def _described(images: Path | Dataset) -> str:
+    return "the data set" if isinstance(images, Dataset) else str(images)
+
+
+def _classes(masks: Path, images: Path | Dataset) -> tuple[str, ...]:
+    listed = masks / "classes.txt"
+    if listed.is_file():
+        return check_class_list(listed.read_text(encoding="utf-8").splitlines(), str(listed))
+    if isinstance(images, Dataset):
+        return images.classes
+    raise TagmaskError(
+        f"{listed}: is missing; write the class names, one a line in the order of the mask ids 1, 2, ..."
+    )
+
+
+def _of_dataset(dataset: Dataset) -> dict[str, list[_Photograph]]:
+    root = os.path.commonpath([record.image.parent.absolute() for record in dataset.records])
+    return {
+        record.name: [_Photograph(record.image, record.image.absolute().relative_to(root).as_posix(), record.split)]
+        for record in dataset.records
+    }
+
+
+def _of_path(path: Path, masks: Path, names: Sequence[str]) -> dict[str, list[_Photograph]]:
+    """Photographs by the name of their mask: those that lie in a folder, else those of the data set that it is."""
+    if path.is_dir():
+        found = _of_folder(path, masks)
+        if not found.keys().isdisjoint(names):
+            return found
+    try:
+        return _of_dataset(read_dataset(path, untagged="negative"))
+    except TagmaskError as error:
+        if path.is_dir():
+            return {}
+        raise TagmaskError(f"photographs: {error}") from error
+
+
+def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
+    found: dict[str, list[_Photograph]] = defaultdict(list)
+    own = masks.resolve()
+    for file in sorted(folder.rglob("*")):
+        if is_image_name(file.name) and own not in file.resolve().parents and file.is_file():
+            photograph = _Photograph(file, file.relative_to(folder).as_posix())
+            found[os.path.splitext(photograph.file_name)[0]].append(photograph)
+    # Of two photographs that differ in their suffix only, masks bear the whole name.
+    return found | {photograph.file_name: [photograph] for same in found.values() for photograph in same}
+
+
+def _confidence(table: Path) -> dict[str, float]:
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as stream:
+        try:
+            return {row["image"]: float(row["confidence"]) for row in csv.DictReader(stream) if row["confidence"]}
+        except (KeyError, ValueError, TypeError, csv.Error) as error:
+            raise TagmaskError(f"{table}: expected the columns image and confidence, a number ({error})") from error
