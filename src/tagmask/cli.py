@@ -116,9 +116,7 @@ def label(
     """
     from tagmask import api
 
-    _report(
-        api.label(run, data, output=output, split=split, source=source, save_cams=save_cams, overrides=set_ or ())
-    )
+    _report(api.label(run, data, output=output, split=split, source=source, save_cams=save_cams, overrides=set_ or ()))
 
 
 @app.command()

@@ -23,11 +23,13 @@ from tagmask.recipe_sections import (
     InferenceConfig,
     MethodSection,
     OptimizerConfig,
-    PseudoMaskConfig as PseudoMaskConfig,
     SecoConfig,
     Section,
     TrainingConfig,
     ViewsConfig,
+)
+from tagmask.recipe_sections import (
+    PseudoMaskConfig as PseudoMaskConfig,
 )
 from tagmask.recipe_stages import RcaConfig, RefineConfig, SccamConfig, SegmenterConfig
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagmask.data.batch import Batch
+from tagmask.methods.base import Method
 from tagmask.methods.distributed import global_mean
+from tagmask.methods.multi_scale import shrink_labels
+from tagmask.models.backbone import Backbone
 from tagmask.refine.affinity import RADIUS, pair_affinity, pair_labels
 
 FIRST_STAGE = 3  # the published heads count stages from ResNet-38's third
 EPSILON = 1e-5
+OUTPUTS = (64, 128, 256)
 
 
 class AffinityHead(nn.Module):
@@ -26,7 +31,7 @@ class AffinityHead(nn.Module):
     Source: PSA (CVPR 2018), section 4; spec A6.3.
     """
 
-    def __init__(self, widths: Sequence[int] = (512, 1024, 4096), outputs: Sequence[int] = (64, 128, 256)) -> None:
+    def __init__(self, widths: Sequence[int] = (512, 1024, 4096), outputs: Sequence[int] = OUTPUTS) -> None:
         super().__init__()
         for stage, (width, output) in enumerate(zip(widths, outputs, strict=True), start=FIRST_STAGE):
             convolution = nn.Conv2d(width, output, 1, bias=False)
@@ -79,3 +84,30 @@ def _resize(features: Tensor, size: Sequence[int]) -> Tensor:
     if features.shape[-2:] == tuple(size):
         return features
     return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+class Affinity(Method):
+    """AffinityNet on any backbone, trained on confident labels as masks.
+
+    Where the release pools CRF scores to the grid and then decides, the masks are decided pixel by pixel and the grid
+    takes those at its cells' centres.
+    """
+
+    needs_masks: ClassVar[bool] = True
+
+    def __init__(self, backbone: Backbone, classes: int) -> None:
+        super().__init__(backbone, classes, background=True, pooling="mean")
+        del self.network.classifier, self.network.aux_classifier, self.network.decoder
+        widths = backbone.tap_widths
+        self.network.add_module("heads", AffinityHead(widths, OUTPUTS[-len(widths) :]))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, D, h, w) of normalised images."""
+        heads = cast(AffinityHead, self.network.get_submodule("heads"))
+        return heads(self.network.backbone.taps(images))
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Of the pairs of the masks."""
+        assert batch.masks is not None
+        features = self.features(batch.images)
+        return affinity_loss(features, shrink_labels(batch.masks, features.shape[-2:]))._asdict()

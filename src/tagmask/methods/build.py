@@ -6,12 +6,14 @@ from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.methods.cam import Cam
 from tagmask.methods.full import Full
+from tagmask.methods.rca_training import Rca
+from tagmask.methods.sccam import Sccam
 from tagmask.methods.seco import Seco
 from tagmask.models.backbone import Backbone
 from tagmask.recipe import METHODS as SECTIONS
 from tagmask.recipe import MethodSection, Recipe
 
-METHODS: dict[str, type[Method]] = {"cam": Cam, "full": Full, "seco": Seco}
+METHODS: dict[str, type[Method]] = {"cam": Cam, "full": Full, "rca": Rca, "sccam": Sccam, "seco": Seco}
 
 
 def register_method(section: type[MethodSection], method: type[Method]) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagmask.cam.summed import summed_cams
+from tagmask.data.batch import Batch
 from tagmask.errors import TagmaskError
-from tagmask.methods.base import classification_loss
+from tagmask.methods.base import Method, classification_loss
 from tagmask.methods.kmeans import kmeans
+from tagmask.models.backbone import Backbone
+from tagmask.recipe_stages import SccamConfig
 
 ABSENT = -1
 DROPOUT = 0.5
@@ -148,3 +152,62 @@ def sub_category_loss(
     each = clusters.shape[1] // tags.shape[1]
     sub = classification_loss(output.sub, clusters, known.repeat_interleave(each, dim=1))
     return {"parent": parent, "sub": sub, "loss": parent + weight * sub}
+
+
+class Sccam(Method):
+    """One round: the classes and, after round 0, the clusters that the round before found in them.
+
+    Args:
+        clusters: (N, C) of `cluster_subcategories`, by position in the data set; none where nothing is trained.
+        first: round 0, which knows no sub-categories.
+    """
+
+    clusters: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        classes: int,
+        background: bool,
+        config: SccamConfig,
+        *,
+        clusters: Tensor | None = None,
+        first: bool = False,
+    ) -> None:
+        super().__init__(backbone, classes, background, pooling="mean")
+        self.config = config
+        del self.network.classifier, self.network.aux_classifier, self.network.decoder
+        subclasses = None if first else config.subclasses
+        self.network.add_module("heads", SubCategoryHeads(backbone.width, classes, subclasses))
+        none = torch.empty(0, classes, dtype=torch.int64)
+        self.register_buffer("clusters", none if clusters is None else clusters, persistent=False)
+
+    @property
+    def heads(self) -> SubCategoryHeads:
+        """Of the network."""
+        return cast(SubCategoryHeads, self.network.get_submodule("heads"))
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Classification of tags, and of clusters."""
+        output = self._output(batch.images)
+        if output.sub is None:
+            return {"loss": classification_loss(output.parent, batch.tags, batch.known)}
+        labels = sub_labels(self.clusters[batch.indices], self.config.subclasses)
+        return sub_category_loss(output, batch.tags, labels, batch.known, self.config.sub_weight)
+
+    def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
+        """CAMs (B, K, H, W) in [0, 1) of the classes' head."""
+        return summed_cams(lambda views: self.heads.maps(self.network.backbone(views).patches)[0], images, scales)
+
+    def pooled_features(self, images: Tensor) -> Tensor:
+        """(B, D) features to be clustered; in eval mode."""
+        return self._output(images).features
+
+    def _output(self, images: Tensor) -> SubCategoryOutput:
+        patches = self.network.backbone(images).patches
+        # The heads take the mean; of a single cell it is that cell.
+        return self.heads(patches.amax(dim=(2, 3), keepdim=True) if self.config.pooling == "max" else patches)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """There are none: the masks come from a segmenter."""
+        raise TagmaskError("SC-CAM has no decoder: give the recipe a `segmenter`, or use the CAMs (--source cam)")

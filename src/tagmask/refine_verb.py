@@ -1,0 +1,66 @@
+"""The verb `refine`: a folder of CAMs to a folder of masks, outside a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from tagmask.api import Written, open_data
+from tagmask.cam.files import SUFFIX
+from tagmask.errors import TagmaskError
+from tagmask.recipe import load_recipe
+from tagmask.refinement import refine_folder
+from tagmask.run import open_run, write_text
+from tagmask.stages import load_affinity
+
+
+def refine_cams(
+    cams: Path,
+    data: Path,
+    output: Path,
+    *,
+    how: str = "crf",
+    split: Sequence[str] | None = None,
+    run: Path | None = None,
+    recipe: str | None = None,
+    overrides: Iterable[str] = (),
+) -> Written:
+    """Write a mask of every image that has CAMs. Masks that are in `output` already stay as they are.
+
+    Args:
+        cams: folder of `NAME.npz`.
+        data: tagged images, in any format that `train` reads.
+        output: folder for `NAME.png`.
+        how: `refine.name` of a recipe.
+        split: only these splits.
+        run: for `affinity`, a run whose recipe trained an AffinityNet.
+        recipe: whose `data` and `refine` sections count; by default the run's, else the defaults.
+        overrides: of the recipe, as `refine.alpha=8`.
+
+    Raises:
+        TagmaskError: no CAMs, or whatever is wrong with data, run or recipe.
+    """
+    if not cams.is_dir() or next(cams.rglob(f"*{SUFFIX}"), None) is None:
+        raise TagmaskError(
+            f"{cams}: no CAMs in it; write them with `tagmask label RUN --source cam --save-cams {cams}`"
+        )
+    opened = open_run(run) if run is not None else None
+    start = opened.recipe.model_dump(mode="json") if opened is not None else {"method": "cam"}
+    if opened is not None and not opened.recipe.refine:
+        start.pop("refine")
+    chosen = load_recipe(recipe or start, [f"refine.name={how}", *overrides])
+    assert chosen.refine is not None
+    dataset = open_data(data, chosen.data, opened.classes if opened is not None else None).split(split)
+    affinity = None
+    if how == "affinity" and opened is not None:
+        affinity = load_affinity(opened.recipe, len(opened.classes), opened.folder)
+        affinity = affinity.to("cuda" if torch.cuda.is_available() else "cpu")
+    found = [record for record in dataset.records if (cams / f"{record.name}{SUFFIX}").exists()]
+    if not found:
+        raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
+    output.mkdir(parents=True, exist_ok=True)
+    skipped = refine_folder(cams, found, output, chosen.refine, background=chosen.data.background, affinity=affinity)
+    write_text(output / "classes.txt", "".join(f"{name}\n" for name in dataset.classes))
+    return Written(output, len(found) - len(skipped), tuple(skipped))

@@ -1,0 +1,219 @@
+"""A folder of CAMs to a folder of masks: thresholds, PAR, dense CRF, random walk, RCA's fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from tagmask.cam.files import SUFFIX, read_cams, write_cams
+from tagmask.data.dataset import IGNORE, Record
+from tagmask.data.images import open_image
+from tagmask.data.masks import PngMask
+from tagmask.errors import TagmaskError
+from tagmask.export.png import write_label_map
+from tagmask.inference import Item, stream
+from tagmask.methods.affinitynet import Affinity
+from tagmask.methods.base import Method
+from tagmask.recipe import InferenceConfig
+from tagmask.recipe_stages import AffinityConfig, RefineConfig
+from tagmask.refine.affinity import affinity_matrix, confident_labels, walk_to_labels
+from tagmask.refine.crf import crf_on_cams, dense_crf
+from tagmask.refine.par import pixel_adaptive_refinement
+from tagmask.refine.saliency import attention_scores, fuse_labels
+
+Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
+
+
+def write_cam_folder(method: Method, records: Iterable[Record], config: InferenceConfig, folder: Path) -> list[str]:
+    """Write the CAMs of every image's tags as `NAME.npz`; what is there already is kept.
+
+    Args:
+        method: trained, in eval mode, on its device.
+        records: images with tags.
+        config: size and scales.
+
+    Returns:
+        what is wrong with images that do not open.
+    """
+    skipped: list[str] = []
+    plain = config.model_copy(update={"refine": "none"})
+    missing = [record for record in records if not (folder / f"{record.name}{SUFFIX}").exists()]
+    items = [Item(record.name, record.image, record.tags) for record in missing]
+    # One image at a time: what it yields must not depend on its company, which differs after a resumption.
+    for done in stream(
+        method, items, plain, source="cam", batch=1, on_error=lambda _, error: skipped.append(str(error))
+    ):
+        tags = list(done.item.tags or ())
+        write_cams(folder / f"{done.item.name}{SUFFIX}", done.scores[tags], tags)
+    return skipped
+
+
+def write_gathered(folder: Path, records: Sequence[Record], of_image: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+    """Write RCA's gathered attention maps as CAMs; `of_image` gives classes and maps of the image at a position."""
+    for index, record in enumerate(records):
+        classes, maps = of_image(index)
+        write_cams(folder / f"{record.name}{SUFFIX}", maps, classes.tolist())
+
+
+def refine_folder(
+    cams: Path,
+    records: Sequence[Record],
+    output: Path,
+    config: RefineConfig,
+    *,
+    background: bool = True,
+    affinity: Affinity | None = None,
+) -> list[str]:
+    """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
+
+    Args:
+        cams: folder of `NAME.npz`.
+        records: say where the images are.
+        config: how.
+        background: whether label 0 exists; without it CAMs compete among themselves.
+        affinity: for the random walk: trained, in eval mode, on its device.
+
+    Returns:
+        what is wrong with images or CAMs that were left out.
+
+    Raises:
+        TagmaskError: the refinement needs what is not given.
+    """
+    if config.name == "affinity" and affinity is None:
+        raise TagmaskError("refine.name affinity: no trained AffinityNet; name a run that has one (--run)")
+    if config.name in ("affinity", "fusion") and not background:
+        raise TagmaskError(f"refine.name {config.name} needs a background class; use crf, par or none")
+
+    def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        if config.name == "affinity":
+            assert affinity is not None
+            return _walked(affinity, image, own, ids, config)
+        if config.name == "fusion":
+            return _fused(image, own, ids, config, _saliency(record, image, config))
+        return _refined(image, own, ids, config, background)
+
+    return _each(cams, records, output, config.longest, label)
+
+
+def write_affinity_labels(
+    cams: Path, records: Sequence[Record], output: Path, config: RefineConfig, affinity: AffinityConfig
+) -> list[str]:
+    """Write what two CRFs, of a strong and of a weak background, leave no doubt of, as masks for AffinityNet.
+
+    Source: PSA (CVPR 2018), section 3.2; spec A6.1.
+    """
+
+    def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        pixels = torch.from_numpy(np.array(image))
+        low, high = (crf_on_cams(pixels, own, power, preset=config.crf) for power in (affinity.low, affinity.high))
+        planes = confident_labels(low, high, pool=1)
+        table = torch.full((IGNORE + 1,), IGNORE)
+        table[0] = 0
+        table[1 : len(ids) + 1] = ids
+        return table[planes].numpy()
+
+    return _each(cams, records, output, config.longest, label)
+
+
+def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled) -> list[str]:
+    skipped: list[str] = []
+    for record in records:
+        path = output / f"{record.name}.png"
+        if path.exists():
+            continue
+        try:
+            own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
+            full = open_image(record.image)
+            image = _shrunk(full, longest)
+            labels = label(record, image, _at(own, image), ids).astype(np.uint8)
+        except TagmaskError as error:
+            skipped.append(str(error))
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if labels.shape != (full.height, full.width):
+            labels = np.asarray(Image.fromarray(labels).resize(full.size, Image.Resampling.NEAREST))
+        write_label_map(path, labels)
+    return skipped
+
+
+def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> np.ndarray:
+    """Thresholds, PAR or CRF; without background an image without a tag is ignored everywhere."""
+    height, width = image.height, image.width
+    if not len(cams):
+        return np.full((height, width), 0 if background else IGNORE)
+    pixels = torch.from_numpy(np.array(image))
+    if config.name == "crf" and background:
+        scores = crf_on_cams(pixels, cams, config.alpha, preset=config.crf)
+    else:
+        scores = torch.cat([torch.full_like(cams[:1], config.threshold), cams]) if background else cams
+        if config.name == "crf":
+            scores = dense_crf(pixels, scores, preset=config.crf, present_above=-1.0)
+        elif config.name == "par":
+            scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), scores[None])[0]
+    winners = scores.argmax(dim=0)
+    return (F.pad(ids, (1, 0)) if background else ids)[winners].numpy()
+
+
+@torch.inference_mode()
+def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig) -> np.ndarray:
+    if not len(cams):
+        return np.zeros((image.height, image.width))
+    backbone, walk = method.network.backbone, config.affinity
+    device = next(method.parameters()).device
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+    stride = backbone.stride
+    padding = (0, -image.width % stride, 0, -image.height % stride)
+    features = method.features(F.pad(backbone.normalise(pixels / 255), padding))
+    grid = [(side + pad) // stride for side, pad in ((image.height, padding[3]), (image.width, padding[1]))]
+    if list(features.shape[-2:]) != grid:
+        features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
+    matrix = affinity_matrix(features[0].float(), border=walk.border)
+    labels = walk_to_labels(
+        matrix,
+        cams.to(device),
+        ids.to(device),
+        alpha=config.alpha,
+        beta=walk.beta,
+        logt=walk.logt,
+        stride=stride,
+    )
+    return labels.cpu().numpy()
+
+
+def _fused(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, saliency: Tensor | None) -> np.ndarray:
+    """RCA's labels; the release hands blue first to the CRF, which is not symmetric in colours."""
+    blue_first = torch.from_numpy(np.array(image)[..., ::-1].copy())
+    scores = attention_scores(cams, config.alpha)
+    marginals = dense_crf(blue_first, scores, preset=config.crf, present_above=-1.0)
+    return fuse_labels(marginals, ids, saliency).numpy()
+
+
+def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tensor | None:
+    if config.saliency is None:
+        return None
+    values = PngMask(config.saliency / f"{record.name}.png").ids()
+    resized = Image.fromarray(values).resize(image.size, Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized))
+
+
+def _shrunk(image: Image.Image, longest: int) -> Image.Image:
+    factor = longest / max(image.size)
+    if factor >= 1:
+        return image
+    return image.resize(
+        (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.BILINEAR
+    )
+
+
+def _at(cams: Tensor, image: Image.Image) -> Tensor:
+    """CAMs (n, h, w) at the size of the image."""
+    size = (image.height, image.width)
+    if not len(cams):
+        return cams.new_zeros(0, *size)
+    return F.interpolate(cams[None], size=size, mode="bilinear", align_corners=False)[0]

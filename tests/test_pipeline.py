@@ -1,0 +1,244 @@
+"""SC-CAM and RCA from tags to a trained segmenter, killed and resumed, on a tiny set."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import tagmask
+from tagmask import api, pipeline
+from tagmask.cam.files import read_cams, write_cams
+from tagmask.cli import app
+from tagmask.data.dataset import Dataset
+from tagmask.errors import TagmaskError
+from tagmask.methods.sccam import Sccam
+from tagmask.pipeline import DONE, Stage
+from tagmask.recipe import DataConfig, Recipe, load_recipe
+from tagmask.recipe_stages import RefineConfig
+from tagmask.refinement import refine_folder
+from tagmask.stages import stages_of
+
+SIDE = 32
+SECTIONS: dict[str, dict[str, Any]] = {
+    "sccam": {"rounds": 2, "subclasses": 2, "first_steps": 2, "stop_at": [0.5, 1.0], "scales": [1.0, 0.5]},
+    "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "contrast_from": 1, "memory_above": 0.0, "gather_above": 0.0},
+    "cam": {"decoder_from": 100, "scales": [1.0]},
+}
+STAGES = {
+    "sccam": ["round0", "clusters1", "round1", "clusters2", "round2", "cams", "refine", "segmenter"],
+    "rca": ["classifier", "cams", "refine", "segmenter"],
+}
+
+
+def staged_recipe(method: str, **changes: Any) -> Recipe:
+    values: dict[str, Any] = {
+        "method": {"name": method, **SECTIONS[method]},
+        "data": {"untagged": "negative"},
+        "views": {"crop": SIDE, "squash": True, "flip": 0},
+        "backbone": {
+            "name": "vit_tiny_patch16_224",
+            "options": {"img_size": SIDE, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2},
+        },
+        "optimizer": {"lr": 1e-3, "warmup": 0},
+        "training": {"steps": 4, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 1},
+        "inference": {"size": SIDE},
+        "refine": {"name": "none" if method == "sccam" else "fusion", "threshold": 0.3, "alpha": 4},
+        "segmenter": {"start": "classifier"},
+    }
+    return load_recipe({**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def runs(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return {name: tagmask.train(cooccur, recipe=staged_recipe(name), output=folder / name) for name in STAGES}
+
+
+def masks(run: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((run / "refine").glob("*.png"))}
+
+
+@pytest.mark.parametrize("method", list(STAGES))
+def test_run_goes_from_tags_to_a_segmenter(method: str, runs: dict[str, Path], cooccur: Path, tmp_path: Path) -> None:
+    costs = json.loads((runs[method] / "stages.json").read_text())
+    assert list(costs) == STAGES[method]
+    assert all(cost["done"] and cost["bytes"] > 0 for cost in costs.values())
+    records = api.open_data(cooccur, DataConfig(untagged="negative")).split("train").records
+    assert len(masks(runs[method])) == len(records)
+    for record in records:
+        labels = np.asarray(Image.open(runs[method] / "refine" / f"{record.name}.png"))
+        assert set(np.unique(labels)) <= {0, 255, *(tag + 1 for tag in record.tags)}
+    model = tagmask.load(runs[method], device="cpu")
+    image = next((cooccur / "images").iterdir())
+    assert model.predict(image).shape == (48, 48)
+    cams = model.method.cams(torch.rand(1, 3, SIDE, SIDE))
+    assert cams.shape == (1, 3, SIDE, SIDE)
+    assert 0 <= float(cams.min()) <= float(cams.max()) < 1
+    assert tagmask.label(runs[method], cooccur, output=tmp_path / "m", source="cam", save_cams=tmp_path / "c").images
+    assert read_cams(next((tmp_path / "c").glob("*.npz")))[0].shape[1:] == (SIDE, SIDE)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", list(STAGES))
+def test_killed_in_each_stage_and_resumed_gives_the_same(
+    method: str, runs: dict[str, Path], cooccur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every stage is killed where it writes for the second time, or at its end where it writes once."""
+    import os
+
+    replace_file, recipe, run = os.replace, staged_recipe(method), tmp_path / "run"
+    killed: set[str] = set()
+    writes: dict[str, int] = {}
+
+    def deadly(source: Any, target: Any, **options: Any) -> None:
+        name = Path(target).parent.name
+        if name in STAGES[method] and name not in killed:
+            writes[name] = writes.get(name, 0) + 1
+            if writes[name] == 2 or Path(target).name == DONE:
+                killed.add(name)
+                raise Killed
+        replace_file(source, target, **options)
+
+    monkeypatch.setattr(os, "replace", deadly)
+    for _ in range(len(STAGES[method]) + 1):
+        try:
+            tagmask.train(cooccur, recipe=recipe, output=run)
+        except Killed:
+            torch.manual_seed(len(killed))
+    assert killed == set(STAGES[method])
+    monkeypatch.undo()
+    assert masks(run) == masks(runs[method])
+    ours, theirs = (tagmask.load(folder, device="cpu").method.state_dict() for folder in (run, runs[method]))
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+
+def test_from_a_stage_makes_it_and_what_follows_anew(cooccur: Path, tmp_path: Path) -> None:
+    recipe = staged_recipe("cam", segmenter=None)
+    run = tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
+    before = masks(run)
+    assert any(Image.open(run / "refine" / name).getextrema()[1] for name in before), "some mask shows an object"
+    (run / "refine" / "notes.txt").write_text("mine")
+    classifier = (run / "classifier" / "model.safetensors").stat().st_mtime_ns
+    changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "threshold": 1.0})
+    with pytest.raises(TagmaskError, match="holds a run of another recipe"):
+        tagmask.train(cooccur, recipe=changed, output=run)
+    tagmask.train(cooccur, recipe=changed, output=run, from_stage="refine")
+    assert all(Image.open(run / "refine" / name).getextrema()[1] == 0 for name in before), "all is background"
+    assert (run / "refine" / "notes.txt").read_text() == "mine"
+    assert (run / "classifier" / "model.safetensors").stat().st_mtime_ns == classifier
+    with pytest.raises(TagmaskError, match="no stage 'refin' in this recipe; its stages: classifier, cams, refine"):
+        tagmask.train(cooccur, recipe=changed, output=run, from_stage="refin")
+
+
+def test_affinity_net_is_trained_and_walked_by(cooccur: Path, tmp_path: Path) -> None:
+    refine = {"name": "affinity", "affinity": {"logt": 2}}
+    run = tagmask.train(cooccur, recipe=staged_recipe("cam", refine=refine, segmenter=None), output=tmp_path / "run")
+    assert list(json.loads((run / "stages.json").read_text())) == [
+        "classifier",
+        "cams",
+        "affinity-labels",
+        "affinity",
+        "refine",
+    ]
+    arguments = ["refine", run / "cams", cooccur, "-o", tmp_path / "masks", "--with", "affinity", "--run", run]
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert {path.name: path.read_bytes() for path in (tmp_path / "masks").glob("*.png")} == masks(run)
+
+
+def test_stage_done_before_is_skipped_and_costs_add_up(tmp_path: Path) -> None:
+    calls: list[str] = []
+
+    def make(place: Path) -> None:
+        calls.append(place.name)
+        (place / "product").write_text("x")
+        if calls == ["one", "two"]:
+            raise Killed
+
+    stages = [Stage(name, make, lambda place: [place / "product"]) for name in ("one", "two")]
+    with pytest.raises(Killed):
+        pipeline.run_stages(tmp_path, stages)
+    assert not pipeline.read_costs(tmp_path)["two"]["done"]
+    pipeline.run_stages(tmp_path, stages)
+    assert calls == ["one", "two", "two"]
+    assert all(cost["done"] for cost in pipeline.read_costs(tmp_path).values())
+
+
+@pytest.mark.parametrize("how", ["none", "par", "crf", "fusion"])
+def test_no_tag_zero_cams_and_damage_are_handled(cooccur: Path, tmp_path: Path, how: str) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:4]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.zeros(0, 8, 8), [])
+    write_cams(tmp_path / f"{records[1].name}.npz", torch.zeros(2, 8, 8), [0, 2])
+    (tmp_path / f"{records[2].name}.npz").write_bytes(b"no archive")
+    skipped = refine_folder(tmp_path, records, tmp_path / "out", RefineConfig(name=how, longest=20))  # pyright: ignore
+    assert len(skipped) == 2
+    assert "damaged or no file of CAMs" in skipped[0]
+    assert "no CAMs of this image" in skipped[1]
+    empty = 255 if how == "fusion" else 0
+    for record in records[:2]:
+        assert np.unique(np.asarray(Image.open(tmp_path / "out" / f"{record.name}.png"))).tolist() == [empty]
+
+
+def test_without_background_an_image_without_a_tag_is_ignored(cooccur: Path, tmp_path: Path) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:2]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.zeros(0, 8, 8), [])
+    write_cams(tmp_path / f"{records[1].name}.npz", torch.rand(2, 8, 8), [0, 2])
+    for how in ("none", "crf", "par"):
+        refine_folder(tmp_path, records, tmp_path / how, RefineConfig(name=how), background=False)  # pyright: ignore
+        first, second = (np.asarray(Image.open(tmp_path / how / f"{record.name}.png")) for record in records)
+        assert (first == 255).all()
+        assert set(np.unique(second)) <= {1, 3}
+    with pytest.raises(TagmaskError, match="needs a background class"):
+        refine_folder(tmp_path, records, tmp_path / "walk", RefineConfig(name="fusion"), background=False)
+
+
+def test_classes_with_few_images_and_images_without_tags_are_trained(cooccur: Path, tmp_path: Path) -> None:
+    """One class has a single image for two clusters, one image has no tag, and no mask shows anything."""
+    dataset = api.open_data(cooccur, DataConfig()).split("train")
+    rare = [replace(record, tags=tuple(tag for tag in record.tags if tag != 2)) for record in dataset.records]
+    rare[0] = replace(rare[0], tags=(2,))
+    rare[1] = replace(rare[1], tags=())
+    recipe = staged_recipe("sccam", refine={"name": "none", "threshold": 1.0})
+    pipeline.run_stages(tmp_path, stages_of(recipe, Dataset(tuple(rare), dataset.classes), tmp_path))
+    assert (tmp_path / "segmenter" / "model.safetensors").exists()
+    with np.load(tmp_path / "clusters1" / "clusters.npz") as arrays:
+        assert arrays["assignment"][0].tolist() == [-1, -1, 0]
+        assert arrays["assignment"][1].tolist() == [-1, -1, -1]
+
+
+def test_clusters_of_other_data_are_refused(runs: dict[str, Path], cooccur: Path) -> None:
+    dataset = api.open_data(cooccur, DataConfig()).split("test")
+    stage = stages_of(staged_recipe("sccam"), dataset, runs["sccam"])[2]
+    with pytest.raises(TagmaskError, match="of other training data; cluster anew with --from clusters1"):
+        stage.make(runs["sccam"] / "round1")
+
+
+def test_rca_gathers_over_whole_images_only(cooccur: Path, tmp_path: Path) -> None:
+    recipe = staged_recipe("rca", views={"crop": SIDE})
+    with pytest.raises(TagmaskError, match=r"set views\.squash=true and views\.flip=0"):
+        tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_from_needs_stages(cooccur: Path, tmp_path: Path) -> None:
+    with pytest.raises(TagmaskError, match="this recipe has a single stage"):
+        tagmask.train(cooccur, recipe=load_recipe({"method": "full"}), output=tmp_path, from_stage="refine")
+
+
+def test_loaded_round_has_no_decoder(runs: dict[str, Path]) -> None:
+    method = tagmask.load(runs["sccam"], device="cpu").method
+    classifier = method.get_submodule("classifier")
+    assert isinstance(classifier, Sccam)
+    with pytest.raises(TagmaskError, match="SC-CAM has no decoder"):
+        classifier.scores(torch.rand(1, 3, SIDE, SIDE))
