@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench docs clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -35,5 +35,15 @@ types: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(PY) benchmarks/$(NAME).py $(ARGS)
 
+.venv/docs.stamp: pyproject.toml | .venv/bin/python
+	$(PIP) -e '.[docs]'
+	touch $@
+
+# make docs: the site in docs/_build/html; a link that leads nowhere is an error
+docs: .venv/docs.stamp
+	$(PY) docs/generate_recipes.py
+	$(PY) -m sphinx -q -W --keep-going -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
 clean:
-	rm -rf .venv demo build dist
+	rm -rf .venv demo build dist docs/_build

@@ -1,0 +1,16 @@
+"""Sphinx configuration; `make docs` builds docs/_build/html."""
+
+from __future__ import annotations
+
+from tagmask import __version__
+
+project = "tagmask"
+author = "the tagmask contributors"
+release = __version__
+extensions = ["myst_parser"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "tagmask"
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
