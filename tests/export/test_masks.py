@@ -73,7 +73,7 @@ def test_coco_is_read_back_by_pycocotools_and_by_our_reader(labelled, tmp_path, 
     coco = pytest.importorskip("pycocotools.coco")
     done = export_masks(*labelled, tmp_path / "out", format=format)
     assert (done.images, done.skipped) == (4, ())
-    assert done.notes == (f"1 masks hold ignored pixels (255), which {format} lacks: they are background now",)
+    assert done.notes == (f"1 of 4 masks hold ignored pixels (255), which {format} lacks: they are background now",)
     file = tmp_path / "out/annotations/instances_default.json"
     found = coco.COCO(str(file))
     assert {number: category["name"] for number, category in found.cats.items()} == dict(enumerate(CLASSES, start=1))

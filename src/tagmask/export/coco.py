@@ -72,5 +72,7 @@ def _runs(region: Region, height: int, width: int) -> dict[str, Any]:
         from pycocotools import mask
     except ImportError as error:
         raise TagmaskError("COCO files need pycocotools; pip install 'tagmask[coco]'") from error
-    code = mask.frPyObjects({"size": [height, width], "counts": region.runs(height, width)}, height, width)
+    # Its type stubs know the compressed code only.
+    plain: Any = {"size": [height, width], "counts": region.runs(height, width)}
+    code = mask.frPyObjects(plain, height, width)
     return {"size": [height, width], "counts": code["counts"].decode("ascii")}

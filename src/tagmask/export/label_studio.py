@@ -80,7 +80,7 @@ def _joined(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_version: str) -> dict[str, Any]:
     height, width = image.labels.shape
-    present = np.flatnonzero(np.bincount(image.labels.ravel(), minlength=256)[: len(classes) + 1])
+    present = np.flatnonzero(np.bincount(image.labels.ravel(), minlength=256)[: len(classes) + 1]).tolist()
     result = [
         {
             "id": f"{image.name}#{label}",

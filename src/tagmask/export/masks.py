@@ -76,7 +76,8 @@ def export_masks(
             raise TagmaskError(f"{labelled.masks}: no mask could be exported; {labelled.skipped[0]}")
     if labelled.ignored and format not in KEEPS_IGNORED:
         notes.append(
-            f"{labelled.ignored} masks hold ignored pixels (255), which {format} lacks: they are background now"
+            f"{labelled.ignored} of {labelled.found} masks hold ignored pixels (255), which {format} lacks: they are"
+            " background now"
         )
     return Exported(target, labelled.found, tuple(labelled.skipped), tuple(notes))
 

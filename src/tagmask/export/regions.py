@@ -66,7 +66,8 @@ def regions(label_map: np.ndarray, classes: int) -> Iterator[Region]:
     """
     present = np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[: classes + 1])
     for label in present[present > 0]:
-        numbered, _ = ndimage.label(label_map == label)
+        numbered = np.zeros(label_map.shape, dtype=np.int32)
+        ndimage.label(label_map == label, output=numbered)
         for number, place in enumerate(ndimage.find_objects(numbered), start=1):
             yield Region(int(label), place[0].start, place[1].start, numbered[place] == number)
 
