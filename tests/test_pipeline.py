@@ -71,7 +71,8 @@ def test_run_goes_from_tags_to_a_segmenter(method: str, runs: dict[str, Path], c
     costs = json.loads((runs[method] / "stages.json").read_text())
     assert list(costs) == STAGES[method]
     assert all(cost["done"] and cost["bytes"] > 0 for cost in costs.values())
-    records = api.open_data(cooccur, DataConfig(untagged="negative")).split("train").records
+    config = staged_recipe(method).data
+    records = api.training_split(api.open_data(cooccur, config), config).records
     assert len(masks(runs[method])) == len(records)
     for record in records:
         labels = np.asarray(Image.open(runs[method] / "refine" / f"{record.name}.png"))

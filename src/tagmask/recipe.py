@@ -83,7 +83,7 @@ class Recipe(Section):
 
     @property
     def staged(self) -> bool:
-        """Whether the run is of several stages: CAMs of a trained classifier, masks of the CAMs, a segmenter on them."""
+        """Whether the run is of several stages: CAMs of a classifier, masks of the CAMs, a segmenter on them."""
         return self.method.name in ("sccam", "rca") or self.refine is not None or self.segmenter is not None
 
     def dump(self) -> str:

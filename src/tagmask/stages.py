@@ -275,13 +275,12 @@ def check_stages(recipe: Recipe) -> None:
     """Raise a TagmaskError where sections of the recipe cannot go together."""
     if recipe.training.devices > 1:
         raise TagmaskError("training.devices: a recipe of several stages runs on one device; set it to 1")
-    views = recipe.views
-    if isinstance(recipe.method, RcaConfig) and recipe.method.cam_source == "gathered":
-        if not views.squash or views.flip:
-            raise TagmaskError(
-                "method.cam_source gathered: maps are gathered over whole, unmirrored images; set views.squash=true and "
-                "views.flip=0, or method.cam_source=final"
-            )
+    gathers = isinstance(recipe.method, RcaConfig) and recipe.method.cam_source == "gathered"
+    if gathers and not (recipe.views.squash and recipe.views.flip == 0):
+        raise TagmaskError(
+            "method.cam_source gathered: maps are gathered over whole, unmirrored images; set views.squash=true and "
+            "views.flip=0, or method.cam_source=final"
+        )
     segmenter = recipe.segmenter
     if segmenter is not None and segmenter.start == "classifier" and segmenter.backbone is not None:
         raise TagmaskError("segmenter.start classifier: the backbone is the classifier's; remove segmenter.backbone")

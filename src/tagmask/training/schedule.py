@@ -12,7 +12,8 @@ from tagmask.training.poly_sgd import RatedGroup, milestone_factor, poly_sgd
 def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
     """Factor of the learning rate in update `step` (from 0) of `steps`.
 
-    Linear from `warmup_factor` to 1 over `warmup` steps, then `(1 - step / steps) ** power`, or a tenth at each milestone.
+    Linear from `warmup_factor` to 1 over `warmup` steps, then `(1 - step / steps) ** power`; or, where there are
+    milestones, a tenth of what it was from each on.
 
     Source: SeCo (CVPR 2024), section 4.1; its released code.
     """
