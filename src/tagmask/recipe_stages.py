@@ -25,46 +25,54 @@ class SccamConfig(MethodSection):
 
     name: Literal["sccam"] = "sccam"
     pooling: Literal["max", "mean"] = Field(
-        "mean", description="of features; max where so few steps teach the mean little"
+        default="mean", description="of features; max where so few steps teach the mean little"
     )
-    rounds: Positive = Field(3, description="of clustering and training anew, after the first classifier")
-    subclasses: Positive = Field(10, description="clusters of a class (K)")
-    sub_weight: float = Field(5.0, ge=0, description="of the sub-categories' loss")
-    starts: Positive = Field(10, description="runs of k-means of which the best is kept")
-    first_steps: int | None = Field(None, gt=0, description="of the first classifier; none: training.steps")
+    rounds: Positive = Field(default=3, description="of clustering and training anew, after the first classifier")
+    subclasses: Positive = Field(default=10, description="clusters of a class (K)")
+    sub_weight: float = Field(default=5.0, ge=0, description="of the sub-categories' loss")
+    starts: Positive = Field(default=10, description="runs of k-means of which the best is kept")
+    first_steps: int | None = Field(default=None, gt=0, description="of the first classifier; none: training.steps")
     stop_at: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = Field(
-        (31 / 61, 41 / 61, 51 / 61),
+        default=(31 / 61, 41 / 61, 51 / 61),
         description="share of the schedule at which each round's network is taken; the last also of further rounds",
     )
-    scales: Scales = Field((1.0, 0.5, 1.5, 2.0), description="of the CAMs that become masks")
+    scales: Scales = Field(default=(1.0, 0.5, 1.5, 2.0), description="of the CAMs that become masks")
 
 
 class RcaConfig(MethodSection):
     """RCA (CVPR 2022). Constants are the paper's; of the release's accidents the harmful ones are off by default."""
 
     name: Literal["rca"] = "rca"
-    pooling: Literal["max", "mean"] = Field("mean", description="of maps to logits; mean as released")
-    hidden: int | None = Field(None, gt=0, description="channels of the maps' branches; none: the backbone's width")
-    memory: Positive = Field(500, description="regions a class")
-    prototypes: Positive = Field(10, description="k-means centres of a class's regions")
-    memory_init: Literal["randn", "first_write"] = Field("first_write", description="randn: noise, as released")
-    memory_feature: Literal["x", "mid"] = Field("x", description="x: the backbone's, as released; mid: the anchors'")
+    pooling: Literal["max", "mean"] = Field(default="mean", description="of maps to logits; mean as released")
+    hidden: int | None = Field(
+        default=None, gt=0, description="channels of the maps' branches; none: the backbone's width"
+    )
+    memory: Positive = Field(default=500, description="regions a class")
+    prototypes: Positive = Field(default=10, description="k-means centres of a class's regions")
+    memory_init: Literal["randn", "first_write"] = Field(default="first_write", description="randn: noise, as released")
+    memory_feature: Literal["x", "mid"] = Field(
+        default="x", description="x: the backbone's, as released; mid: the anchors'"
+    )
     memory_momentum: Share = 0.99
-    memory_above: Share = Field(0.7, description="probability above which a tag's region is remembered")
-    chained_mask: Literal["official", "fixed"] = Field("fixed", description="official: masks of one image intersect")
-    attention: Literal["official", "softmax", "mean"] = Field("official", description="how pixels weigh prototypes")
-    clamp: Literal["official", "clean"] = Field("clean", description="official: a floor under the denominator")
-    reduction: Literal["sum", "mean"] = Field("sum", description="of the contrast over the images of a batch")
-    temperature: float = Field(0.07, gt=0)
-    mixing: Positive = Field(8, description="a of the Beta(a, a) that regions are mixed with")
-    coarse_weight: float = Field(0.4, ge=0)
-    contrast_weight: float = Field(0.01, ge=0)
-    contrast_from: int = Field(2, ge=0, description="epoch, from 0")
-    gather_from: int = Field(1, ge=0, description="epoch from which attention maps are gathered")
-    gather_above: Share = Field(0.1, description="probability from which a map is gathered")
-    precision: Literal["uint8", "float16"] = Field("float16", description="of gathered maps; uint8 as released")
-    cam_source: Literal["gathered", "final"] = Field("gathered", description="final: of the trained network")
-    scales: Scales = Field((1.0, 0.5, 1.5, 2.0), description="of final CAMs")
+    memory_above: Share = Field(default=0.7, description="probability above which a tag's region is remembered")
+    chained_mask: Literal["official", "fixed"] = Field(
+        default="fixed", description="official: masks of one image intersect"
+    )
+    attention: Literal["official", "softmax", "mean"] = Field(
+        default="official", description="how pixels weigh prototypes"
+    )
+    clamp: Literal["official", "clean"] = Field(default="clean", description="official: a floor under the denominator")
+    reduction: Literal["sum", "mean"] = Field(default="sum", description="of the contrast over the images of a batch")
+    temperature: float = Field(default=0.07, gt=0)
+    mixing: Positive = Field(default=8, description="a of the Beta(a, a) that regions are mixed with")
+    coarse_weight: float = Field(default=0.4, ge=0)
+    contrast_weight: float = Field(default=0.01, ge=0)
+    contrast_from: int = Field(default=2, ge=0, description="epoch, from 0")
+    gather_from: int = Field(default=1, ge=0, description="epoch from which attention maps are gathered")
+    gather_above: Share = Field(default=0.1, description="probability from which a map is gathered")
+    precision: Literal["uint8", "float16"] = Field(default="float16", description="of gathered maps; uint8 as released")
+    cam_source: Literal["gathered", "final"] = Field(default="gathered", description="final: of the trained network")
+    scales: Scales = Field(default=(1.0, 0.5, 1.5, 2.0), description="of final CAMs")
 
 
 class StageTraining(Section):
@@ -83,28 +91,34 @@ class AffinityConfig(StageTraining):
     4/6/24 with `logt: 6` (SEAM).
     """
 
-    low: float = Field(4.0, gt=0, description="power of the background score that leaves sure foreground")
-    high: float = Field(32.0, gt=0, description="power of the background score that leaves sure background")
-    beta: float = Field(8.0, gt=0, description="power of the affinities")
-    logt: int = Field(8, ge=0, description="2^logt steps")
-    border: Literal["official", "clean"] = Field("official", description="clean: border pixels keep their neighbours")
+    low: float = Field(default=4.0, gt=0, description="power of the background score that leaves sure foreground")
+    high: float = Field(default=32.0, gt=0, description="power of the background score that leaves sure background")
+    beta: float = Field(default=8.0, gt=0, description="power of the affinities")
+    logt: int = Field(default=8, ge=0, description="2^logt steps")
+    border: Literal["official", "clean"] = Field(
+        default="official", description="clean: border pixels keep their neighbours"
+    )
 
 
 class RefineConfig(Section):
     """CAMs to masks."""
 
     name: Literal["none", "par", "crf", "affinity", "fusion"] = Field(
-        "crf", description="affinity: random walk; fusion: RCA's CRF, with saliency maps where there are some"
+        default="crf", description="affinity: random walk; fusion: RCA's CRF, with saliency maps where there are some"
     )
-    threshold: Share = Field(0.15, description="none, par: background score")
-    alpha: float = Field(16.0, gt=0, description="crf, affinity, fusion: power of the background score")
-    crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field("cam", description="the CRF's preset")
-    saliency: Path | None = Field(None, description="fusion: folder of NAME.png in grey; none: without saliency")
-    longest: Positive = Field(1024, description="side in pixels; larger images are refined at this size")
+    threshold: Share = Field(default=0.15, description="none, par: background score")
+    alpha: float = Field(default=16.0, gt=0, description="crf, affinity, fusion: power of the background score")
+    crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="the CRF's preset")
+    saliency: Path | None = Field(
+        default=None, description="fusion: folder of NAME.png in grey; none: without saliency"
+    )
+    longest: Positive = Field(default=1024, description="side in pixels; larger images are refined at this size")
     affinity: AffinityConfig = AffinityConfig()
 
 
 class SegmenterConfig(StageTraining):
     """A decoder trained on the masks, 255 left out: the model that needs no tags."""
 
-    start: Literal["weights", "classifier"] = Field("weights", description="classifier: the trained one's backbone")
+    start: Literal["weights", "classifier"] = Field(
+        default="weights", description="classifier: the trained one's backbone"
+    )
