@@ -30,11 +30,18 @@ def test_ones_are_tags(tmp_path, folder):
     path = write_vectors(
         tmp_path, {"a": vector(1, 0, 1), "b": vector(0, 0, 0), "c.jpg": vector(0, 1, 0)}, folder=folder
     )
-    assert detect(path)[0] == "cls_labels"
+    assert detect(path)[0] == detect(tmp_path)[0] == "cls_labels"
     dataset = read_dataset(path, untagged="negative")
     assert dataset.classes == ("cat", "dog", "bird")
     assert [(record.name, record.tags) for record in dataset.records] == [("a", (0, 2)), ("b", ()), ("c", (1,))]
     assert dataset.records[1].image == tmp_path / folder / "b.png"
+
+
+def test_a_voc_tree_with_annotations_stays_one(tmp_path):
+    path = write_vectors(tmp_path, {"a": vector(1, 0, 0)})
+    (tmp_path / "Annotations").mkdir()
+    assert detect(tmp_path)[0] == "voc"
+    assert detect(path)[0] == "cls_labels"
 
 
 def test_vectors_of_twenty_are_those_of_voc_and_numbers_are_names(tmp_path):

@@ -12,18 +12,20 @@ from tagmask.data.images import is_image_name
 from tagmask.data.npy_dict import read_npy_dict
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, missing_image
-from tagmask.data.readers.voc import CLASSES, IMAGES, list_ids, own_split
+from tagmask.data.readers.voc import ANNOTATIONS, CLASSES, IMAGES, list_ids, own_split
 from tagmask.errors import TagmaskError
 
 FOLDERS = (IMAGES, "images", ".")
 
 
 def find_class_vectors(folder: Path) -> Path | None:
-    """The `cls_labels*.npy` of a folder; None where it has none.
+    """The `cls_labels*.npy` of a folder; None where it has none, or is a VOC tree with annotations of its own.
 
     Raises:
         TagmaskError: there are several.
     """
+    if (folder / ANNOTATIONS).is_dir():
+        return None
     files = sorted(folder.glob("cls_labels*.npy"))
     if len(files) > 1:
         raise TagmaskError(f"{folder}: holds several ({', '.join(file.name for file in files)}); name one of them")
@@ -43,7 +45,7 @@ def read_class_vectors(path: Path, options: Options, problems: Problems) -> Sour
     """
     file = find_class_vectors(path) if path.is_dir() else path
     if file is None:
-        raise TagmaskError(f"{path}: no cls_labels*.npy in it; name the file itself")
+        raise TagmaskError(f"{path}: no cls_labels*.npy in it, or a VOC tree; name the file itself")
     vectors = read_npy_dict(file)
     names, place = _class_names(file, vectors, options)
     index = FileIndex()

@@ -32,12 +32,12 @@ FILES: dict[str, Found] = {
 }
 # In the order in which they are looked for: what has a layout of its own first.
 FOLDERS: dict[Found, Callable[[Path], object]] = {
+    "cls_labels": find_class_vectors,
     "voc": find_voc,
     "coco": find_coco,
     "yolo": find_yolo,
     "cvat": find_cvat,
     "imagefolder": find_image_folder,
-    "cls_labels": find_class_vectors,
     "parquet": find_parquet,
     "label_studio": find_label_studio,
 }
