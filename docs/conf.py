@@ -13,4 +13,7 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "tagmask"
 html_copy_source = False
+html_show_copyright = False
+html_static_path = ["static"]
+html_css_files = ["tables.css"]
 html_theme_options = {"navigation_with_keys": True}

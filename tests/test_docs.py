@@ -70,9 +70,9 @@ def place(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     settings.write_text(settings.read_text().replace(str(world), str(folder)))
     real = api.train
 
-    def short_train(data: Any = None, *, recipe: Any = "auto", output: Any = None, overrides: Any = ()) -> Path:
+    def short_train(data: Any = None, *, recipe: Any = "auto", overrides: Any = (), **more: Any) -> Path:
         given = tuple(overrides) if recipe != "auto" else (*overrides, *SHORT)
-        return real(data, recipe=recipe, output=output, overrides=given)
+        return real(data, recipe=recipe, overrides=given, **more)
 
     monkeypatch.setattr(api, "train", short_train)
     monkeypatch.chdir(folder)

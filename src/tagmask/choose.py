@@ -251,7 +251,7 @@ def _given(overrides: tuple[str, ...], key: str) -> Any:
 
 
 def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[str, Any]:
-    """The recipe as a mapping; phases begin at the same shares of the schedule as in the packaged recipes."""
+    """The recipe as a mapping; phases begin at about the shares of the schedule that they do in `seco/default`."""
     seco, crop = plan.method == "seco", plan.crop
     sections: dict[str, dict[str, Any]] = {
         "seco": {

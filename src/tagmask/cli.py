@@ -81,8 +81,8 @@ def demo(
 def train(
     data: DataPath = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file.")
-    ] = "seco/default",
+        str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file; auto: chosen, with reasons.")
+    ] = "auto",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
     from_stage: Annotated[
         Optional[str],  # noqa: UP045
