@@ -68,7 +68,7 @@ def demo(
     ] = "seco",
     seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
 ) -> None:
-    """Make a synthetic set, train plain CAM and SeCo on its tags, compare them.
+    """Make a synthetic set, train plain CAM and another method on its tags, compare them.
 
     Example: `tagmask demo -o demo`
     """
@@ -81,7 +81,8 @@ def demo(
 def train(
     data: DataPath = None,
     recipe: Annotated[
-        str, typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file; auto: chosen, with reasons.")
+        str,
+        typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file; auto: chosen, with reasons."),
     ] = "auto",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
     from_stage: Annotated[

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -21,6 +21,7 @@ def test_mask_is_above_the_mean_of_shares_and_blind_to_a_common_offset() -> None
 
 @settings(deadline=None, max_examples=10)
 @given(value=st.floats(-5, 5), height=st.integers(1, 47), width=st.integers(1, 47))
+@example(value=0.44140625, height=1, width=9)
 def test_a_constant_map_has_no_region_and_a_finite_embedding(value: float, height: int, width: int) -> None:
     coarse = torch.tensor([value, 0.1, -0.3]).view(1, 3, 1, 1).expand(1, 3, height, width)
     masks = region_masks(coarse)
