@@ -1,0 +1,43 @@
+"""The page as a whole: a heading and the tabs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tagmask.api import Model
+from tagmask.serve import review_tab, try_tab
+from tagmask.serve.review_tab import ReviewPage
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+HERE = Path(__file__).parent
+STYLE, KEYS = HERE / "page.css", HERE / "page.js"
+
+
+def build_page(
+    models: Sequence[Model], examples: Sequence[Path], downloads: Path, review: ReviewPage | None
+) -> gr.Blocks:
+    """The page, not yet served.
+
+    Args:
+        models: one run, or two to compare.
+        examples: photographs to offer.
+        downloads: folder for the masks that are made.
+        review: the review, where there is one.
+    """
+    import gradio as gr
+
+    names = " and ".join(model.run.folder.name for model in models)
+    with gr.Blocks(title=f"tagmask · {names}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
+        gr.HTML(f'<div class="tm-head"><h1>tagmask</h1><p>{escape(names)} · image tags in, pixel masks out</p></div>')
+        with gr.Tabs():
+            with gr.Tab("Try"):
+                try_tab.build(models, examples, downloads)
+            if review is not None:
+                with gr.Tab("Review"):
+                    review_tab.build(review, blocks)
+    return blocks

@@ -1,0 +1,161 @@
+"""The photographs the page may show: those of the folder or data set it was given, and uploads within limits."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from tagmask.api import Model, open_data
+from tagmask.data.dataset import Dataset
+from tagmask.data.images import image_size, is_image_name, open_image
+from tagmask.data.readers import detect
+from tagmask.errors import TagmaskError
+
+MAX_PIXELS = 40_000_000
+SHOWN_BY_BROWSERS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph on disk.
+
+    Attributes:
+        path: of the file.
+        tags: names of the classes it bears; None where nobody says.
+        unknown: names of the classes of which nobody knows.
+        split: of its data set, or nothing.
+    """
+
+    path: Path
+    tags: tuple[str, ...] | None = None
+    unknown: tuple[str, ...] = ()
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What there is to show.
+
+    Attributes:
+        root: no file outside of it is opened.
+        by_name: photographs by the name that their masks bear.
+    """
+
+    root: Path
+    by_name: dict[str, Photo]
+
+    def examples(self, count: int) -> list[Path]:
+        """Up to `count` files that a browser shows and the limits admit, spread evenly over the names."""
+        paths = [photo.path for _, photo in sorted(self.by_name.items())]
+        shown = [path for path in paths if path.suffix.lower() in SHOWN_BY_BROWSERS]
+        spread = shown[:: max(1, len(shown) // count)][:count]
+        return [path for path in spread if _is_admitted(path, self.root)]
+
+
+def find_photos(model: Model, images: Path | None, *, review: Path | None = None) -> Photos:
+    """List photographs, with their tags where a data set says them.
+
+    Args:
+        model: its classes are the tags that count.
+        images: a folder of images, searched through, or a data set that `train` reads; in a plain folder, the
+            innermost folder that bears a class's name gives the tag. None: the run's own data.
+        review: a table that is no data set, should it lie in the folder.
+
+    Raises:
+        TagmaskError: nothing is there, or the data set cannot be read.
+    """
+    config = model.run.recipe.data
+    if images is None:
+        if config.path is None or not config.path.exists():
+            raise TagmaskError(f"{model.run.folder}: the data it was trained on is not there; give --images")
+        return _of_dataset(open_data(None, config, model.classes), config.path)
+    if not images.exists():
+        raise TagmaskError(f"{images}: no such folder; give --images a folder of photographs or a data set")
+    if images.is_file() or _is_data_set(images, review):
+        plain = config.model_copy(
+            update={"format": "auto", "masks": None, "mask_classes": None, "tag_source": "annotations"}
+        )
+        return _of_dataset(open_data(images, plain, model.classes), images)
+    photos = _of_folder(images, model.classes)
+    if not photos.by_name:
+        raise TagmaskError(f"{images}: no images in it; expected .jpg, .png, .webp, … files")
+    return photos
+
+
+def inside(path: Path, root: Path) -> Path:
+    """The path without links.
+
+    Raises:
+        TagmaskError: it leads out of the root.
+    """
+    real = path.resolve()
+    if not real.is_relative_to(root.resolve()):
+        raise TagmaskError(
+            f"{path}: leads out of {root}, and the page shows only what lies in it; move or copy it there"
+        )
+    return real
+
+
+def open_photo(path: Path, *, most: int = MAX_PIXELS) -> Image.Image:
+    """Open a photograph, upright and RGB, if it has no more than `most` pixels; larger ones are not decoded.
+
+    Raises:
+        TagmaskError: no image, damaged, or too large.
+    """
+    width, height = image_size(path)
+    if width * height > most:
+        raise TagmaskError(
+            f"{path}: {width} x {height} is {width * height / 1e6:.0f} million pixels, and the page takes "
+            f"{most / 1e6:.0f} million; scale it down, or use `tagmask predict`"
+        )
+    return open_image(path)
+
+
+def _is_data_set(folder: Path, review: Path | None) -> bool:
+    """Whether a folder says tags by more than names of folders; the review's own table does not count."""
+    try:
+        found, place = detect(folder)
+    except TagmaskError:
+        return False
+    return found != "folders" and (review is None or place.resolve() != review.resolve())
+
+
+def _of_dataset(dataset: Dataset, source: Path) -> Photos:
+    names = dataset.classes
+    photos = {
+        record.name: Photo(
+            record.image,
+            tuple(names[index] for index in record.tags),
+            tuple(names[index] for index in record.unknown),
+            record.split,
+        )
+        for record in dataset.records
+    }
+    return Photos(source if source.is_dir() else source.parent, photos)
+
+
+def _of_folder(folder: Path, classes: tuple[str, ...]) -> Photos:
+    found: dict[str, list[Path]] = {}
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for file in sorted(filter(is_image_name, files)):
+            path = Path(place, file)
+            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    photos: dict[str, Photo] = {}
+    for name, paths in found.items():
+        tag = next((part for part in reversed(name.split("/")[:-1]) if part in classes), None)
+        for path in paths:
+            own = path.relative_to(folder).as_posix() if len(paths) > 1 else name
+            photos[own] = Photo(path, None if tag is None else (tag,))
+    return Photos(folder, photos)
+
+
+def _is_admitted(path: Path, root: Path) -> bool:
+    try:
+        width, height = image_size(inside(path, root))
+    except TagmaskError:
+        return False
+    return width * height <= MAX_PIXELS

@@ -1,0 +1,278 @@
+"""Going through a folder of masks, the least confident first, and writing down what a person says of each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from tagmask.errors import TagmaskError
+from tagmask.run import write_text
+from tagmask.serve.photos import Photos
+
+Verdict = Literal["keep", "redo", "tags"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+HEADER = ["image", "tags", "split", "verdict"]
+CONFIDENCE_HEADER = ["image", "confidence", "classes"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One mask to look at.
+
+    Attributes:
+        name: as in `confidence.csv`.
+        image, mask: the files.
+        confidence: in 0..1; None where the labelling gave none.
+        tags: names of the classes the image bears; where nobody says, of the classes in the mask.
+        unknown: names of the classes of which nobody knows.
+        split: of its data set, or nothing.
+        tagged: whether somebody says the tags.
+    """
+
+    name: str
+    image: Path
+    mask: Path
+    confidence: float | None
+    tags: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    split: str = ""
+    tagged: bool = False
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was said of a mask: keep it, redo it with the tags it has, or that its tags were wrong; and its tags."""
+
+    verdict: Verdict
+    tags: tuple[str, ...]
+
+
+def find_candidates(masks: Path, photos: Photos, classes: Sequence[str]) -> tuple[list[Candidate], list[str]]:
+    """What `tagmask label` or `tagmask predict` wrote, the least confident first, and what of it cannot be shown.
+
+    Raises:
+        TagmaskError: no such folder, not written by them, of other classes, or nothing to show.
+    """
+    table = masks / "confidence.csv"
+    if not table.is_file():
+        what = "has no confidence.csv" if masks.is_dir() else "no such folder"
+        raise TagmaskError(f"{masks}: {what}; give --masks the output of `tagmask label` or `tagmask predict`")
+    _check_classes(masks / "classes.txt", classes)
+    found: list[Candidate] = []
+    left_out: list[str] = []
+    for number, (name, confidence, seen) in enumerate(_read_csv(table, CONFIDENCE_HEADER), start=2):
+        where = f"{table} row {number}"
+        mask = Path(os.path.normpath(masks / f"{name}.png"))
+        if not mask.is_relative_to(os.path.normpath(masks)):
+            raise TagmaskError(f"{where}: {name!r} leads out of the folder; write the masks anew")
+        photo = photos.by_name.get(name)
+        if photo is None:
+            left_out.append(f"{where}: {photos.root} has no image {name!r}")
+        elif not mask.is_file():
+            left_out.append(f"{where}: no file {mask}")
+        else:
+            in_mask = tuple(tag for tag in seen.split(";") if tag in classes)
+            found.append(
+                Candidate(
+                    name=name,
+                    image=photo.path,
+                    mask=mask,
+                    confidence=_number(confidence, where),
+                    tags=in_mask if photo.tags is None else photo.tags,
+                    unknown=photo.unknown,
+                    split=photo.split,
+                    tagged=photo.tags is not None,
+                )
+            )
+    if not found:
+        reason = f"; {left_out[0]}" if left_out else ""
+        raise TagmaskError(f"{masks}: no mask to review{reason}; give --images the folder or data set of its images")
+    return sorted(found, key=lambda own: (own.confidence is not None, own.confidence or 0.0, own.name)), left_out
+
+
+class Review:
+    """Decisions on candidates, written to a table of tags after each.
+
+    The table lists the images whose tags a person vouches for: all that came with tags, and all decided on. `train`
+    reads it as it is; the verdict stands in a column of its own, which readers leave alone. A table that is there is
+    taken up, rows of images that are no candidates kept. Methods may be called from several threads.
+
+    Raises:
+        TagmaskError: the file is something else, lies where it would be misread, or cannot hold the class names.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate], file: Path, classes: Sequence[str]) -> None:
+        self.file = file
+        self.candidates = {candidate.name: candidate for candidate in candidates}
+        self.decisions: dict[str, Decision] = {}
+        self._order = list(self.candidates)
+        self._place = {name: position for position, name in enumerate(self._order)}
+        self._classes = tuple(classes)
+        self._lock = threading.Lock()
+        self._foreign: list[list[str]] = []
+        unwritable = [name for name in classes if ";" in name or name.startswith("~") or name != name.strip()]
+        if unwritable:
+            raise TagmaskError(
+                f"class {unwritable[0]!r} cannot stand in a table of tags (no ';', '~' or spaces around)"
+            )
+        if file.suffix.lower() != ".csv" or not file.parent.parent.is_dir():
+            raise TagmaskError(f"{file}: expected a .csv file in a folder that is there; correct --review")
+        if (file.parent / "masks" / "confidence.csv").exists():
+            raise TagmaskError(
+                f"{file}: `train` would take the masks beside it ({file.parent / 'masks'}) for the truth; give --review "
+                "a file in another folder, as reviews/first.csv"
+            )
+        self._written = file.read_bytes() if file.exists() else None
+        if self._written is not None:
+            self._resume()
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def position(self, name: str) -> int:
+        """Place in the order, from 0."""
+        return self._place[self._known(name).name]
+
+    def tags(self, name: str) -> tuple[str, ...]:
+        """The tags as they stand: decided, else as given."""
+        decision = self.decisions.get(name)
+        return self._known(name).tags if decision is None else decision.tags
+
+    def beside(self, name: str, step: int) -> str:
+        """The candidate `step` places further; the last and the first are each other's neighbours."""
+        return self._order[(self.position(name) + step) % len(self._order)]
+
+    def undecided(self, after: str | None = None) -> str | None:
+        """The next candidate without a decision, from the start where the end is reached; None: all are decided."""
+        start = 0 if after is None else self.position(after) + 1
+        turn = self._order[start:] + self._order[:start]
+        return next((name for name in turn if name not in self.decisions), None)
+
+    def decide(self, name: str, verdict: Verdict, tags: Sequence[str]) -> None:
+        """Note a decision and write the table.
+
+        Args:
+            name: of the candidate.
+            verdict: `keep`, `redo`, or `tags` for tags that were wrong.
+            tags: names of the classes the image bears, as the person left them.
+
+        Raises:
+            TagmaskError: verdict and tags do not fit each other, or the file cannot be written or is no longer as it
+                was left; nothing is noted then.
+        """
+        chosen = tuple(tag for tag in self._classes if tag in tags)
+        changed = set(chosen) != set(self.tags(name))
+        if changed and verdict != "tags":
+            raise TagmaskError("the tags were changed: save them with “Fix the tags”, or put them back first")
+        if not changed and verdict == "tags":
+            raise TagmaskError("the tags are as they were: change them first, or choose “Redo”")
+        with self._lock:
+            before = dict(self.decisions)
+            self.decisions[name] = Decision(verdict, chosen if changed else self.tags(name))
+            try:
+                self._write()
+            except TagmaskError:
+                self.decisions = before
+                raise
+
+    def counts(self) -> dict[str, int]:
+        """How many candidates bear each verdict."""
+        verdicts = [decision.verdict for decision in self.decisions.values()]
+        return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
+
+    def _known(self, name: str) -> Candidate:
+        if name not in self.candidates:
+            raise TagmaskError(f"{name!r} is not among the masks under review")
+        return self.candidates[name]
+
+    def _resume(self) -> None:
+        own = {os.path.abspath(candidate.image): name for name, candidate in self.candidates.items()}
+        rows = _read_csv(self.file, HEADER)
+        for number, row in enumerate(rows, start=2):
+            image, tags, _, verdict = row
+            name = own.get(os.path.abspath(self.file.parent / image))
+            if name is None:
+                self._foreign.append(row)
+            elif verdict:
+                self.decisions[name] = Decision(self._read_verdict(verdict, number), self._read_tags(tags, number))
+        if rows and len(self._foreign) == len(rows):
+            raise TagmaskError(
+                f"{self.file}: a review of other images ({self._foreign[0][0]}, …); choose another --review"
+            )
+
+    def _read_verdict(self, cell: str, number: int) -> Verdict:
+        for verdict in VERDICTS:
+            if cell == verdict:
+                return verdict
+        known = ", ".join(VERDICTS)
+        raise TagmaskError(f"{self.file} row {number}: verdict {cell!r}; expected {known}, or nothing")
+
+    def _read_tags(self, cell: str, number: int) -> tuple[str, ...]:
+        tags = tuple(tag for part in cell.split(";") if (tag := part.strip()) and not tag.startswith("~"))
+        strange = [tag for tag in tags if tag not in self._classes]
+        if strange:
+            raise TagmaskError(f"{self.file} row {number}: tag {strange[0]!r} is no class of the run; correct the row")
+        return tags
+
+    def _write(self) -> None:
+        on_disk = self.file.read_bytes() if self.file.exists() else None
+        if on_disk != self._written:
+            raise TagmaskError(
+                f"{self.file}: changed by something else since the page read it, so it was not written; start the page "
+                "again to take up the file as it is"
+            )
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(HEADER)
+        writer.writerows(self._row(name) for name in sorted(self._order) if self._is_vouched(name))
+        writer.writerows(self._foreign)
+        try:
+            self.file.parent.mkdir(exist_ok=True)
+            write_text(self.file, text.getvalue())
+        except OSError as error:
+            raise TagmaskError(f"{self.file}: cannot be written ({error.strerror}); check the folder") from None
+        self._written = self.file.read_bytes()
+
+    def _is_vouched(self, name: str) -> bool:
+        return name in self.decisions or self.candidates[name].tagged
+
+    def _row(self, name: str) -> list[str]:
+        candidate, decision = self.candidates[name], self.decisions.get(name)
+        tags = self.tags(name)
+        doubted = [f"~{tag}" for tag in candidate.unknown if tag not in tags]
+        image = Path(os.path.relpath(candidate.image, self.file.parent)).as_posix()
+        return [image, ";".join([*tags, *doubted]), candidate.split, decision.verdict if decision else ""]
+
+
+def _check_classes(path: Path, classes: Sequence[str]) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8").splitlines() != list(classes):
+        raise TagmaskError(f"{path}: other classes than the run's; give the run that wrote the masks")
+
+
+def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
+    """The rows below a header that must be exactly this one."""
+    try:
+        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TagmaskError(f"{path}: cannot be read as CSV ({error}); choose another file") from None
+    if not rows or rows[0] != header:
+        raise TagmaskError(
+            f"{path}: does not begin with {','.join(header)}, so something else wrote it; choose another file"
+        )
+    for number, row in enumerate(rows[1:], start=2):
+        if len(row) != len(header):
+            raise TagmaskError(f"{path} row {number}: {len(row)} cells, expected {len(header)}; correct the row")
+    return rows[1:]
+
+
+def _number(cell: str, where: str) -> float | None:
+    try:
+        return float(cell) if cell else None
+    except ValueError:
+        raise TagmaskError(f"{where}: confidence {cell!r} is no number; write the masks anew") from None

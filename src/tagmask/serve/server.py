@@ -1,0 +1,162 @@
+"""Serving the page on this machine, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tagmask.api import Model, load
+from tagmask.errors import TagmaskError
+from tagmask.serve.guard import Guard
+from tagmask.serve.page import KEYS, STYLE, build_page
+from tagmask.serve.photos import Photos, find_photos
+from tagmask.serve.review import Review, find_candidates
+from tagmask.serve.review_tab import ReviewPage
+
+HOST, PORT = "127.0.0.1", 7860
+EXAMPLES = 8
+UPLOAD = "32mb"
+
+
+@contextmanager
+def serving(
+    run: Path,
+    other: Path | None = None,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    review: Path | None = None,
+    port: int = PORT,
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve the page while the context lasts.
+
+    Args:
+        run: run folder.
+        other: a second one, to compare.
+        images: folder or data set of photographs: examples, and what the masks under review are of; by default the
+            run's own data.
+        masks: folder that `tagmask label` or `tagmask predict` wrote, to review.
+        review: CSV file for the decisions; goes with `masks`.
+        port: to listen on, at 127.0.0.1 alone.
+
+    Yields:
+        the page's address, and what of the masks cannot be reviewed, a line each.
+
+    Raises:
+        TagmaskError: whatever is wrong with any of them, the port is taken, or gradio is not installed.
+    """
+    if (masks is None) != (review is None):
+        raise TagmaskError("--masks and --review go together: the masks to look at, and the CSV file for the decisions")
+    _check_port(port)
+    with tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary, _environment(temporary):
+        try:
+            from gradio.themes import Default
+            from starlette.middleware import Middleware
+        except ImportError:
+            raise TagmaskError("the page needs gradio: pip install 'tagmask[web]'") from None
+        models = [load(folder) for folder in (run, other) if folder is not None]
+        photos = _photos(models[0], images, review)
+        page, left_out = _review(models[0], photos, masks, review)
+        examples = photos.examples(EXAMPLES) if photos else []
+        blocks = build_page(models, examples, Path(temporary) / "masks", page)
+        try:
+            _, address, _ = blocks.launch(
+                server_name=HOST,
+                server_port=port,
+                share=False,
+                inbrowser=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                show_error=True,
+                max_file_size=UPLOAD,
+                allowed_paths=[],
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                run_history=False,
+                footer_links=[],
+                app_kwargs={"middleware": [Middleware(Guard, port=port)]},
+                theme=Default(
+                    primary_hue="teal",
+                    neutral_hue="slate",
+                    font=("system-ui", "sans-serif"),
+                    font_mono=("ui-monospace", "monospace"),
+                ),
+                css_paths=STYLE,
+                js=KEYS.read_text(encoding="utf-8"),
+            )
+            yield address, left_out
+        finally:
+            blocks.close(verbose=False)
+
+
+def serve(
+    run: Path,
+    other: Path | None = None,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    review: Path | None = None,
+    port: int = PORT,
+) -> None:
+    """Serve the page until interrupted; arguments and errors as of `serving`."""
+    with serving(run, other, images=images, masks=masks, review=review, port=port) as (address, left_out):
+        for reason in left_out[:10]:
+            print(f"left out: {reason}")
+        if len(left_out) > 10:
+            print(f"left out: {len(left_out)} masks in all")
+        print(f"page: {address}   (Ctrl+C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+
+
+def _photos(model: Model, images: Path | None, review: Path | None) -> Photos | None:
+    """The photographs; without --images and without a review, the page can do without them."""
+    try:
+        return find_photos(model, images, review=review)
+    except TagmaskError:
+        if images is None and review is None:
+            return None
+        raise
+
+
+def _review(
+    model: Model, photos: Photos | None, masks: Path | None, review: Path | None
+) -> tuple[ReviewPage | None, list[str]]:
+    if masks is None or review is None or photos is None:
+        return None, []
+    candidates, left_out = find_candidates(masks, photos, model.classes)
+    return ReviewPage(Review(candidates, review, model.classes), model, (photos.root, masks)), left_out
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            reason = error.strerror or error
+            raise TagmaskError(f"port {port} cannot be had ({reason}); give another with --port") from None
+
+
+@contextmanager
+def _environment(temporary: str) -> Iterator[None]:
+    """Gradio's settings as the page needs them: files in `temporary`, nothing sent home, none of the shell's."""
+    before = {name: value for name, value in os.environ.items() if name.startswith("GRADIO_")}
+    for name in before:
+        del os.environ[name]
+    os.environ.update(GRADIO_TEMP_DIR=temporary, GRADIO_ANALYTICS_ENABLED="False")
+    try:
+        yield
+    finally:
+        for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+            del os.environ[name]
+        os.environ.update(before)

@@ -1,0 +1,218 @@
+"""The tab to try a run on photographs, or to see what two runs make of the same one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tagmask.api import Model
+from tagmask.cam.labels import IGNORE
+from tagmask.errors import TagmaskError
+from tagmask.export.png import write_label_map
+from tagmask.serve import pictures
+from tagmask.serve.explain import explain
+from tagmask.serve.photos import open_photo
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+OPACITY = 0.6
+SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--mask-opacity', value); }"
+
+
+@dataclass(frozen=True)
+class View:
+    """What one run shows of one photograph.
+
+    Attributes:
+        stage, uncertainty, legend: HTML.
+        cams: pictures and captions.
+        mask: the palette PNG to download.
+        labels: (H, W) uint8 label map.
+    """
+
+    stage: str
+    uncertainty: str
+    legend: str
+    cams: list[tuple[np.ndarray, str]]
+    mask: Path
+    labels: np.ndarray
+
+
+def all_classes(models: Sequence[Model]) -> list[str]:
+    """The names of all runs, each once, those of the first run first."""
+    return list(dict.fromkeys(name for model in models for name in model.classes))
+
+
+def view(model: Model, path: Path, tags: Sequence[str], order: Sequence[str], downloads: Path) -> View:
+    """One run's view of a photograph.
+
+    Args:
+        model: the run.
+        path: of the photograph.
+        tags: of any run's classes; none: all classes can win.
+        order: the classes of all runs, which the colours follow.
+        downloads: folder for the mask.
+
+    Raises:
+        TagmaskError: no image, damaged or too large; or none of the tags is a class of the run.
+    """
+    known = [tag for tag in tags if tag in model.classes]
+    if tags and not known:
+        raise TagmaskError(f"{model.run.folder.name} knows none of these tags; its classes: {', '.join(model.classes)}")
+    photo = open_photo(path)
+    result = explain(model, photo, known or None)
+    palette = pictures.class_palette(model.classes, order)
+    mask = downloads / secrets.token_hex(8) / f"{path.stem}_mask.png"
+    write_label_map(mask, result.labels, palette)
+    background = model.run.recipe.data.background
+    return View(
+        stage=pictures.stage(photo, result.labels, palette, describe=pictures.describe(result.labels, model.classes)),
+        uncertainty=pictures.uncertainty_picture(photo, result.uncertainty),
+        legend=pictures.legend(result.labels, model.classes, palette, tags=known, background=background)
+        + f'<p class="tm-note">confidence {result.confidence:.2f}: mean share of the winning class</p>',
+        cams=pictures.cam_gallery(photo, result.cams, result.tag_scores, model.classes, known),
+        mask=mask,
+        labels=result.labels,
+    )
+
+
+def agreement(first: np.ndarray, second: np.ndarray, models: Sequence[Model]) -> float:
+    """Share of the pixels to which two runs give the same class, by name."""
+    order = all_classes(models)
+    tables = []
+    for model in models:
+        table = np.zeros(256, np.int64)
+        table[IGNORE] = -1
+        table[1 : len(model.classes) + 1] = [1 + order.index(name) for name in model.classes]
+        tables.append(table)
+    return float((tables[0][first] == tables[1][second]).mean())
+
+
+def remark(tags: Sequence[str], models: Sequence[Model], views: Sequence[View]) -> str:
+    """What to say above the results: which tags a run does not know, and how far two runs agree."""
+    parts = [
+        f"{model.run.folder.name} does not know {', '.join(missing)}."
+        for model in models
+        if (missing := [tag for tag in tags if tag not in model.classes])
+    ]
+    if len(views) == 2:
+        share = agreement(views[0].labels, views[1].labels, models)
+        parts.append(f"The runs agree on {share:.1%} of the pixels.")
+    return pictures.note(" ".join(parts)) if parts else ""
+
+
+def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) -> None:
+    """Lay the tab out; called inside a `gradio.Blocks`."""
+    import gradio as gr
+
+    order = all_classes(models)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=1, min_width=280):
+            photo = gr.Image(
+                type="filepath",
+                image_mode=None,
+                sources=["upload", "clipboard"],
+                label="Photograph",
+                height=260,
+                buttons=[],
+                placeholder="Drop a photograph here, click to choose one, or paste it",
+                elem_id="try-photo",
+            )
+            # The component would open the file itself, before the limits and with messages of its own.
+            setattr(photo, "preprocess", lambda given: None if given is None else given.path)  # noqa: B010
+            tags = gr.Dropdown(
+                order,
+                multiselect=True,
+                label="Tags of the photograph",
+                info="With tags, only they and background can win. Without, every class can.",
+                elem_id="try-tags",
+            )
+            opacity_slider("try-opacity")
+            if examples:
+                gr.Examples([[str(path)] for path in examples], photo, label="Examples", elem_id="try-examples")
+        with gr.Column(scale=3):
+            message = gr.HTML(_invitation(), elem_id="try-message")
+            with gr.Row(equal_height=False):
+                panels = [_panel(model, len(models) == 1) for model in models]
+    outputs = [message, *(component for panel in panels for component in panel)]
+
+    def run(path: str | None, chosen: list[str] | None) -> list[Any]:
+        if path is None:
+            return [_invitation(), *_nothing(len(models))]
+        try:
+            views = [view(model, Path(path), chosen or [], order, downloads) for model in models]
+        except TagmaskError as error:
+            return [pictures.alert(str(error).replace(path, Path(path).name)), *_nothing(len(models))]
+        shown = [
+            part
+            for own in views
+            for part in (
+                own.stage,
+                own.uncertainty,
+                own.legend,
+                gr.Gallery(own.cams, visible=True),
+                gr.DownloadButton(value=str(own.mask), visible=True),
+            )
+        ]
+        return [remark(chosen or [], models, views), *shown]
+
+    gr.on(
+        [photo.change, tags.change],
+        run,
+        [photo, tags],
+        outputs,
+        trigger_mode="always_last",
+        concurrency_id="model",
+        show_progress="minimal",
+        show_progress_on=message,
+        api_visibility="private",
+    )
+
+
+def opacity_slider(name: str) -> None:
+    """A slider of the masks' opacity, which acts in the browser alone."""
+    import gradio as gr
+
+    slider = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity of the mask", elem_id=name, buttons=[])
+    slider.input(None, slider, None, js=SET_OPACITY, api_visibility="private")
+
+
+def _panel(model: Model, wide: bool) -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.Gallery, gr.DownloadButton]:
+    import gradio as gr
+
+    recipe = model.run.recipe
+    with gr.Column(min_width=300, elem_classes="tm-panel"):
+        gr.HTML(pictures.heading(model.run.folder.name, f"{recipe.method.name} · {len(model.classes)} classes"))
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=3, min_width=260):
+                stage = gr.HTML()
+                download = gr.DownloadButton("Download the mask (PNG)", size="sm", visible=False)
+            with gr.Column(scale=2, min_width=220):
+                legend = gr.HTML()
+                uncertainty = gr.HTML()
+        cams = gr.Gallery(
+            label="Class activation maps: where the network sees each class, and how probable its tag is",
+            columns=5 if wide else 3,
+            height="auto",
+            object_fit="contain",
+            interactive=False,
+            visible=False,
+            buttons=["fullscreen"],
+        )
+    return stage, uncertainty, legend, cams, download
+
+
+def _nothing(panels: int) -> list[Any]:
+    import gradio as gr
+
+    return ["", "", "", gr.Gallery(None, visible=False), gr.DownloadButton(value=None, visible=False)] * panels
+
+
+def _invitation() -> str:
+    return pictures.note("Drop a photograph on the left. It stays on this machine.")

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagmask.palette import voc_palette
+from tagmask.serve import pictures
+
+
+def _pictures(html: str) -> list[Image.Image]:
+    found = re.findall(r"data:image/\w+;base64,([\w+/=]+)", html)
+    return [Image.open(io.BytesIO(base64.b64decode(text))) for text in found]
+
+
+def test_palette_gives_a_class_one_colour_in_every_run() -> None:
+    order = ["cat", "dog", "cow"]
+    palette = pictures.class_palette(["dog", "cow"], order)
+    np.testing.assert_array_equal(palette[1:3], voc_palette()[2:4])
+    np.testing.assert_array_equal(pictures.class_palette(order, order), voc_palette())
+
+
+def test_stage_lays_the_mask_in_its_colours_over_the_photograph() -> None:
+    labels = np.zeros((40, 30), np.uint8)
+    labels[:20] = 2
+    html = pictures.stage(Image.new("RGB", (30, 40), "white"), labels, voc_palette(), describe='a "mask"')
+    photo, mask = _pictures(html)
+    assert photo.size == mask.size == (30, 40)
+    seen = np.asarray(mask.convert("RGBA"))
+    np.testing.assert_array_equal(seen[:20, :, :3], np.broadcast_to(voc_palette()[2], (20, 30, 3)))
+    assert (seen[:20, :, 3] == 255).all()
+    assert (seen[20:, :, 3] == 0).all()
+    assert "a &quot;mask&quot;" in html
+
+
+def test_large_photographs_are_shown_smaller_and_masks_with_them() -> None:
+    photo = Image.new("RGB", (pictures.LONG_SIDE * 2, 100))
+    shown, mask = _pictures(pictures.stage(photo, np.ones((100, photo.width), np.uint8), voc_palette(), describe=""))
+    assert shown.size == mask.size == (pictures.LONG_SIDE, 50)
+
+
+def test_uncertainty_is_bright_where_unsure() -> None:
+    (shown,) = _pictures(pictures.uncertainty_picture(Image.new("RGB", (60, 20)), np.array([[0.0, 0.0, 1.0]])))
+    grey = np.asarray(shown.convert("L")).astype(int)
+    assert grey[:, -5:].mean() > grey[:, :5].mean() + 50
+
+
+def test_legend_names_classes_by_share_and_given_tags_without_pixels() -> None:
+    labels = np.array([[1, 3, 3, 0, 255]], np.uint8)
+    html = pictures.legend(labels, ["cat", "dog", "<cow>"], voc_palette(), tags=["dog"], background=True)
+    rows = re.findall(r'tm-name">(.*?)<.*?tm-share">(.*?)<', html)
+    assert rows == [
+        ("&lt;cow&gt;", "40.0%"),
+        ("cat", "20.0%"),
+        ("dog", "0.0%"),
+        ("background", "20.0%"),
+        ("ignored", "20.0%"),
+    ]
+    assert "#808000" in html
+    without = pictures.legend(labels[:, 1:3], ["cat", "dog", "cow"], voc_palette(), tags=[], background=False)
+    assert re.findall(r'tm-name">(.*?)<', without) == ["cow"]
+
+
+@pytest.mark.parametrize(("labels", "words"), [([[0, 2]], "mask: dog 50.0%"), ([[0, 0]], "mask: background only")])
+def test_mask_in_words(labels: list[list[int]], words: str) -> None:
+    assert pictures.describe(np.array(labels, np.uint8), ["cat", "dog"]) == words
+
+
+def test_gallery_shows_given_tags_first_then_the_probable() -> None:
+    cams = np.zeros((3, 4, 4), np.float32)
+    cams[2] = 1
+    shown = pictures.cam_gallery(
+        Image.new("RGB", (40, 20)), cams, np.array([0.2, 0.9, 0.1]), ["cat", "dog", "cow"], ["cow"]
+    )
+    assert [caption for _, caption in shown] == ["cow · 10% · given", "dog · 90%", "cat · 20%"]
+    assert shown[0][0].shape == (20, 40, 3)
+    assert shown[0][0].mean() > shown[1][0].mean()
+
+
+def test_messages_are_escaped() -> None:
+    assert "<b>" not in pictures.alert("<b>") + pictures.note("<b>") + pictures.heading("<b>", "<b>")

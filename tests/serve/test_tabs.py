@@ -1,0 +1,113 @@
+"""What the tabs do, without a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagmask.api import Model, load
+from tagmask.data.masks import PngMask
+from tagmask.errors import TagmaskError
+from tagmask.serve import try_tab
+from tagmask.serve.photos import find_photos
+from tagmask.serve.review import Review, find_candidates
+from tagmask.serve.review_tab import ReviewPage
+
+NAME, STAGE, FACTS, LEGEND, TAGS, PROGRESS, MESSAGE = range(7)
+
+
+def test_view_holds_the_mask_to_download(model: Model, photo: Path, tmp_path: Path) -> None:
+    shown = try_tab.view(model, photo, [], model.classes, tmp_path)
+    assert shown.mask.name == f"{photo.stem}_mask.png"
+    with Image.open(shown.mask) as image:
+        assert image.mode == "P"
+    np.testing.assert_array_equal(PngMask(shown.mask).ids(), model.predict(photo))
+    assert len(shown.cams) == len(model.classes)
+    assert shown.stage.count("<img") == 2
+
+
+def test_view_takes_the_tags_that_its_run_knows(model: Model, photo: Path, tmp_path: Path) -> None:
+    tags = ["unicorn", model.classes[0]]
+    shown = try_tab.view(model, photo, tags, [*model.classes, "unicorn"], tmp_path)
+    assert set(np.unique(shown.labels)) <= {0, 1}
+    assert "does not know unicorn" in try_tab.remark(tags, [model], [shown])
+    with pytest.raises(TagmaskError, match="knows none of these tags"):
+        try_tab.view(model, photo, ["unicorn"], model.classes, tmp_path)
+
+
+def test_runs_agree_where_they_name_the_same_class(model: Model, other: Path, photo: Path, tmp_path: Path) -> None:
+    models = [model, load(other, device="cpu")]
+    views = [try_tab.view(own, photo, [], model.classes, tmp_path) for own in models]
+    share = (views[0].labels == views[1].labels).mean()
+    assert try_tab.agreement(views[0].labels, views[1].labels, models) == pytest.approx(share)
+    assert f"agree on {share:.1%}" in try_tab.remark([], models, views)
+
+
+class _Named:
+    def __init__(self, *classes: str) -> None:
+        self.classes = classes
+
+
+def test_agreement_goes_by_name_not_by_id() -> None:
+    models = [_Named("cat", "dog"), _Named("dog", "cow")]
+    assert try_tab.all_classes(models) == ["cat", "dog", "cow"]  # type: ignore[arg-type]
+    first = np.array([[0, 2, 1, 255, 2]], np.uint8)
+    second = np.array([[0, 1, 1, 255, 2]], np.uint8)
+    assert try_tab.agreement(first, second, models) == pytest.approx(3 / 5)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def review(model: Model, masks: Path, tmp_path: Path) -> ReviewPage:
+    photos = find_photos(model, None)
+    candidates, left_out = find_candidates(masks, photos, model.classes)
+    assert not left_out
+    return ReviewPage(Review(candidates, tmp_path / "review.csv", model.classes), model, (photos.root, masks))
+
+
+def test_review_begins_with_the_least_confident(review: ReviewPage) -> None:
+    first = review.start()
+    name = next(iter(review.review.candidates))
+    assert first[NAME] == name
+    assert first[STAGE].count("<img") == 2
+    assert first[TAGS] == list(review.review.tags(name))
+    assert f"1 of {len(review.review)}" in first[FACTS]
+    assert first[MESSAGE] == ""
+
+
+def test_decision_leads_to_the_next(review: ReviewPage) -> None:
+    names = list(review.review.candidates)
+    shown = review.decide(names[0], "keep", review.review.tags(names[0]))
+    assert shown[NAME] == names[1]
+    assert "1 of" in shown[PROGRESS]
+    assert "kept, saved" in shown[MESSAGE]
+    back = review.step(shown[NAME], -1)
+    assert back[NAME] == names[0]
+    assert "kept" in back[FACTS]
+
+
+def test_refused_decision_stays_with_the_tags_as_chosen(review: ReviewPage, model: Model) -> None:
+    name = review.start()[NAME]
+    changed = [tag for tag in model.classes if tag not in review.review.tags(name)]
+    shown = review.decide(name, "keep", changed)
+    assert (shown[NAME], shown[TAGS]) == (name, changed)
+    assert "tags were changed" in shown[MESSAGE]
+    assert not review.review.file.exists()
+
+
+def test_end_of_the_review_is_said(review: ReviewPage) -> None:
+    shown = review.start()
+    for _ in range(len(review.review)):
+        shown = review.decide(shown[NAME], "redo", shown[TAGS])
+    assert "All are decided" in shown[MESSAGE]
+    assert "All are decided" in review.start()[MESSAGE]
+
+
+def test_pair_that_cannot_be_shown_is_said_and_can_be_left(review: ReviewPage, tmp_path: Path) -> None:
+    name = review.start()[NAME]
+    review.mask_folder = tmp_path
+    shown = review.show(name)
+    assert "leads out of" in shown[STAGE]
+    assert review.step(name, 1)[NAME] != name
