@@ -82,7 +82,7 @@ def train(
     data: DataPath = None,
     recipe: Annotated[
         str,
-        typer.Option("--recipe", "-r", help="METHOD/NAME of the package, or a YAML file; auto: chosen, with reasons."),
+        typer.Option("--recipe", "-r", help="METHOD/NAME of the package, a YAML file, or auto: chosen, with reasons."),
     ] = "auto",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
     from_stage: Annotated[
@@ -219,7 +219,7 @@ def serve(
 ) -> None:
     """Open a page to try a run, compare two, and review masks. Needs the extra `web`.
 
-    Example: `tagmask serve runs/mine --images photos --masks masks --review review.csv`
+    Example: `tagmask serve runs/mine --images photos --masks masks --review reviews/first.csv`
     """
     from tagmask.serve.server import serve as serve_page
 
