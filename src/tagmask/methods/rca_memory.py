@@ -27,9 +27,9 @@ def region_masks(coarse: Tensor) -> Tensor:
 
     Source: RCA (CVPR 2022), section 3.2; spec C3.4.
     """
-    # The rounded mean of equal values may lie below them, and softmax itself rounds equal columns differently where they
-    # fill no whole vector of the processor: such a map is empty by definition.
-    # fill no whole vector of the processor: such a map is empty by definition.
+    shares = coarse.float().softmax(dim=1)
+    # The rounded mean of equal values may lie below them, and softmax itself rounds equal columns differently where
+    # they fill no whole vector of the processor: such a map is empty by definition.
     varied = shares.amax(dim=(2, 3), keepdim=True) > (1 + ROUNDING) * shares.amin(dim=(2, 3), keepdim=True)
     return (shares > shares.mean(dim=(2, 3), keepdim=True)) & varied
 
