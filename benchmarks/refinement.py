@@ -95,13 +95,13 @@ def compare_crf(classes: int, height: int, width: int, preset: str, repeats: int
     steps: dict[str, Timed] = {"first_of_its_size_s": first, "s": later}
     if find_spec("pydensecrf"):
         on_host = image.cpu().numpy(), probabilities.cpu().numpy(), parameters
-        steps["pydensecrf_s"] = partial(pydensecrf_marginals, *on_host)
+        steps["pydensecrf_s"] = partial(pydensecrf_marginals, *on_host)  # pyright: ignore
     result = medians(steps, repeats, device)
     per_pixel = 9 * 2 * TABLE_BYTES + 4 * 4 * classes  # two lattices to and from; marginals and logits
     result["floor_s"] = parameters.iterations * height * width * per_pixel / bytes_per_second(device, repeats)
     if find_spec("pydensecrf"):
         result["share_of_pydensecrf"] = result["s"] / result["pydensecrf_s"]
-        expected = torch.from_numpy(pydensecrf_marginals(*on_host)).to(device)
+        expected = torch.from_numpy(pydensecrf_marginals(*on_host)).to(device)  # pyright: ignore
         result["mean_difference"] = float((later() - expected).abs().mean())
         result["same_winner"] = float((later().argmax(0) == expected.argmax(0)).float().mean())
     return result

@@ -52,4 +52,4 @@ def build_method(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Me
         config = config.model_copy(update={"weights": None, "freeze_norm": freeze})
     backbone = Backbone(config)
     method = recipe.method
-    return METHODS[method.name](backbone, classes, recipe.data.background, method)
+    return METHODS[method.name](backbone, classes, recipe.data.background, method)  # pyright: ignore

@@ -60,7 +60,7 @@ class PermutohedralLattice:
         entry = torch.arange(batch, device=features.device).repeat_interleave(points)
         simplices = _Groups.of(_key(origin, rank, steps).add_(entry), compact=compact)
         members = (table.index_select(-1, simplices.first) for table in (origin, rank, entry))
-        keys = _vertex_keys(*members, steps)
+        keys = _vertex_keys(*members, steps)  # pyright: ignore
         if not compact:
             keys.masked_fill_(simplices.sizes == 0, _NO_KEY)
         corners = _Groups.of(keys.flatten(), compact=compact)

@@ -125,8 +125,8 @@ class Review:
             raise TagmaskError(f"{file}: expected a .csv file in a folder that is there; correct --review")
         if (file.parent / "masks" / "confidence.csv").exists():
             raise TagmaskError(
-                f"{file}: `train` would take the masks beside it ({file.parent / 'masks'}) for the truth; give --review "
-                "a file in another folder, as reviews/first.csv"
+                f"{file}: `train` would take the masks beside it ({file.parent / 'masks'}) for the truth; give "
+                "--review a file in another folder, as reviews/first.csv"
             )
         self._written = file.read_bytes() if file.exists() else None
         if self._written is not None:
