@@ -93,15 +93,15 @@ def compare_crf(classes: int, height: int, width: int, preset: str, repeats: int
 
     later = partial(crf.dense_crf, image, probabilities, preset=preset)
     steps: dict[str, Timed] = {"first_of_its_size_s": first, "s": later}
+    reference = partial(pydensecrf_marginals, image.cpu().numpy(), probabilities.cpu().numpy(), parameters)
     if find_spec("pydensecrf"):
-        on_host = image.cpu().numpy(), probabilities.cpu().numpy(), parameters
-        steps["pydensecrf_s"] = partial(pydensecrf_marginals, *on_host)  # pyright: ignore
+        steps["pydensecrf_s"] = reference
     result = medians(steps, repeats, device)
     per_pixel = 9 * 2 * TABLE_BYTES + 4 * 4 * classes  # two lattices to and from; marginals and logits
     result["floor_s"] = parameters.iterations * height * width * per_pixel / bytes_per_second(device, repeats)
     if find_spec("pydensecrf"):
         result["share_of_pydensecrf"] = result["s"] / result["pydensecrf_s"]
-        expected = torch.from_numpy(pydensecrf_marginals(*on_host)).to(device)  # pyright: ignore
+        expected = torch.from_numpy(reference()).to(device)
         result["mean_difference"] = float((later() - expected).abs().mean())
         result["same_winner"] = float((later().argmax(0) == expected.argmax(0)).float().mean())
     return result
@@ -124,12 +124,6 @@ def time_energy(side: int, repeats: int, device: str) -> dict[str, float]:
     return medians({"s": lambda: dense_energy(images, logits, labels, boxes).backward()}, repeats, device)
 
 
-def rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: rounded(part) for name, part in value.items()}
-    return float(f"{value:.3g}") if isinstance(value, float) else value
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -139,18 +133,20 @@ if __name__ == "__main__":
         torch.set_num_threads(1)
     how = options.repeats, options.device
     facts = device_facts()
-    results = {
-        **facts,
-        "clock": "seconds of one core" if options.device == "cpu" else "wall seconds",
-        "par_448_21": time_par(21, 448, *how),
-        "par_448_4": time_par(4, 448, *how),
-        "par_112_4": time_par(4, 112, *how),
-        "energy_2x224_21": time_energy(224, *how),
-        "energy_2x448_21": time_energy(448, *how),
-        "crf_375x500_3_cam": compare_crf(3, 375, 500, "cam", *how),
-        "crf_375x500_3_seco": compare_crf(3, 375, 500, "seco", *how),
-        "crf_448_21_cam": compare_crf(21, 448, 448, "cam", *how),
-        "crf_448_21_seco": compare_crf(21, 448, 448, "seco", *how),
+    steps: dict[str, Callable[[], dict[str, float]]] = {
+        "par_448_21": partial(time_par, 21, 448, *how),
+        "par_448_4": partial(time_par, 4, 448, *how),
+        "par_112_4": partial(time_par, 4, 112, *how),
+        "energy_2x224_21": partial(time_energy, 224, *how),
+        "energy_2x448_21": partial(time_energy, 448, *how),
+        "crf_375x500_3_cam": partial(compare_crf, 3, 375, 500, "cam", *how),
+        "crf_375x500_3_seco": partial(compare_crf, 3, 375, 500, "seco", *how),
+        "crf_448_21_cam": partial(compare_crf, 21, 448, 448, "cam", *how),
+        "crf_448_21_seco": partial(compare_crf, 21, 448, 448, "seco", *how),
     }
-    name = re.sub(r"\W+", "-", facts["device"].lower()).strip("-") if options.device == "cuda" else "cpu"
-    write_results(f"refinement-{name}", rounded(results))
+    results: dict[str, Any] = facts | {"clock": "seconds of one core" if options.device == "cpu" else "wall seconds"}
+    for name, step in steps.items():
+        results[name] = {measure: float(f"{value:.3g}") for measure, value in step().items()}
+        print(name, results[name], flush=True)
+    where = re.sub(r"\W+", "-", facts["device"].lower()).strip("-") if options.device == "cuda" else "cpu"
+    write_results(f"refinement-{where}", results)

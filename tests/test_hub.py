@@ -24,6 +24,7 @@ from tagmask.recipe import load_recipe
 from tagmask.run import create_run
 from tagmask.training.checkpoint import save_model
 from tests.conftest import tiny_recipe
+from tests.reporting.conftest import staged_run
 
 CLASSES = ("cat", "a|b *c*")
 
@@ -87,6 +88,24 @@ def test_pushed_run_predicts_the_same_when_loaded(stored: Hub, run: Path, tmp_pa
     np.testing.assert_array_equal(near.predict(picture), far.predict(picture))
 
 
+def test_of_several_stages_only_what_predicts_is_pushed(stored: Hub, cooccur: Path, tmp_path: Path) -> None:
+    run = staged_run(tmp_path / "staged", cooccur, segmenter=True)
+    (run / "affinity").mkdir()
+    shutil.copyfile(run / "round1/model.safetensors", run / "affinity/model.safetensors")
+    tagmask.push(run, "ada/staged")
+    there = stored.root / "ada/staged"
+    assert {path.relative_to(there).as_posix() for path in there.rglob("*.safetensors")} == {
+        "round1/model.safetensors",
+        "segmenter/model.safetensors",
+    }
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+    near, far = tagmask.load(run, device="cpu"), tagmask.load("hf-hub:ada/staged", device="cpu")
+    np.testing.assert_array_equal(near.predict(picture), far.predict(picture))
+    (run / "segmenter/model.safetensors").unlink()
+    with pytest.raises(TagmaskError, match=r"segmenter/model\.safetensors: missing"):
+        tagmask.push(run, "ada/staged")
+
+
 def test_nothing_of_this_machine_is_pushed(stored: Hub, run: Path, tmp_path: Path) -> None:
     tagmask.push(run, "ada/cats")
     for file in (stored.root / "ada/cats").iterdir():
@@ -127,9 +146,24 @@ def test_card_names_the_weights_it_started_from() -> None:
     values = {"method": "seco", "backbone": {"weights": "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"}}
     recipe = load_recipe(values)
     card = hub.model_card(hub.Run(Path("nowhere"), recipe, CLASSES), "ada/cats")
-    assert front_matter(card)["base_model"] == "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+    assert front_matter(card)["base_model"] == ["timm/vit_base_patch16_224.augreg_in21k_ft_in1k"]
     assert "licence apache-2.0 as timm names it" in card
     assert "yang2024seco" in card
+
+
+def test_paths_leave_every_section_and_weights_are_named_once() -> None:
+    values = {
+        "method": "rca",
+        "data": {"image_folder": "/home/ada/images"},
+        "backbone": {"name": "resnet38d", "weights": "/home/ada/resnet38.params"},
+        "refine": {"name": "fusion", "saliency": "/home/ada/saliency"},
+        "segmenter": {"backbone": {"name": "resnet101", "weights": "timm/resnet101.tv_in1k"}},
+    }
+    recipe = load_recipe(values)
+    assert "/home/ada" in recipe.dump()
+    assert "/home/ada" not in hub.without_paths(recipe).dump()
+    assert hub.started_from(recipe) == ["/home/ada/resnet38.params", "timm/resnet101.tv_in1k"]
+    assert hub.started_from(hub.without_paths(recipe)) == ["timm/resnet101.tv_in1k"]
 
 
 def test_local_weights_leave_the_recipe_but_frozen_norms_stay() -> None:

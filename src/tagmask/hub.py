@@ -9,16 +9,22 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any, TypeVar
 
 from tagmask.citations import citations
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.report import describe
+from tagmask.models.weights import HUB_PREFIXES
 from tagmask.recipe import Recipe
-from tagmask.reporting.costs import read_metrics, recorded_scores
+from tagmask.recipe_sections import BackboneConfig, Section
+from tagmask.recipe_stages import SccamConfig
+from tagmask.reporting.costs import read_logs, recorded_scores
 from tagmask.run import Run, open_run, write_text
+from tagmask.stages import SEGMENTER
+from tagmask.training.checkpoint import MODEL_FILE
 
 PREFIX = "hf-hub:"
-FILES = ("recipe.yaml", "classes.txt", "run.json", "model.safetensors")
+TEXTS = ("recipe.yaml", "classes.txt", "run.json")
 CARD = "README.md"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -47,15 +53,16 @@ def push(
 
     _check_name(repository)
     opened = open_run(Path(run))
-    missing = [name for name in FILES if not (opened.folder / name).is_file()]
+    models = model_files(opened.recipe)
+    missing = [name for name in models if not (opened.folder / name).is_file()]
     if missing:
         raise TagmaskError(f"{opened.folder / missing[0]}: missing; is the training of this run finished?")
     with tempfile.TemporaryDirectory(prefix="tagmask-") as name:
         folder = Path(name)
-        for file in FILES:
+        for file in (*TEXTS, *models):
+            (folder / file).parent.mkdir(exist_ok=True)
             shutil.copyfile(opened.folder / file, folder / file)
-        recipe = without_paths(opened.recipe)
-        write_text(folder / "recipe.yaml", recipe.dump())
+        write_text(folder / "recipe.yaml", without_paths(opened.recipe).dump())
         write_text(folder / CARD, model_card(opened, repository, license))
         try:
             address = huggingface_hub.create_repo(repository, private=private, exist_ok=True, token=token)
@@ -82,34 +89,58 @@ def fetch(source: str, *, token: str | None = None) -> Path:
     _check_name(repository)
     try:
         folder = huggingface_hub.snapshot_download(
-            repository, revision=revision or None, allow_patterns=[*FILES, CARD], token=token
+            repository, revision=revision or None, allow_patterns=[*TEXTS, CARD, "*.safetensors"], token=token
         )
     except Exception as error:  # whatever network and hub come up with
         raise TagmaskError(
             f"{source}: the hub did not give the run ({_reason(error)}); check name and network, and log in with "
             "`hf auth login` or set HF_TOKEN where the repository is private"
         ) from error
-    lacking = [name for name in FILES if not (Path(folder) / name).is_file()]
+    lacking = [name for name in TEXTS if not (Path(folder) / name).is_file()]
     if lacking:
         raise TagmaskError(f"{source}: holds no {lacking[0]}, so it is no run of tagmask; `tagmask push` makes them")
     return Path(folder)
 
 
+def model_files(recipe: Recipe) -> tuple[str, ...]:
+    """The files of a run that its prediction reads, relative to its folder."""
+    if not recipe.staged:
+        return (MODEL_FILE,)
+    rounds = recipe.method.rounds if isinstance(recipe.method, SccamConfig) else None
+    classifier = "classifier" if rounds is None else f"round{rounds}"
+    stages = (classifier, SEGMENTER) if recipe.segmenter is not None else (classifier,)
+    return tuple(f"{stage}/{MODEL_FILE}" for stage in stages)
+
+
 def without_paths(recipe: Recipe) -> Recipe:
-    """The recipe without names of local folders and files, building the same network."""
-    backbone = recipe.backbone
-    if backbone.weights is not None and not is_hub_name(backbone.weights):
-        freeze = True if backbone.freeze_norm is None else backbone.freeze_norm  # which weights being given implies
-        backbone = backbone.model_copy(update={"weights": None, "freeze_norm": freeze})
-    data = recipe.data.model_copy(update={"path": None, "masks": None})
-    return recipe.model_copy(update={"data": data, "backbone": backbone})
+    """The recipe without names of local folders and files, building the same networks."""
+    return _cleaned(recipe)
 
 
-def is_hub_name(weights: str) -> bool:
-    """Whether weights come from the hub, not from a local file."""
-    from tagmask.models.weights import HUB_PREFIXES
+SectionT = TypeVar("SectionT", bound=Section)
 
-    return weights.startswith(HUB_PREFIXES)
+
+def _cleaned(section: SectionT) -> SectionT:
+    changes: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Path):
+            changes[name] = None
+        elif isinstance(value, Section):
+            changes[name] = _cleaned(value)
+    if isinstance(section, BackboneConfig) and section.weights and not section.weights.startswith(HUB_PREFIXES):
+        # That weights are given freezes the norms, which the network is to keep.
+        changes |= {"weights": None, "freeze_norm": True if section.freeze_norm is None else section.freeze_norm}
+    return section.model_copy(update=changes)
+
+
+def started_from(section: Section) -> list[str]:
+    """The weights of all backbones in a recipe or a part of it, each once, in order."""
+    found = [section.weights] if isinstance(section, BackboneConfig) and section.weights else []
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        found += started_from(value) if isinstance(value, Section) else []
+    return list(dict.fromkeys(found))
 
 
 def model_card(run: Run, repository: str, license: str | None = None) -> str:
@@ -118,11 +149,12 @@ def model_card(run: Run, repository: str, license: str | None = None) -> str:
 
     recipe = without_paths(run.recipe)
     method = recipe.method.name
+    base = [weights.split(":", 1)[-1] for weights in started_from(recipe)]
     about = ModelCardData(
         library_name="tagmask",
         pipeline_tag="image-segmentation",
         license=license,
-        base_model=_base_model(recipe),
+        base_model=base or None,
         tags=["tagmask", "semantic-segmentation", "weakly-supervised-semantic-segmentation", "wsss", method],
     )
     names = ["| id | class |", "| --- | --- |", *(["| 0 | background |"] if recipe.data.background else [])]
@@ -160,7 +192,8 @@ def _scores(run: Run) -> str:
             held = f"{each.protocol}; {describe(each.conditions)}"
             rows.append(f"| {_cell(each.name)} | {miou} | {ratio} | {each.images} | {_cell(held)} |")
         return "\n".join(rows)
-    evaluations = [line for line in read_metrics(run.folder) if "eval/decoder_miou" in line]
+    logged = [line for lines in read_logs(run.folder).values() for line in lines]
+    evaluations = [line for line in logged if "eval/decoder_miou" in line]
     if evaluations:
         last, inference = evaluations[-1], run.recipe.inference
         splits = ", ".join(run.recipe.data.evaluate or ()) or "the data's val or test"
@@ -173,30 +206,23 @@ def _scores(run: Run) -> str:
 
 
 def _licences(recipe: Recipe, license: str | None) -> str:
-    weights = recipe.backbone.weights
-    started = f"`{weights}`, {_timm_licence(recipe)}" if weights else "none from the hub"
+    weights = [f"`{name}`, {_timm_licence(name)}" for name in started_from(recipe)]
     return "\n".join(
         [
             f"- this model: {license or 'not stated by its author'}",
-            f"- weights the training started from: {started}",
+            f"- weights the training started from: {'; '.join(weights) or 'none from the hub'}",
             "- training images: not known to tagmask; their terms may bind the model's use",
             "- tagmask, the program: Apache-2.0",
         ]
     )
 
 
-def _timm_licence(recipe: Recipe) -> str:
+def _timm_licence(weights: str) -> str:
     from timm.models import get_pretrained_cfg
 
-    name = (recipe.backbone.weights or "").split("/")[-1]
-    configuration = get_pretrained_cfg(name, allow_unregistered=True)
+    configuration = get_pretrained_cfg(weights.split("/")[-1], allow_unregistered=True)
     licence = configuration.license if configuration else None
     return f"licence {licence} as timm names it" if licence else "licence: see there"
-
-
-def _base_model(recipe: Recipe) -> str | None:
-    weights = recipe.backbone.weights
-    return weights.split(":", 1)[-1] if weights else None
 
 
 def _cell(text: str) -> str:

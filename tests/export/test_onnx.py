@@ -31,7 +31,8 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
 @pytest.fixture(scope="module")
 def vit() -> Method:
     torch.manual_seed(1)
-    return build_method(tiny_recipe("seco"), len(CLASSES)).eval()
+    options = "{img_size: 48, patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}"
+    return build_method(tiny_recipe("cam", f"backbone.options={options}"), len(CLASSES)).eval()
 
 
 @pytest.fixture(scope="module")

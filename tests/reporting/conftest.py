@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from tagmask.methods.build import build_method
+from tagmask.recipe import load_recipe
+from tagmask.recipe_sections import FullConfig
 from tagmask.run import create_run
 from tagmask.training.checkpoint import save_model
 from tests.conftest import tiny_recipe
@@ -18,6 +20,23 @@ METRICS = [
     {"step": 4, "cls": 0.6, "loss": 0.8, "lr": 5e-4, "images_per_second": 8.0},
     {"step": 4, "eval/decoder_miou": 12.5},
 ]
+
+
+def staged_run(folder: Path, data: Path, *, segmenter: bool) -> Path:
+    """A run of SC-CAM, one round, with the weights it began with."""
+    torch.manual_seed(4)
+    values = tiny_recipe("cam", f"data.path={data}").model_dump(mode="json")
+    values |= {"method": {"name": "sccam", "rounds": 1, "subclasses": 2}}
+    values |= {"segmenter": {"start": "classifier"}} if segmenter else {}
+    recipe = load_recipe(values)
+    run = create_run(folder, recipe, tuple((data / "classes.txt").read_text().splitlines()))
+    models = {"round1": recipe}
+    if segmenter:
+        models["segmenter"] = recipe.model_copy(update={"method": FullConfig()})
+    for name, own in models.items():
+        (folder / name).mkdir()
+        save_model(folder / name, build_method(own, len(run.classes)).network)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 
 from tagmask.errors import TagmaskError
-from tagmask.reporting.costs import costs, read_metrics, recorded_scores, series
+from tagmask.reporting.costs import (
+    TRAINING,
+    StageCost,
+    disk_use,
+    read_logs,
+    read_metrics,
+    recorded_scores,
+    series,
+    stage_costs,
+)
 from tests.reporting.conftest import METRICS
 
 SCORES = {
@@ -25,16 +34,35 @@ def test_series_begin_with_evaluations_and_loss(untrained: Path) -> None:
     assert (found[1].steps, found[1].values) == ((2, 4), (0.7, 0.8))
 
 
-def test_time_is_images_over_speed_and_disk_is_what_lies_there(tmp_path: Path) -> None:
+def test_time_of_one_stage_is_images_over_speed(untrained: Path) -> None:
+    logs = read_logs(untrained)
+    assert logs == {TRAINING: METRICS}
+    assert stage_costs(untrained, logs, batch=4) == [StageCost(TRAINING, 2 * 4 / 4 + 2 * 4 / 8, None, 4, True)]
+    assert stage_costs(untrained, {}, batch=4) == []
+
+
+def test_stages_are_as_their_account_says(tmp_path: Path) -> None:
+    accounts = {
+        "classifier": {"seconds": 12.5, "bytes": 300, "done": True},
+        "refine": {"seconds": 1.0, "bytes": 7, "done": False},
+    }
+    (tmp_path / "stages.json").write_text(json.dumps(accounts))
+    (tmp_path / "classifier").mkdir()
+    (tmp_path / "classifier" / "metrics.jsonl").write_text('{"step": 9, "loss": 1.0}\n')
+    logs = read_logs(tmp_path)
+    assert logs == {"classifier": [{"step": 9, "loss": 1.0}]}
+    assert stage_costs(tmp_path, logs, batch=4) == [
+        StageCost("classifier", 12.5, 300, 9, True),
+        StageCost("refine", 1.0, 7, None, False),
+    ]
+
+
+def test_disk_is_what_lies_there(tmp_path: Path) -> None:
     (tmp_path / "events").mkdir()
     (tmp_path / "events" / "a").write_bytes(b"123")
     (tmp_path / "events" / "b").write_bytes(b"45")
     (tmp_path / "recipe.yaml").write_bytes(b"x" * 9)
-    found = costs(tmp_path, METRICS, batch=4)
-    assert found.seconds == pytest.approx(2 * 4 / 4 + 2 * 4 / 8)
-    assert (found.steps, found.images) == (4, 16)
-    assert found.disk == (("recipe.yaml", 1, 9), ("events", 2, 5))
-    assert costs(tmp_path, [], batch=4).seconds is None
+    assert disk_use(tmp_path) == [("recipe.yaml", 1, 9), ("events", 2, 5)]
 
 
 def test_no_log_is_no_error_and_a_damaged_one_names_its_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import tagmask
 from tagmask import api
 from tagmask.cli import app
 from tagmask.errors import TagmaskError
+from tests.reporting.conftest import staged_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -68,7 +70,7 @@ def test_page_stands_alone(page: Page) -> None:
 
 
 def test_pictures_have_words_and_open(page: Page, untrained: Path) -> None:
-    titles = {"photograph", "CAM", "mask", "truth", "1"}
+    titles = {"photograph", "CAM", "mask", "truth", "uncertainty,"}
     assert {(picture["alt"] or "").split(" ")[0] for picture in page.images} == titles
     for picture in page.images[:5]:
         code = (picture["src"] or "").removeprefix("data:image/webp;base64,")
@@ -105,7 +107,12 @@ def test_without_truth_tags_and_certainty_stand_in(untrained: Path, cooccur: Pat
     assert "No image has a true mask" in text
     assert not {"classes", "confusions"} & set(page.ids)
     assert {"tags", "certainty", "pictures", "curves", "costs", "recipe", "cite"} <= set(page.ids)
-    assert {(picture["alt"] or "").split(" ")[0] for picture in page.images} == {"photograph", "CAM", "mask", "1"}
+    assert {(picture["alt"] or "").split(" ")[0] for picture in page.images} == {
+        "photograph",
+        "CAM",
+        "mask",
+        "uncertainty,",
+    }
 
 
 def test_names_are_text_not_markup(untrained: Path, tmp_path: Path) -> None:
@@ -122,6 +129,21 @@ def test_names_are_text_not_markup(untrained: Path, tmp_path: Path) -> None:
     page = Page(tagmask.report(run, images / "tags.csv").read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert any("<script>a&b" in text for text in page.text)
+
+
+def test_a_run_without_decoder_is_judged_by_its_cams(cooccur: Path, tmp_path: Path) -> None:
+    run = staged_run(tmp_path / "run", cooccur, segmenter=False)
+    accounts = {"round1": {"seconds": 3700.0, "bytes": 5000, "done": True}}
+    (run / "stages.json").write_text(json.dumps(accounts))
+    (run / "round1" / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
+    page = Page(tagmask.report(run, shown=1).read_text(encoding="utf-8"))
+    text = " ".join(page.text)
+    assert "labels from cam; tags given; scales 1.0; with mirror; refinement none; background threshold 0.5" in text
+    assert not any((picture["alt"] or "").startswith("uncertainty") for picture in page.images)
+    assert "1 h 1 min" in text
+    assert "5.0 kB" in text
+    assert "Stage round1" in text
+    assert "Chang, Yu-Ting" in text
 
 
 def test_command_line_writes_into_the_run_and_names_errors(untrained: Path, tmp_path: Path) -> None:

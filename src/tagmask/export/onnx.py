@@ -163,6 +163,8 @@ def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) ->
             output = "labels" if network.labels else "scores"
             names: dict[str, Any] = {"input_names": ["image"], "output_names": [output]}
             model = torch.onnx.export(program, dynamo=True, verbose=False, **names).model_proto  # pyright: ignore
+    except TagmaskError:
+        raise
     except Exception as error:  # tracing fails in as many ways as networks are written
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         what = "a size that is free" if size is None else f"size {size[0]} x {size[1]}"

@@ -23,7 +23,6 @@ class PermutohedralLattice:
     vertices that some point touches exist, so the filter loses some mass at the rims of the point set.
 
     Attributes:
-        size: (B, N), number of batch entries and of points in each.
         vertices: (B * N, d + 1) int32, the M vertices' indices at each point.
         weights: (B * N, d + 1) their barycentric weights, times the filter's constant 1 / (1 + 2^-d).
         splat_points: (B * N * (d + 1),) int32, the points that touch vertex 0, then those that touch vertex 1, ...
@@ -35,7 +34,6 @@ class PermutohedralLattice:
     constant and missing vertices as in the dense CRF of Krähenbühl and Koltun, NIPS 2011.
     """
 
-    size: tuple[int, int]
     vertices: Tensor
     weights: Tensor
     splat_points: Tensor
@@ -66,12 +64,14 @@ class PermutohedralLattice:
         corners = _Groups.of(keys.flatten(), compact=compact)
         vertex_keys = keys.flatten().index_select(0, corners.first).masked_fill_(corners.sizes == 0, _NO_KEY)
         vertices = corners.member_of.int().view_as(keys).t().contiguous()
+        splat_points, splat_weights, splat_offsets = _splat_table(simplices, corners, weights)
         return cls(
-            (batch, points),
-            vertices.index_select(0, simplices.member_of),
-            weights.t().contiguous().mul_(1 / (1 + 2.0**-dimensions)),
-            *_splat_table(simplices, corners, weights),
-            _neighbours(vertex_keys, steps),
+            vertices=vertices.index_select(0, simplices.member_of),
+            weights=weights.t().contiguous().mul_(1 / (1 + 2.0**-dimensions)),
+            splat_points=splat_points,
+            splat_weights=splat_weights,
+            splat_offsets=splat_offsets,
+            neighbours=_neighbours(vertex_keys, steps),
         )
 
     def filter(self, values: Tensor) -> Tensor:

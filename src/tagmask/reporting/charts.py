@@ -39,7 +39,7 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str) -> Markup:
     places, heights = places[::-1][::stride][::-1], heights[::-1][::stride][::-1]
 
     def draw(axes: Axes) -> None:
-        window = round(SMOOTHED_OVER * len(heights))
+        window = 2 * round(SMOOTHED_OVER * len(heights) / 2) + 1  # odd, or the mean would lag
         if window > 1 and np.isfinite(heights).all():
             axes.plot(places, heights, color=LINE, linewidth=0.7, alpha=0.35)
             axes.plot(places, _smoothed(heights, window), color=LINE, linewidth=1.6)
@@ -60,7 +60,7 @@ def histogram(values: Sequence[float], name: str) -> Markup:
         axes.set_xlim(0, 1)
         axes.set_xlabel(name)
         axes.set_ylabel("images")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.get_major_locator().set_params(integer=True)  # pyright: ignore
 
     return _svg(draw, f"histogram of {name}: median {np.median(finite) if finite else float('nan'):.3f}")
 
@@ -76,7 +76,7 @@ def _svg(draw: Callable[[Axes], None], description: str) -> Markup:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with rc_context(STYLE):  # pyright: ignore
         figure = Figure(figsize=SIZE, layout="constrained")
         FigureCanvasSVG(figure)
         draw(figure.add_subplot())

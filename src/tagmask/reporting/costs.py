@@ -11,6 +11,9 @@ from typing import Any
 
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.folder import Conditions
+from tagmask.pipeline import read_costs
+
+TRAINING = "training"  # what the only stage of a run is called
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,17 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return lines
 
 
+def read_logs(folder: Path) -> dict[str, list[dict[str, float]]]:
+    """The metrics of each training of a run by the name of its stage, in order; stages that log nothing are left out.
+
+    Raises:
+        TagmaskError: as `read_metrics`.
+    """
+    places = {TRAINING: folder, **{name: folder / name for name in read_costs(folder)}}
+    logs = {name: read_metrics(place) for name, place in places.items()}
+    return {name: lines for name, lines in logs.items() if lines}
+
+
 def series(lines: Sequence[Mapping[str, float]]) -> list[Series]:
     """The logged quantities: evaluations first, then the loss, its parts, learning rate and speed."""
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
@@ -53,33 +67,52 @@ def series(lines: Sequence[Mapping[str, float]]) -> list[Series]:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """What a training took.
+class StageCost:
+    """What a stage took.
 
     Attributes:
-        steps: done.
-        images: seen, repetitions counted.
-        seconds: of the logged steps alone, without evaluations and starts; None where nothing was logged.
-        disk: (entry of the run folder, files, bytes), largest first.
+        name: of the stage.
+        seconds: of all its starts; of a run of one stage, of the logged steps alone.
+        bytes: of its folder; None where the stage has no folder of its own.
+        steps: that its training logged; None where it trains nothing.
+        done: whether it is finished.
     """
 
-    steps: int
-    images: int
-    seconds: float | None
-    disk: tuple[tuple[str, int, int], ...]
+    name: str
+    seconds: float
+    bytes: int | None
+    steps: int | None
+    done: bool
 
 
-def costs(folder: Path, lines: Sequence[Mapping[str, float]], batch: int) -> Costs:
-    """Time from the logged speeds, disk from the files there are."""
-    seconds, done = 0.0, 0
-    for line in lines:
+def stage_costs(folder: Path, logs: Mapping[str, Sequence[Mapping[str, float]]], batch: int) -> list[StageCost]:
+    """What each stage of a run took, from `stages.json`, or of a run of one stage from the speeds in its log.
+
+    Args:
+        folder: of the run.
+        logs: as `read_logs`.
+        batch: images a step, of a run of one stage.
+    """
+    steps = {name: int(lines[-1]["step"]) for name, lines in logs.items()}
+    accounts = read_costs(folder)
+    if accounts:
+        return [
+            StageCost(name, account["seconds"], int(account["bytes"]), steps.get(name), bool(account["done"]))
+            for name, account in accounts.items()
+        ]
+    seconds, former = 0.0, 0.0
+    for line in logs.get(TRAINING, ()):
         speed = line.get("images_per_second", 0.0)
         if speed > 0 and math.isfinite(speed):
-            seconds += (line["step"] - done) * batch / speed
-            done = int(line["step"])
+            seconds += (line["step"] - former) * batch / speed
+            former = line["step"]
+    return [StageCost(TRAINING, seconds, None, steps[TRAINING], True)] if former else []
+
+
+def disk_use(folder: Path) -> list[tuple[str, int, int]]:
+    """Entry of a run folder, files in it, bytes; largest first."""
     entries = [(entry.name, *_size(entry)) for entry in folder.iterdir()]
-    disk = tuple(sorted(entries, key=lambda entry: (-entry[2], entry[0])))
-    return Costs(done, done * batch, seconds if done else None, disk)
+    return sorted(entries, key=lambda entry: (-entry[2], entry[0]))
 
 
 def _size(entry: Path) -> tuple[int, int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from tagmask import __version__
 from tagmask.citations import citations
@@ -16,7 +17,7 @@ from tagmask.evaluation.folder import Result
 from tagmask.evaluation.report import describe
 from tagmask.reporting.charts import curve, histogram
 from tagmask.reporting.confusions import excerpt, largest_confusions
-from tagmask.reporting.costs import costs, read_metrics, recorded_scores, series
+from tagmask.reporting.costs import disk_use, read_logs, recorded_scores, series, stage_costs
 from tagmask.reporting.panels import Panel, colour
 from tagmask.reporting.study import Study, TagAgreement, tag_agreement
 from tagmask.run import Run
@@ -61,7 +62,7 @@ def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
         "disk_size": disk_size,
         "thousands": thousands,
     }
-    lines = read_metrics(run.folder)
+    logs = read_logs(run.folder)
     agreement = tag_agreement(found.images, len(run.classes))
     result = found.result
     return environment.get_template(TEMPLATE.name).render(
@@ -79,13 +80,20 @@ def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
         groups=groups,
         confidences=histogram([facts.confidence for facts in found.images], "confidence of an image"),
         mean_confidence=float(np.mean([facts.confidence for facts in found.images])),
-        curves=[curve(each.steps, each.values, _title(each.name)) for each in series(lines)],
-        curve_titles=[_title(each.name) for each in series(lines)],
-        costs=costs(run.folder, lines, run.recipe.training.batch),
+        curves={stage: _curves(lines) for stage, lines in logs.items()},
+        evaluated=any(name.startswith("eval/") for lines in logs.values() for line in lines for name in line),
+        costs=stage_costs(run.folder, logs, run.recipe.training.batch),
+        disk=disk_use(run.folder),
         recorded=recorded_scores(run.folder),
         citations=citations(run.recipe.method.name),
         recipe=run.recipe.dump(),
     )
+
+
+def _curves(lines: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup]]:
+    """Title and drawing of each logged quantity."""
+    titled = [(_title(each.name), each) for each in series(lines)]
+    return [(title, curve(each.steps, each.values, title)) for title, each in titled]
 
 
 def _title(name: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 from tagmask.data.dataset import IGNORE, Dataset
 from tagmask.data.images import open_image
 from tagmask.export.png import heat_map, overlay
-from tagmask.inference import Item, Prediction, stream
+from tagmask.inference import Item, Prediction, Source, stream
 from tagmask.methods.base import Method
 from tagmask.palette import voc_palette
 from tagmask.recipe import InferenceConfig
@@ -56,16 +56,22 @@ class Panel:
     legend: tuple[tuple[str, str], ...]
 
 
-def panels(method: Method, dataset: Dataset, chosen: Sequence[ImageFacts], config: InferenceConfig) -> dict[str, Panel]:
-    """The panels of the chosen images by name: photograph, CAM of up to three tags, mask, truth, uncertainty."""
+def panels(
+    method: Method, dataset: Dataset, chosen: Sequence[ImageFacts], config: InferenceConfig, source: Source = "decoder"
+) -> dict[str, Panel]:
+    """The panels of the chosen images by name: photograph, CAM of up to three tags, mask, truth.
+
+    Where the masks are the decoder's, its uncertainty follows.
+    """
     records = [facts.record for facts in chosen]
-    untold = [Item(record.name, record.image) for record in records]
     told = [Item(record.name, record.image, record.tags) for record in records]
+    items = told if source == "cam" else [Item(record.name, record.image) for record in records]
     plain = config.model_copy(update={"refine": "none"})
-    masks = {found.item.name: found for found in stream(method, untold, config)}
+    masks = {found.item.name: found for found in stream(method, items, config, source=source)}
     cams = {found.item.name: found.scores.float().cpu() for found in stream(method, told, plain, source="cam")}
     return {
-        facts.record.name: _panel(facts, dataset, masks[facts.record.name], cams[facts.record.name]) for facts in chosen
+        facts.record.name: _panel(facts, dataset, masks[facts.record.name], cams[facts.record.name], source)
+        for facts in chosen
     }
 
 
@@ -74,7 +80,7 @@ def colour(label: int) -> str:
     return "rgb({}, {}, {})".format(*voc_palette()[label])
 
 
-def _panel(facts: ImageFacts, dataset: Dataset, prediction: Prediction, cams: Tensor) -> Panel:
+def _panel(facts: ImageFacts, dataset: Dataset, prediction: Prediction, cams: Tensor, source: Source) -> Panel:
     record, classes = facts.record, dataset.classes
     photograph = open_image(record.image)
     size = _shown_size(photograph.width, photograph.height)
@@ -90,9 +96,10 @@ def _panel(facts: ImageFacts, dataset: Dataset, prediction: Prediction, cams: Te
         truth = record.mask.load(*labels.shape)
         pictures.append(_mask("truth", record.name, truth, image, classes))
         ids |= set(np.unique(truth).tolist())
-    winning = prediction.scores.float().cpu().softmax(dim=0).amax(dim=0)
-    doubt = heat_map(image, _map_at(1 - winning, size))
-    pictures.append(_picture("uncertainty", f"1 - winning share over {record.name}", doubt))
+    if source == "decoder":
+        winning = prediction.scores.float().cpu().softmax(dim=0).amax(dim=0)
+        doubt = heat_map(image, _map_at(1 - winning, size))
+        pictures.append(_picture("uncertainty", f"uncertainty, 1 - winning share, over {record.name}", doubt))
     legend = [(_name(label, classes), colour(label)) for label in sorted(ids) if label]
     return Panel(facts, tuple(pictures), tuple(legend))
 

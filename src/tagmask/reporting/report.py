@@ -13,6 +13,8 @@ from tagmask.reporting.panels import panels
 from tagmask.reporting.study import by_quality, least_certain, study
 from tagmask.run import write_text
 
+WITHOUT_DECODER = ("sccam", "rca")  # unless a segmenter was trained
+
 
 def report(
     run: api.PathLike,
@@ -26,8 +28,8 @@ def report(
 ) -> Path:
     """Write one HTML file on a run: scores, confusions, pictures, curves, costs and recipe.
 
-    It predicts every image without telling its tags. Images with a true mask are scored; tags and confidence are
-    looked at in any case.
+    It predicts every image without telling its tags; only a run of SC-CAM or RCA without a segmenter, which has
+    nothing but CAMs, is told them. Images with a true mask are scored; tags and confidence are looked at in any case.
 
     Args:
         run: a run folder.
@@ -55,10 +57,11 @@ def report(
     else:
         held_out = api.evaluation_split(dataset, recipe.data)
         dataset = held_out if len(held_out) else dataset
-    found = study(model.method, dataset, recipe.inference, protocol=protocol)
+    source = "cam" if recipe.method.name in WITHOUT_DECODER and recipe.segmenter is None else "decoder"
+    found = study(model.method, dataset, recipe.inference, source=source, protocol=protocol)
     groups = {**by_quality(found.images, shown), "Least certain": least_certain(found.images, shown)}
     chosen = {facts.record.name: facts for group in groups.values() for facts in group}
-    pictures = panels(model.method, dataset, list(chosen.values()), recipe.inference)
+    pictures = panels(model.method, dataset, list(chosen.values()), recipe.inference, source)
     page = render_page(
         model.run,
         found,

@@ -12,7 +12,7 @@ from tagmask.data.dataset import Dataset, Record
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.folder import Conditions, Result, result_of
-from tagmask.inference import Item, stream
+from tagmask.inference import Item, Source, stream
 from tagmask.methods.base import Method
 from tagmask.recipe import InferenceConfig
 
@@ -58,13 +58,21 @@ class Study:
     seconds: float
 
 
-def study(method: Method, dataset: Dataset, config: InferenceConfig, *, protocol: str = "seco") -> Study:
-    """Predict every image of a data set, without telling its tags, and compare with tags and truth.
+def study(
+    method: Method,
+    dataset: Dataset,
+    config: InferenceConfig,
+    *,
+    source: Source = "decoder",
+    protocol: str = "seco",
+) -> Study:
+    """Predict every image of a data set and compare with tags and truth.
 
     Args:
         method: trained, in eval mode, on its device.
         dataset: the images; those with a mask are scored.
         config: how images go through the network.
+        source: `decoder`, which is not told the tags, or `cam`, which is.
         protocol: of the scores.
 
     Raises:
@@ -76,8 +84,9 @@ def study(method: Method, dataset: Dataset, config: InferenceConfig, *, protocol
     stray = np.zeros(len(dataset.classes), np.int64)
     images: list[ImageFacts] = []
     skipped: list[str] = []
-    items = [Item(record.name, record.image) for record in dataset.records]
-    for prediction in stream(method, items, config, on_error=lambda _, error: skipped.append(str(error))):
+    told = source == "cam"
+    items = [Item(record.name, record.image, record.tags if told else None) for record in dataset.records]
+    for prediction in stream(method, items, config, source=source, on_error=lambda _, why: skipped.append(str(why))):
         record, labels = records[prediction.item.name], prediction.labels
         found = frozenset(int(label) - 1 for label in np.unique(labels) if label > 0)
         quality = None
@@ -92,11 +101,12 @@ def study(method: Method, dataset: Dataset, config: InferenceConfig, *, protocol
         raise TagmaskError(f"no image to report on{f'; {skipped[0]}' if skipped else ''}")
     conditions = Conditions(
         split=",".join(dataset.splits),
-        source="decoder",
-        tags_given=False,
+        source=source,
+        tags_given=told,
         scales=config.scales,
-        flips=config.flip,
+        flips=config.flip or told,
         refinement=config.refine,
+        threshold=config.background if told and dataset.background else None,
     )
     true = replace(dataset, records=tuple(facts.record for facts in images if facts.record.mask is not None))
     scored = matrix.counts.any() or matrix.ignored.any()
