@@ -9,6 +9,7 @@ author = "the tagmask contributors"
 release = __version__
 extensions = ["myst_parser"]
 myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "tagmask"
