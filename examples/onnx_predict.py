@@ -16,8 +16,8 @@ for path in map(Path, sys.argv[2:]):
     image = Image.open(path).convert("RGB")
     height, width = size or [max(2 * multiple, side // multiple * multiple) for side in (image.height, image.width)]
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / 255
-    (output,) = session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})
-    labels = output[0] if output.ndim == 3 else output[0].argmax(axis=0) + (about["background"] == "false")
+    output = np.asarray(session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0])[0]
+    labels = output if output.ndim == 2 else output.argmax(axis=0) + (about["background"] == "false")
     mask = Image.fromarray(labels.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
     mask.save(path.with_suffix(".mask.png"))
     print(path, [classes[label - 1] for label in np.unique(labels) if label])

@@ -6,33 +6,40 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from typer.testing import CliRunner
 
+import tagmask
+from tagmask import onnx_export as onnx_export_of_runs
+from tagmask.cli import app
 from tagmask.errors import TagmaskError
 from tagmask.export import onnx as onnx_export
 from tagmask.export.onnx import OnnxExport, write_onnx
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
 from tagmask.recipe import load_recipe
+from tagmask.run import create_run
+from tagmask.training.checkpoint import save_model
 from tests.conftest import tiny_recipe
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 CLASSES = ("cat", "dog é", "cow")
+OPTIONS = "{img_size: 48, patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}"
 EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
 
 
 @pytest.fixture(scope="module")
 def vit() -> Method:
     torch.manual_seed(1)
-    options = "{img_size: 48, patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}"
-    return build_method(tiny_recipe("cam", f"backbone.options={options}"), len(CLASSES)).eval()
+    return build_method(tiny_recipe("cam", f"backbone.options={OPTIONS}"), len(CLASSES)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +139,32 @@ def test_a_file_that_computes_something_else_is_not_kept(
     with pytest.raises(TagmaskError, match="something else than torch"):
         write_onnx(vit, tmp_path / "model.onnx", classes=CLASSES, size=None)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [([], (48, 48)), (["--size", "40"], (40, 40)), (["--dynamic", "--labels"], None)],
+)
+def test_command_line(
+    arguments: list[str], size: tuple[int, int] | None, vit: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe("cam", f"backbone.options={OPTIONS}")
+    save_model(create_run(tmp_path / "run", recipe, CLASSES).folder, vit.network)
+    asked: dict[str, Any] = {}
+
+    def write(method: Method, output: Path, **options: Any) -> OnnxExport:
+        asked.update(options)
+        return OnnxExport(output, options["size"], 8, None if options["labels"] else 1e-6, 1.0)
+
+    monkeypatch.setattr(onnx_export_of_runs, "write_onnx", write)
+    done = CliRunner().invoke(
+        app, ["export", "onnx", str(tmp_path / "run"), "-o", str(tmp_path / "m.onnx"), *arguments]
+    )
+    assert done.exit_code == 0, done.output
+    assert asked == {"classes": CLASSES, "size": size, "labels": "--labels" in arguments}
+    assert "100.00% of labels equal" in done.output
+    with pytest.raises(TagmaskError, match="either a size or --dynamic"):
+        tagmask.export_onnx(tmp_path / "run", size=48, dynamic=True)
 
 
 def test_a_network_that_does_not_trace_is_an_error(

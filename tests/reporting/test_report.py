@@ -105,6 +105,7 @@ def test_without_truth_tags_and_certainty_stand_in(untrained: Path, cooccur: Pat
     page = Page(file.read_text(encoding="utf-8"))
     text = " ".join(page.text)
     assert "No image has a true mask" in text
+    assert "split all; labels from decoder" in text
     assert not {"classes", "confusions"} & set(page.ids)
     assert {"tags", "certainty", "pictures", "curves", "costs", "recipe", "cite"} <= set(page.ids)
     assert {(picture["alt"] or "").split(" ")[0] for picture in page.images} == {

@@ -100,7 +100,7 @@ def study(
     if not images:
         raise TagmaskError(f"no image to report on{f'; {skipped[0]}' if skipped else ''}")
     conditions = Conditions(
-        split=",".join(dataset.splits),
+        split=",".join(dataset.splits) or "all",
         source=source,
         tags_given=told,
         scales=config.scales,
