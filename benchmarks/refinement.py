@@ -71,7 +71,7 @@ def bytes_per_second(device: str, repeats: int) -> float:
 
 
 def pydensecrf_marginals(image: np.ndarray, probabilities: np.ndarray, parameters: crf.CrfParameters) -> np.ndarray:
-    import pydensecrf.densecrf as densecrf
+    import pydensecrf.densecrf as densecrf  # pyright: ignore[reportMissingImports]  # extra `crf`, not in `dev`
 
     classes, height, width = probabilities.shape
     model = densecrf.DenseCRF2D(width, height, classes)

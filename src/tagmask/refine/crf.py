@@ -153,7 +153,7 @@ def _padding(classes: int) -> int:
 
 def _mean_field(logits: Tensor, messages: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
     """Marginals (1, N, C) after `iterations` of `softmax(logits + messages(marginals))`."""
-    logits = logits - logits.amax(dim=-1, keepdim=True)
+    logits = logits.contiguous() - logits.amax(dim=-1, keepdim=True)
     marginals = _to_shares(logits.clone())
     bounded = False
     for iteration in range(iterations):

@@ -124,7 +124,7 @@ class LatticeSum:
 
     def filter(self, values: Tensor) -> Tensor:
         """Filter float32 values (B, N, C) of the points; gives (B, N, C)."""
-        rows = values.reshape(-1, values.shape[-1])
+        rows = values.reshape(-1, values.shape[-1]).contiguous()
         spread = torch.cat([part.spread(rows) for part in self.parts])
         return F.embedding_bag(self.vertices, spread, mode="sum", per_sample_weights=self.weights).view(values.shape)
 

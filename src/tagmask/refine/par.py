@@ -43,7 +43,7 @@ def pixel_adaptive_refinement(
     steps = _steps(tuple(dilations), images.device)
     neighbours = _neighbours(batch, height, width, steps)
     weights = _weights(images.float(), neighbours, steps)
-    scores = masks.permute(0, 2, 3, 1).reshape(-1, masks.shape[1])
+    scores = masks.permute(0, 2, 3, 1).reshape(-1, masks.shape[1]).contiguous()
     for _ in range(iterations):
         scores = F.embedding_bag(neighbours, scores, mode="sum", per_sample_weights=weights)
     return scores.view(batch, height, width, -1).permute(0, 3, 1, 2).contiguous()
@@ -69,7 +69,7 @@ def _neighbours(batch: int, height: int, width: int, steps: Tensor) -> Tensor:
 
 def _weights(images: Tensor, neighbours: Tensor, steps: Tensor) -> Tensor:
     """(B * H * W, n) weight of each neighbour in a pixel's average: a share by colour and a little by distance."""
-    colours = images.transpose(0, 1).flatten(1)
+    colours = images.transpose(0, 1).flatten(1).contiguous()
     squared = steps.float().square().sum(dim=1)
     near = (-squared / (squared.sqrt().var() * SHARPNESS**2)).softmax(dim=0) * POSITION_WEIGHT
     weights = torch.empty(neighbours.shape, device=images.device)
@@ -82,5 +82,5 @@ def _weights(images: Tensor, neighbours: Tensor, steps: Tensor) -> Tensor:
         squares = differences.square_()
         variance = (squares.sum(dim=2) - total.square() / len(steps)).clamp_min_(0) / (len(steps) - 1)
         scale = (variance.sqrt_() + 1e-8).mul_(SHARPNESS).square_().mul_(-len(colours)).reciprocal_()
-        torch.add(torch.einsum("cpn,cp->pn", squares, scale).softmax(dim=1), near, out=weights[part])
+        torch.add(squares.mul_(scale[..., None]).sum(dim=0).softmax(dim=1), near, out=weights[part])
     return weights
