@@ -66,6 +66,8 @@ class Backbone(nn.Module):
         self.network: Any = network
         if config.weights:
             _load(network, config.weights)
+        if not self.is_vit:
+            network.to(memory_format=torch.channels_last)  # convolutions then run up to twice as fast, on CPU and GPU
         cfg = getattr(network, "pretrained_cfg", None) or {}
         if config.name in PAPERS:
             cfg = {"mean": resnet38.MEAN, "std": resnet38.STD}
