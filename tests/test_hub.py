@@ -88,6 +88,21 @@ def test_pushed_run_predicts_the_same_when_loaded(stored: Hub, run: Path, tmp_pa
     np.testing.assert_array_equal(near.predict(picture), far.predict(picture))
 
 
+def test_pushed_run_is_evaluated_and_reported_on(stored: Hub, cooccur: Path, tmp_path: Path) -> None:
+    run = tagmask.train(cooccur, recipe=tiny_recipe("cam", "training.steps=1"), output=tmp_path / "trained")
+    tagmask.push(run, "ada/shapes")
+    near, _ = tagmask.evaluate(run, cooccur, split=["test"])
+    far, _ = tagmask.evaluate("hf-hub:ada/shapes", cooccur, split=["test"])
+    assert near.scores.miou == far.scores.miou
+    with pytest.raises(TagmaskError, match="no data: give a folder"):
+        tagmask.evaluate("hf-hub:ada/shapes")
+    with pytest.raises(TagmaskError, match=r"hf-hub:ada/shapes: .* --output"):
+        tagmask.report("hf-hub:ada/shapes", cooccur)
+    before = sorted(path.name for path in (stored.root / "ada/shapes").iterdir())
+    assert tagmask.report("hf-hub:ada/shapes", cooccur, output=tmp_path / "far.html", split=["test"]).is_file()
+    assert sorted(path.name for path in (stored.root / "ada/shapes").iterdir()) == before
+
+
 def test_of_several_stages_only_what_predicts_is_pushed(stored: Hub, cooccur: Path, tmp_path: Path) -> None:
     run = staged_run(tmp_path / "staged", cooccur, segmenter=True)
     (run / "affinity").mkdir()

@@ -50,9 +50,11 @@ class DataConfig(Section):
     tag_source: Literal["annotations", "masks"] = Field(
         default="annotations", description="VOC: XML files or the masks"
     )
-    train: tuple[str, ...] | None = Field(default=None, description="splits to learn from; none: all but the evaluated")
+    train: tuple[str, ...] | None = Field(
+        default=None, description="splits to learn from; none: all but val, test, the evaluated"
+    )
     evaluate: tuple[str, ...] | None = Field(
-        default=None, description="splits to evaluate on; none: val or test if they exist"
+        default=None, description="splits to evaluate on; none: val, else test, if there is one"
     )
 
 

@@ -32,7 +32,7 @@ def report(
     nothing but CAMs, is told them. Images with a true mask are scored; tags and confidence are looked at in any case.
 
     Args:
-        run: a run folder.
+        run: a run folder, or `hf-hub:OWNER/NAME` of a pushed one; then data and output must be given.
         data: tagged images, in any format that `train` reads; by default the run's own.
         output: the file; by default `report.html` in the run folder.
         split: only these splits; by default the recipe's evaluated ones, else all.
@@ -46,17 +46,14 @@ def report(
     Raises:
         TagmaskError: whatever is wrong with run, data or output.
     """
+    if output is None and api.is_on_hub(run):
+        raise TagmaskError(f"{run}: a run on the hub has no folder to write to; give the report's file with --output")
     model = api.load(run)
     target = Path(output) if output else model.run.folder / "report.html"
     if target.is_dir():
         raise TagmaskError(f"{target}: a folder; give the name of the HTML file to write")
     recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
-    dataset = api.open_data(data, recipe.data, model.classes)
-    if split is not None:
-        dataset = dataset.split(split)
-    else:
-        held_out = api.evaluation_split(dataset, recipe.data)
-        dataset = held_out if len(held_out) else dataset
+    dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
     source = "cam" if recipe.method.name in WITHOUT_DECODER and recipe.segmenter is None else "decoder"
     found = study(model.method, dataset, recipe.inference, source=source, protocol=protocol)
     groups = {**by_quality(found.images, shown), "Least certain": least_certain(found.images, shown)}

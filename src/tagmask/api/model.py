@@ -1,0 +1,88 @@
+"""A trained run, opened for prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from tagmask.errors import TagmaskError
+from tagmask.inference import predict_one
+from tagmask.methods.base import Method
+from tagmask.methods.build import build_method
+from tagmask.recipe import Recipe, load_recipe
+from tagmask.run import Run, open_run
+from tagmask.stages import load_staged
+from tagmask.training.checkpoint import load_model
+
+PathLike = Path | str
+
+
+class Model:
+    """A trained run, ready to label images."""
+
+    def __init__(self, run: Run, method: Method) -> None:
+        self.run, self.method = run, method
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in id order; label-map id i + 1 is `classes[i]`."""
+        return self.run.classes
+
+    def predict(self, image: PathLike | Image.Image, tags: Sequence[str] | None = None) -> Any:
+        """The (H, W) uint8 label map of one image; where tags are given, only they and background can win.
+
+        Raises:
+            TagmaskError: the image does not open, or a tag is no class of the run.
+        """
+        ids = None if tags is None else tuple(sorted({self._class_index(tag) for tag in tags}))
+        return predict_one(self.method, image, ids, self.run.recipe.inference).labels
+
+    def _class_index(self, tag: str) -> int:
+        if tag not in self.classes:
+            raise TagmaskError(f"tag {tag!r} is no class of {self.run.folder}; its classes: {', '.join(self.classes)}")
+        return self.classes.index(tag)
+
+
+def load(run: PathLike, *, device: str | None = None) -> Model:
+    """Open a run folder for prediction.
+
+    Args:
+        run: the output of `train` or `import_checkpoint`, or `hf-hub:OWNER/NAME` of a pushed one.
+        device: a torch device; by default a GPU where there is one.
+
+    Raises:
+        TagmaskError: no run folder, of another version, or without a model; the hub does not give it.
+    """
+    opened = open_run(_fetch(run) if is_on_hub(run) else Path(run))
+    if opened.recipe.staged:
+        method = load_staged(opened.recipe, len(opened.classes), opened.folder)
+    else:
+        method = build_method(opened.recipe, len(opened.classes), pretrained=False)
+        load_model(opened.folder, method.network)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(opened, method.to(chosen).eval())
+
+
+def is_on_hub(run: PathLike) -> bool:
+    """Whether this is the name of a run on the hub, `hf-hub:OWNER/NAME`."""
+    return Path(run).as_posix().startswith("hf-hub:")
+
+
+def is_run(path: PathLike) -> bool:
+    """Whether `load` would take this for a run: a folder that says so, or a name on the hub."""
+    return is_on_hub(path) or (Path(path) / "run.json").exists()
+
+
+def overridden(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """The recipe with `key.path=value` put over it, checked anew."""
+    return load_recipe(recipe.model_dump(mode="json"), overrides)
+
+
+def _fetch(run: PathLike) -> Path:
+    from tagmask.hub import fetch
+
+    return fetch(Path(run).as_posix())

@@ -1,0 +1,128 @@
+"""The verb `evaluate`, and the same on a method in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tagmask.api.datasets import open_data, to_evaluate
+from tagmask.api.model import PathLike, is_run, load, overridden
+from tagmask.data.dataset import Dataset
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.confusion import ConfusionMatrix
+from tagmask.evaluation.folder import Conditions, Result, evaluate_folder, result_of
+from tagmask.evaluation.sweep import Sweep, ThresholdSweep
+from tagmask.inference import Item, Source, stream
+from tagmask.methods.base import Method
+from tagmask.recipe import InferenceConfig, load_recipe
+
+
+def evaluate(
+    predictions: PathLike,
+    data: PathLike | None = None,
+    *,
+    split: Sequence[str] | None = None,
+    protocol: str = "seco",
+    source: Source = "decoder",
+    tags: bool = False,
+    recipe: PathLike | None = None,
+    overrides: Iterable[str] = (),
+) -> tuple[Result, Sweep | None]:
+    """Compare a run, or a folder of masks, with the truth.
+
+    Args:
+        predictions: a run folder, `hf-hub:OWNER/NAME` of a pushed one, or a folder of `NAME.png` label maps.
+        data: the data set with true masks; by default the run's own.
+        split: the splits; by default the recipe's evaluated ones.
+        protocol: `seco`, `sccam`, `seam`, `eps` or `irn`.
+        source: of a run: its decoder, or its CAMs (which are given the tags).
+        tags: whether a run's decoder is told the images' tags.
+        recipe: for a folder of masks, the recipe whose `data` section says how to read `data`.
+        overrides: of the recipe.
+
+    Returns:
+        the scores, and for CAMs the sweep over background scores.
+
+    Raises:
+        TagmaskError: whatever is wrong with any of them.
+    """
+    if is_run(predictions):
+        model = load(predictions)
+        chosen = overridden(model.run.recipe, overrides)
+        dataset = to_evaluate(open_data(data, chosen.data, model.classes), chosen.data, split)
+        if source == "cam":
+            return evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)
+        result = evaluate_method(model.method, dataset, chosen.inference, source=source, protocol=protocol, tags=tags)
+        return result, None
+    config = load_recipe(recipe, overrides).data if recipe else load_recipe({"method": "cam"}, overrides).data
+    dataset = to_evaluate(open_data(data, config), config, split)
+    conditions = Conditions(split=",".join(dataset.splits))
+    return evaluate_folder(Path(predictions), dataset, protocol=protocol, conditions=conditions), None
+
+
+def evaluate_method(
+    method: Method,
+    dataset: Dataset,
+    config: InferenceConfig,
+    *,
+    source: Source,
+    protocol: str = "seco",
+    tags: bool = False,
+) -> Result:
+    """Scores of a method's label maps against a data set's masks, without writing them."""
+    matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
+    records = {record.name: record for record in _with_truth(dataset)}
+    given = tags or source == "cam"
+    items = [Item(record.name, record.image, record.tags if given else None) for record in records.values()]
+    for prediction in stream(method, items, config, source=source):
+        truth = records[prediction.item.name].mask
+        assert truth is not None
+        matrix.add(truth.load(*prediction.labels.shape), prediction.labels)
+    return result_of(matrix, dataset, protocol=protocol, conditions=_conditions(dataset, config, source, given))
+
+
+def evaluate_cams(
+    method: Method, dataset: Dataset, config: InferenceConfig, *, protocol: str = "seco"
+) -> tuple[Result, Sweep | None]:
+    """Scores of a method's CAMs with tags given, at the recipe's background score and over a sweep of it."""
+    if not dataset.background:
+        return evaluate_method(method, dataset, config, source="cam", protocol=protocol), None
+    matrix = ConfusionMatrix(len(dataset.classes))
+    sweep = ThresholdSweep(len(dataset.classes))
+    records = {record.name: record for record in _with_truth(dataset)}
+    items = [Item(record.name, record.image, record.tags) for record in records.values()]
+    for prediction in stream(method, items, config, source="cam"):
+        record = records[prediction.item.name]
+        assert record.mask is not None
+        truth = record.mask.load(*prediction.labels.shape)
+        matrix.add(truth, prediction.labels)
+        present = torch.zeros(len(dataset.classes))
+        present[list(record.tags)] = 1
+        cams = prediction.scores.cpu() * present[:, None, None]
+        sweep.add(torch.nn.functional.interpolate(cams[None], size=truth.shape, mode="bilinear")[0], truth)
+    conditions = _conditions(dataset, config, "cam", True)
+    return result_of(matrix, dataset, protocol=protocol, conditions=conditions), sweep.result(protocol)
+
+
+def _with_truth(dataset: Dataset) -> Sequence[Any]:
+    if not len(dataset):
+        raise TagmaskError("no images to evaluate: the data has no split to hold out; name one with --split")
+    untrue = [record for record in dataset.records if record.mask is None]
+    if untrue:
+        raise TagmaskError(f"image {untrue[0].name!r} has no true mask ({len(untrue)} such); set data.masks")
+    return dataset.records
+
+
+def _conditions(dataset: Dataset, config: InferenceConfig, source: Source, tags: bool) -> Conditions:
+    return Conditions(
+        split=",".join(dataset.splits),
+        source=source,
+        tags_given=tags,
+        scales=config.scales,
+        flips=config.flip or source == "cam",
+        refinement=config.refine,
+        threshold=config.background if source == "cam" and dataset.background else None,
+    )

@@ -1,0 +1,84 @@
+"""The verb `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tagmask.api.datasets import evaluation_split, open_data, training_split
+from tagmask.api.model import PathLike, overridden
+from tagmask.api.scores import evaluate_method
+from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method
+from tagmask.pipeline import run_stages
+from tagmask.recipe import Recipe, load_recipe
+from tagmask.run import create_run, open_run
+from tagmask.stages import changeable, check_stages, stages_of
+from tagmask.training.checkpoint import MODEL_FILE
+from tagmask.training.loop import train as run_training
+
+
+def train(
+    data: PathLike | None = None,
+    *,
+    recipe: PathLike | Recipe = "auto",
+    output: PathLike | None = None,
+    overrides: Iterable[str] = (),
+    from_stage: str | None = None,
+) -> Path:
+    """Train on a folder's images and tags; a second call with the same output resumes.
+
+    Args:
+        data: folder, table or annotation file; by default the recipe's `data.path`.
+        recipe: name of a recipe of the package, a YAML file, or a `Recipe`; `auto` chooses one and says why.
+        output: the run folder; by default `runs/METHOD-DATA`.
+        overrides: `key.path=value`, as on the command line.
+        from_stage: of a recipe of several stages, run this one and all later ones anew.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        TagmaskError: whatever is wrong with data, recipe or output.
+    """
+    overrides = tuple(overrides)
+    if recipe == "auto":
+        chosen = _chosen_recipe(data, output, overrides)
+    else:
+        chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    dataset = open_data(data, chosen.data)
+    where = Path(data or chosen.data.path or "").resolve()
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
+    folder = Path(output or f"runs/{chosen.method.name}-{where.stem}")
+    if chosen.staged:
+        check_stages(chosen)
+    elif from_stage is not None:
+        raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
+    run = create_run(folder, chosen, dataset.classes, free=changeable(chosen, from_stage))
+    training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
+    if (folder / MODEL_FILE).exists():
+        return folder
+    has_truth = len(held_out) > 0 and all(record.mask is not None for record in held_out.records)
+
+    def quick_evaluation(method: Method) -> dict[str, float]:
+        result = evaluate_method(method, held_out, run.recipe.inference, source="decoder")
+        return {"decoder_miou": 100 * result.scores.miou}
+
+    scores = quick_evaluation if has_truth else None
+    if chosen.staged:
+        run_stages(folder, stages_of(chosen, training, folder, scores), start=from_stage)
+    else:
+        run_training(chosen, training, folder, evaluate=scores)
+    return folder
+
+
+def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe of the run that `output` holds already, else one chosen from data and machine, the reasons printed."""
+    from tagmask.choose import choose_recipe, tell
+
+    if output is not None and (Path(output) / "run.json").exists():
+        return overridden(open_run(Path(output)).recipe, overrides)
+    config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
+    chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
+    tell(chosen)
+    return chosen.recipe

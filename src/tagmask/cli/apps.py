@@ -1,0 +1,68 @@
+"""The command line as typer sees it, still without verbs, and the options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from tagmask import __version__
+
+app = typer.Typer(
+    name="tagmask",
+    help="Image tags in, pixel masks out.\n\nFrom a folder to masks: `tagmask train photos/ -o runs/mine`, then "
+    "`tagmask predict runs/mine new_photos/ -o masks/`.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Look at a data set, or make one.", no_args_is_help=True)
+import_app = typer.Typer(help="Take over published checkpoints.", no_args_is_help=True)
+export_app = typer.Typer(help="Write masks, or a run, in forms that others read.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(import_app, name="import")
+app.add_typer(export_app, name="export")
+
+Set = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer reads this form)
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable."
+    ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
+Split = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--split", help="Only this split; repeatable."),
+]
+DataPath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Argument(help="Folder, tags table (CSV, JSONL), COCO file or VOC tree."),
+]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tagmask {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def tell(written: Any) -> None:
+    """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing."""
+    for reason in written.skipped[:10]:
+        typer.echo(f"skipped: {reason}", err=True)
+    if len(written.skipped) > 10:
+        typer.echo(f"skipped: {len(written.skipped)} images in all", err=True)
+    typer.echo(f"{written.images} masks: {written.folder}")
+    if not written.images:
+        raise typer.Exit(1)

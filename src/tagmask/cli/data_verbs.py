@@ -1,0 +1,93 @@
+"""The verbs under `data` and `import`: what comes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from tagmask.cli.apps import Output, Set, data_app, import_app
+
+
+@data_app.command("unpack")
+def data_unpack(
+    path: Annotated[Path, typer.Argument(help="Parquet file that holds images, or the folder of several.")],
+    output: Output,
+) -> None:
+    """Unpack the images inside parquet files to a folder that `train` reads. Needs the extra `hf`.
+
+    Example: `tagmask data unpack train-00000-of-00001.parquet -o photos`
+    """
+    from tagmask.data.readers.parquet import unpack_parquet
+
+    typer.echo(f"{unpack_parquet(path, output)} images: {output}")
+
+
+@data_app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="Folder, tags table, COCO file or VOC tree.")],
+    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="Whose data section to read by.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Count, open and cross-check everything; exit status 1 where something is wrong.
+
+    Example: `tagmask data check photos/tags.csv --set data.background=false`
+    """
+    from rich.console import Console
+
+    from tagmask.data.check import check_dataset, render
+    from tagmask.recipe import load_recipe
+
+    config = load_recipe(recipe or {"method": "cam"}, set_ or ()).data
+    report = check_dataset(
+        path,
+        format=config.format,
+        classes=list(config.classes) if config.classes else None,
+        background=config.background,
+        image_folder=config.image_folder,
+        masks=config.masks,
+        mask_classes=list(config.mask_classes) if config.mask_classes else None,
+        untagged=config.untagged,
+        tag_source=config.tag_source,
+    )
+    Console().print(render(report))
+    if report.errors:
+        raise typer.Exit(1)
+
+
+@data_app.command("make")
+def data_make(
+    kind: Annotated[Literal["cooccur"], typer.Argument(help="Objects that keep company with their contexts.")],
+    output: Output = Path("cooccur"),
+    images: Annotated[int, typer.Option(min=1)] = 800,
+    size: Annotated[int, typer.Option(min=32, help="Side in pixels.")] = 96,
+    classes: Annotated[int, typer.Option(min=1, help="How many kinds of objects.")] = 6,
+    meet: Annotated[float, typer.Option(min=0, max=1, help="How often an object stands on its own context.")] = 0.9,
+    alone: Annotated[float, typer.Option(min=0, max=1, help="How often a context stands without its object.")] = 0.2,
+    seed: int = 0,
+) -> None:
+    """Make a synthetic tagged set with exact masks.
+
+    Example: `tagmask data make cooccur -o cooccur --images 800 --meet 0.9`
+    """
+    from tagmask.data.synthetic import make_cooccur
+
+    folder = make_cooccur(output, images=images, size=size, classes=classes, meet=meet, alone=alone, seed=seed)
+    typer.echo(f"data: {folder}")
+
+
+@import_app.command("seco")
+def import_seco(
+    file: Annotated[Path, typer.Argument(help="Published checkpoint (.pth or .safetensors).")],
+    output: Output = Path("runs/seco-import"),
+    classes: Annotated[Optional[Path], typer.Option(help="Class names, one a line; by default VOC's.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Make a run folder of a published SeCo checkpoint.
+
+    Example: `tagmask import seco checkpoint.pth -o runs/seco-voc`
+    """
+    from tagmask import api
+
+    typer.echo(f"run: {api.import_checkpoint('seco', file, output, classes=classes, overrides=set_ or ())}")

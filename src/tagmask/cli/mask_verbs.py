@@ -1,0 +1,110 @@
+"""The verbs from a folder to masks: demo, train, label, refine, predict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from tagmask.cli.apps import DataPath, Output, Set, Split, app, tell
+
+
+@app.command()
+def demo(
+    output: Output = Path("demo"),
+    method: Annotated[
+        Literal["seco", "cam", "sccam", "rca"], typer.Option(help="The method to set beside plain CAM.")
+    ] = "seco",
+    seed: Annotated[int, typer.Option(help="Of data and training.")] = 0,
+) -> None:
+    """Make a synthetic set, train plain CAM and another method on its tags, compare them.
+
+    Example: `tagmask demo -o demo`
+    """
+    from tagmask.demonstration import demo as run_demo
+
+    print(json.dumps(run_demo(output, method=method, seed=seed)))
+
+
+@app.command()
+def train(
+    data: DataPath = None,
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", "-r", help="METHOD/NAME of the package, a YAML file, or auto: chosen, with reasons."),
+    ] = "auto",
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
+    from_stage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--from", help="Of a recipe of several stages: run this one and all later ones anew."),
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Train on images and tags. Called again with the same output, it resumes.
+
+    Example: `tagmask train photos/ -o runs/mine --set training.steps=5000`
+    """
+    from tagmask import api
+
+    folder = api.train(data, recipe=recipe, output=output, overrides=set_ or (), from_stage=from_stage)
+    typer.echo(f"run: {folder}")
+
+
+@app.command()
+def label(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: DataPath = None,
+    output: Output = Path("masks"),
+    split: Split = None,
+    source: Annotated[Literal["decoder", "cam"], typer.Option(help="What the masks are read off.")] = "decoder",
+    save_cams: Annotated[Optional[Path], typer.Option(help="Folder for the CAMs too, with --source cam.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Write masks of tagged images: only an image's own tags and background can win.
+
+    Example: `tagmask label runs/mine photos/tags.csv -o masks --set inference.refine=crf`
+    """
+    from tagmask import api
+
+    tell(api.label(run, data, output=output, split=split, source=source, save_cams=save_cams, overrides=set_ or ()))
+
+
+@app.command()
+def refine(
+    cams: Annotated[Path, typer.Argument(help="Folder of CAMs NAME.npz, from `label --source cam --save-cams`.")],
+    data: Annotated[Path, typer.Argument(help="Where the images are: folder, tags table, COCO file or VOC tree.")],
+    output: Output = Path("masks"),
+    split: Split = None,
+    how: Annotated[
+        Literal["none", "par", "crf", "affinity", "fusion"],
+        typer.Option("--with", help="affinity: random walk; fusion: RCA's CRF and saliency."),
+    ] = "crf",
+    run: Annotated[Optional[Path], typer.Option(help="For affinity: the run whose AffinityNet to walk by.")] = None,  # noqa: UP045
+    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="Whose data section to read by.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Make masks of CAMs: by a threshold, PAR, dense CRF, random walk, or fusion with saliency maps.
+
+    Example: `tagmask refine cams photos/tags.csv -o masks --with crf --set refine.crf=cam --set refine.alpha=8`
+    """
+    from tagmask.refine_verb import refine_cams
+
+    tell(refine_cams(cams, data, output, how=how, split=split, run=run, recipe=recipe, overrides=set_ or ()))
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    output: Output = Path("masks"),
+    set_: Set = None,
+) -> None:
+    """Write masks of images without tags.
+
+    Example: `tagmask predict runs/mine new_photos/ -o masks`
+    """
+    from tagmask import api
+
+    tell(api.predict(run, images, output=output, overrides=set_ or ()))

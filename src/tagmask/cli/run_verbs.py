@@ -1,0 +1,116 @@
+"""The verbs to judge a run by, to try it, and to hand it on: evaluate, report, serve, push."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional
+
+import typer
+
+from tagmask.cli.apps import DataPath, Set, Split, app
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Run folder, or a folder of masks NAME.png.")],
+    data: DataPath = None,
+    split: Split = None,
+    protocol: Annotated[
+        Literal["seco", "sccam", "seam", "eps", "irn"], typer.Option(help="How mIoU is counted.")
+    ] = "seco",
+    source: Annotated[Literal["decoder", "cam"], typer.Option(help="Of a run: its decoder or its CAMs.")] = "decoder",
+    tags: Annotated[bool, typer.Option("--tags", help="Tell a run's decoder the images' tags.")] = False,
+    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="For masks: its data section.")] = None,  # noqa: UP045
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="JSON file for the scores.")] = None,  # noqa: UP045
+    set_: Set = None,
+) -> None:
+    """Compare a run or a folder of masks with the truth.
+
+    Example: `tagmask evaluate runs/mine --split test --source cam -o scores.json`
+    """
+    from rich.console import Console
+
+    from tagmask import api
+    from tagmask.evaluation.report import render, to_json
+    from tagmask.run import write_text
+
+    result, sweep = api.evaluate(
+        predictions,
+        data,
+        split=split,
+        protocol=protocol,
+        source=source,
+        tags=tags,
+        recipe=recipe,
+        overrides=set_ or (),
+    )
+    render(result, Console())
+    values: dict[str, Any] = to_json(result)
+    if sweep is not None:
+        typer.echo(
+            f"best of the sweep: mIoU {100 * sweep.best.miou:.2f} at background score {sweep.best_threshold:.2f}"
+        )
+        values["sweep"] = {
+            "thresholds": [round(float(value), 4) for value in sweep.thresholds],
+            "miou": [round(float(value), 6) for value in sweep.miou],
+        }
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_text(output, json.dumps(values, indent=1) + "\n")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: DataPath = None,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="HTML file; else in the run.")] = None,  # noqa: UP045
+    split: Split = None,
+    protocol: Annotated[
+        Literal["seco", "sccam", "seam", "eps", "irn"], typer.Option(help="How mIoU is counted.")
+    ] = "seco",
+    shown: Annotated[int, typer.Option(min=1, max=50, help="Images in each group of pictures.")] = 3,
+    set_: Set = None,
+) -> None:
+    """Write one HTML page on a run: scores or, without true masks, tags and certainty; pictures, curves, costs.
+
+    Example: `tagmask report runs/mine -o report.html`
+    """
+    from tagmask.reporting.report import report as write_report
+
+    file = write_report(run, data, output=output, split=split, protocol=protocol, shown=shown, overrides=set_ or ())
+    typer.echo(f"report: {file}")
+
+
+@app.command()
+def serve(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    other: Annotated[Optional[Path], typer.Argument(help="A second run folder, to compare.")] = None,  # noqa: UP045
+    images: Annotated[Optional[Path], typer.Option(help="Folder or data set of photographs; else the run's.")] = None,  # noqa: UP045
+    masks: Annotated[Optional[Path], typer.Option(help="Masks to review, from `label` or `predict`.")] = None,  # noqa: UP045
+    review: Annotated[Optional[Path], typer.Option(help="CSV file for the decisions of the review.")] = None,  # noqa: UP045
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="On this machine only, 127.0.0.1.")] = 7860,
+) -> None:
+    """Open a page to try a run, compare two, and review masks. Needs the extra `web`.
+
+    Example: `tagmask serve runs/mine --images photos --masks masks --review reviews/first.csv`
+    """
+    from tagmask.serve.server import serve as serve_page
+
+    serve_page(run, other, images=images, masks=masks, review=review, port=port)
+
+
+@app.command()
+def push(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    repository: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
+    license: Annotated[Optional[str], typer.Option(help="Of the model, as cc-by-4.0; goes on its card.")] = None,  # noqa: UP045
+) -> None:
+    """Upload a run's model with a model card; `hf-hub:OWNER/NAME` then stands for it in other verbs.
+
+    Example: `tagmask push runs/mine ada/street-tags`
+    """
+    from tagmask.hub import push as push_run
+
+    typer.echo(f"pushed: {push_run(run, repository, private=not public, license=license)}")
