@@ -22,7 +22,7 @@ from tagmask.inference import Item, stream
 from tagmask.recipe import load_recipe
 from tagmask.run import write_text
 
-IMAGES, SIZE, MEET, ALONE = 1000, 64, 0.9, 0.7
+IMAGES, SIZE, MEET, ALONE = 3000, 64, 0.9, 0.7
 SHOWN, ENLARGED = 8, 3
 
 

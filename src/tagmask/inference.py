@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
+from tagmask.memory import keep_freed_memory
 from tagmask.methods.base import Method
 from tagmask.recipe import InferenceConfig
 from tagmask.refine.crf import dense_crf
@@ -82,6 +83,8 @@ def stream(
         on_error: told of images that do not open, which are then left out; by default the error is raised.
     """
     device = next(method.parameters()).device
+    if device.type == "cpu":
+        keep_freed_memory()
     waiting: dict[tuple[int, int], list[tuple[Item, Image.Image, Tensor]]] = defaultdict(list)
     with ThreadPoolExecutor(4) as pool:
         for item, loaded in _ahead(pool, items, config, depth=4 * batch):

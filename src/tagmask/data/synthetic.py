@@ -26,7 +26,7 @@ from tagmask.palette import voc_palette
 SETTINGS = "cooccur.json"
 ENTRIES = frozenset({"images", "masks", "tags.csv", "scenes.csv", "classes.txt", SETTINGS})
 PAIRS = 0.25  # of the images without a lone context, those that hold two objects
-AREAS = (0.05, 0.25)  # of the image, before an object is shrunk to fit its place
+AREAS = (0.10, 0.35)  # of the image, before an object is shrunk to fit its place
 OVERLAP = 0.15  # how far, in lengths of its place, an object may reach over the border to the neighbouring context
 SPLITS = (("train", 0.7), ("val", 0.1), ("test", 0.2))
 

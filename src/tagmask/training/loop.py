@@ -17,6 +17,7 @@ from torch import Tensor
 from tagmask.data.dataset import Dataset
 from tagmask.data.views import BatchPositions, TrainingViews, training_loader
 from tagmask.errors import TagmaskError
+from tagmask.memory import keep_freed_memory
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
 from tagmask.recipe import Recipe, TrainingConfig
@@ -72,6 +73,8 @@ def train(
     check_trainable(recipe, dataset)
     fabric = fabric or make_fabric(config)
     fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(config.seed)
     method = build() if build else build_method(recipe, len(dataset.classes))
     stop = min(config.stop or config.steps, config.steps)
