@@ -1,0 +1,112 @@
+"""What each stage of a run brought: scores of CAMs, refined masks and segmenter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tagmask.api.datasets import evaluation_split, open_data, training_split
+from tagmask.api.model import PathLike, load
+from tagmask.api.scores import evaluate_method
+from tagmask.cam.files import SUFFIX, read_cams
+from tagmask.data.dataset import Dataset
+from tagmask.data.images import open_image
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.folder import Conditions, Result, evaluate_folder, result_of
+from tagmask.evaluation.sweep import ThresholdSweep
+from tagmask.recipe_stages import RefineConfig
+from tagmask.run import open_run
+from tagmask.stages import CAMS, LABELS, MASKS, SEGMENTER
+from tagmask.training.checkpoint import MODEL_FILE
+
+
+@dataclass(frozen=True)
+class StageScore:
+    """Scores of one stage's products.
+
+    Attributes:
+        stage: its name, as of its folder.
+        what: in words, with the background score where one was chosen.
+        result: of CAMs at the best background score, of masks as they are, of the segmenter without tags.
+    """
+
+    stage: str
+    what: str
+    result: Result
+
+
+def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: str = "eps") -> list[StageScore]:
+    """Score what every finished stage of a run left: CAMs and masks on the training images, the segmenter held out.
+
+    Args:
+        run: folder of a run of several stages.
+        data: the data set with true masks; by default the run's own.
+        protocol: as of `evaluate`; `eps` drops the pixels that masks leave undecided (the scores' `coverage` says how
+            many are left), and is `seco` where there are none.
+
+    Raises:
+        TagmaskError: no run, a recipe of a single stage, nothing to score yet, or data without true masks.
+    """
+    opened = open_run(Path(run))
+    recipe, folder = opened.recipe, opened.folder
+    if not recipe.staged:
+        raise TagmaskError(f"{folder}: its recipe has a single stage; use tagmask evaluate {folder}")
+    dataset = open_data(data, recipe.data, opened.classes)
+    training = training_split(dataset, recipe.data)
+    untrue = [record.name for record in training.records if record.mask is None]
+    if untrue:
+        raise TagmaskError(f"image {untrue[0]!r} has no true mask ({len(untrue)} such); set data.masks")
+    scores = []
+    if (folder / CAMS).is_dir() and dataset.background:
+        scores.append(score_cams(folder / CAMS, training, protocol=protocol))
+    for stage, what in (
+        (LABELS, "labels that AffinityNet learns from"),
+        (MASKS, f"masks, {(recipe.refine or RefineConfig()).name}"),
+    ):
+        if (folder / stage).is_dir():
+            scores.append(score_masks(folder / stage, training, stage, what, protocol=protocol))
+    if (folder / SEGMENTER / MODEL_FILE).exists():
+        held_out = evaluation_split(dataset, recipe.data)
+        if len(held_out):
+            model = load(run)
+            result = evaluate_method(model.method, held_out, recipe.inference, source="decoder", protocol=protocol)
+            scores.append(StageScore(SEGMENTER, "decoder, no tags given", result))
+    if not scores:
+        raise TagmaskError(f"{folder}: no stage has left CAMs or masks yet; let tagmask train finish some")
+    return scores
+
+
+def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "eps") -> StageScore:
+    """A folder of CAMs at the background score that suits it best; images without a file count as all background."""
+    sweep = ThresholdSweep(len(dataset.classes))
+    for record in dataset.records:
+        assert record.mask is not None
+        path = folder / f"{record.name}{SUFFIX}"
+        truth = record.mask.load(*open_image(record.image).size[::-1])
+        maps = torch.zeros(len(dataset.classes), *truth.shape)
+        if path.exists():
+            cams, ids = read_cams(path)
+            if len(ids):
+                maps[ids - 1] = F.interpolate(cams[None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+        sweep.add(maps, truth)
+    found = sweep.result(protocol)
+    index = int(np.argmin(np.abs(found.thresholds - found.best_threshold)))
+    conditions = Conditions(
+        split=", ".join(dataset.splits), source="cam", tags_given=True, threshold=found.best_threshold
+    )
+    result = result_of(sweep.matrix(index), dataset, protocol=protocol, conditions=conditions)
+    return StageScore(CAMS, f"CAMs at their best background score, {found.best_threshold:.2f}", result)
+
+
+def score_masks(folder: Path, dataset: Dataset, stage: str, what: str, *, protocol: str = "eps") -> StageScore:
+    """A folder of masks that may leave pixels undecided (255): scored on those it decides."""
+    labelled = tuple(record for record in dataset.records if (folder / f"{record.name}.png").exists())
+    conditions = Conditions(split=", ".join(dataset.splits), source=stage, tags_given=True)
+    result = evaluate_folder(
+        folder, replace(dataset, records=labelled), protocol=protocol, conditions=conditions, workers=1
+    )
+    return StageScore(stage, what, result)
