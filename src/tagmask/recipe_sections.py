@@ -164,7 +164,7 @@ class SecoConfig(MethodSection):
     lil_weight: float = Field(default=0.5, ge=0)
     lig_weight: float = Field(default=0.5, ge=0)
     seg_weight: float = Field(default=0.12, ge=0)
-    reg_weight: float = Field(default=0.05, ge=0)
+    reg_weight: float = Field(default=0.05, ge=0, description="of the dense energy; 0: not computed")
     energy_weight: float = Field(default=1e-7, ge=0)
     ptc_from: int = Field(default=0, ge=0)
     contrast_from: int = Field(default=1000, ge=0)

@@ -124,13 +124,12 @@ class Seco(Method):
             self.network.backbone, batch, cams, present.ids, config.pseudo_mask, self.background
         )
         logits = enlarge(self.network.decoder(tokens.patches), batch.images.shape[-2:])
-        energy = dense_energy(
-            self.network.backbone.pixels(batch.images), logits.float(), masks, batch.boxes, weight=config.energy_weight
-        )
-        return {
-            "seg": (config.seg_weight, segmentation_loss(logits, masks, self.background)),
-            "reg": (config.reg_weight, energy),
-        }
+        terms = {"seg": (config.seg_weight, segmentation_loss(logits, masks, self.background))}
+        if config.reg_weight > 0:
+            pixels = self.network.backbone.pixels(batch.images)
+            energy = dense_energy(pixels, logits.float(), masks, batch.boxes, weight=config.energy_weight)
+            terms["reg"] = config.reg_weight, energy
+        return terms
 
     def _separate_and_conquer(self, batch: Batch, tokens: Tokens, present: Present, step: int) -> tuple[Tensor, Tensor]:
         """Local and global contrast of this step's patches and global views (steps 5 to 10 of the paper's scheme)."""
