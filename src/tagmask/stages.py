@@ -77,13 +77,34 @@ def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     return tuple(Recipe.model_fields) if start == _classifier_name(recipe, 0) else ()
 
 
+def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | None = None) -> Method:
+    """The trained classifier of a run, in eval mode.
+
+    Args:
+        recipe: `staged`.
+        classes: K.
+        folder: of the run.
+        number: of a round of SC-CAM, 0 for the first classifier; by default the last.
+
+    Raises:
+        TagmaskError: that stage is not finished.
+    """
+    method = recipe.method
+    if isinstance(method, SccamConfig) and number == 0:
+        bare = recipe.backbone.model_copy(update={"weights": None, "freeze_norm": _frozen(recipe)})
+        fresh: Method = Sccam(Backbone(bare), classes, recipe.data.background, method, first=True)
+    else:
+        fresh = build_method(recipe, classes, pretrained=False)
+    return _load(fresh, folder / (_last_classifier(recipe) if number is None else _classifier_name(recipe, number)))
+
+
 def load_staged(recipe: Recipe, classes: int, folder: Path) -> Method:
     """The trained methods of a run as one: with a segmenter both, else the classifier.
 
     Raises:
         TagmaskError: the run is not finished.
     """
-    classifier = _load(build_method(recipe, classes, pretrained=False), folder / _last_classifier(recipe))
+    classifier = load_classifier(recipe, classes, folder)
     if recipe.segmenter is None:
         return classifier
     own = _with(recipe, recipe.segmenter).model_copy(update={"method": FullConfig()})
@@ -177,15 +198,7 @@ class _Work:
 
     def _trained_classifier(self, number: int | None = None) -> Method:
         """Of a round, by default the last, on the device where there is one."""
-        recipe = self.recipe
-        method = recipe.method
-        if isinstance(method, SccamConfig) and number == 0:
-            bare = recipe.backbone.model_copy(update={"weights": None, "freeze_norm": _frozen(recipe)})
-            fresh: Method = Sccam(Backbone(bare), self.classes, recipe.data.background, method, first=True)
-        else:
-            fresh = build_method(recipe, self.classes, pretrained=False)
-        name = _last_classifier(recipe) if number is None else _classifier_name(recipe, number)
-        return _load(fresh, self.folder / name).to(_device())
+        return load_classifier(self.recipe, self.classes, self.folder, number).to(_device())
 
     def write_cams(self, place: Path) -> None:
         recipe, method = self.recipe, self.recipe.method

@@ -1,0 +1,107 @@
+"""MSRC-21 things through all stages: CAMs, + dense CRF, + random walk, + segmenter, for CAM, SC-CAM by round, and RCA.
+
+    make bench NAME=msrc_stages ARGS="cam sccam rca --seeds 0"
+
+CAMs and masks are scored on the training images (train + val) with their tags, the segmenter on test without tags, all
+under protocol `eps` (which is `seco` wherever no pixel is left undecided). Needs the photographs and the MobileNetV2
+weights in the folder named by TAGMASK_SHARED (default: ../shared). What is there already is measured, not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from common import RESULTS, device_facts, write_results
+
+from tagmask.api import open_data, train, training_split
+from tagmask.api.stage_scores import evaluate_stages, score_cams, score_masks
+from tagmask.evaluation.folder import Result
+from tagmask.recipe import load_recipe
+from tagmask.recipe_stages import RefineConfig, SccamConfig
+from tagmask.refinement import refine_folder, write_cam_folder
+from tagmask.stages import CAMS, load_classifier
+
+SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
+BACKBONE = "{name: mobilenetv2_100, weights: %s, options: {pad_type: same}, mean: [.5, .5, .5], std: [.5, .5, .5]%s}"
+SETTINGS = (
+    "training.steps=400",
+    "views.crop=224",
+    "inference.scales=[1.0,1.5]",
+    "refine.name=affinity",
+    "refine.alpha=8",
+    "refine.affinity.low=4",
+    "refine.affinity.high=16",
+    "refine.affinity.views={crop: 224, scale: [0.6, 1.2]}",
+    "refine.affinity.training={steps: 250, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
+    "segmenter.start=weights",
+    "segmenter.views={crop: 256, scale: [0.8, 1.5]}",
+    "segmenter.training={steps: 500, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
+)
+PLAIN = ("views.scale=[0.6,1.2]", "method.decoder_from=1000000")  # the decoder is the segmenter's business here
+
+
+def figures(result: Result) -> dict[str, float | None]:
+    return {
+        "miou": round(100 * result.scores.miou, 2),
+        "confusion_ratio": round(result.scores.mean_confusion_ratio, 3),
+        "coverage": round(result.scores.coverage, 4),
+        "background_score": result.conditions.threshold and round(result.conditions.threshold, 2),
+    }
+
+
+def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
+    weights = SHARED / "weights" / "mobilenetv2_100.coral_in1k.safetensors"
+    own = PLAIN if method == "cam" else ()
+    settings = [
+        f"backbone.weights={weights}",
+        f"refine.affinity.backbone={BACKBONE % (weights, ', output_stride: 8')}",
+        f"training.seed={seed}",
+        *SETTINGS,
+        *own,
+        *overrides,
+    ]
+    data, folder = SHARED / "data" / "msrc21", output / f"{method}-{seed}"
+    recipe = load_recipe(f"{method}/msrc-things", settings)
+    start = time.perf_counter()
+    train(data, recipe=recipe, output=folder)
+    row: dict[str, Any] = {"method": method, "seed": seed, "seconds": round(time.perf_counter() - start)}
+    dataset = training_split(open_data(data, recipe.data), recipe.data)
+    with tempfile.TemporaryDirectory() as name:
+        if isinstance(recipe.method, SccamConfig):
+            inference = recipe.inference.model_copy(update={"scales": recipe.method.scales})
+            for number in range(recipe.method.rounds):
+                place = Path(name) / f"round{number}"
+                classifier = load_classifier(recipe, len(dataset.classes), folder, number)
+                write_cam_folder(classifier, dataset.records, inference, place)
+                row[f"cams_round{number}"] = figures(score_cams(place, dataset).result)
+        place = Path(name) / "crf"
+        crf = RefineConfig(name="crf", alpha=recipe.refine.alpha if recipe.refine else 8)
+        refine_folder(folder / CAMS, dataset.records, place, crf)
+        row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
+    for score in evaluate_stages(folder, data):
+        row[score.stage] = figures(score.result)
+    costs = folder / "stages.json"
+    row["stages"] = json.loads(costs.read_text()) if costs.exists() else None
+    return row
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="+", choices=("cam", "sccam", "rca"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/msrc-stages"))
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    arguments = parser.parse_args()
+    path = RESULTS / "msrc_stages.json"
+    rows = json.loads(path.read_text())["runs"] if path.exists() else []
+    for name in arguments.methods:
+        for number in arguments.seeds:
+            row = measure(name, number, arguments.output, arguments.overrides)
+            rows = [old for old in rows if (old["method"], old["seed"]) != (name, number)] + [row]
+            write_results("msrc_stages", {"runs": rows, **device_facts()})
