@@ -2,8 +2,8 @@
 
     make bench NAME=msrc_stages ARGS="cam sccam rca --seeds 0"
 
-CAMs and masks are scored on the training images (train + val) with their tags, the segmenter on test without tags, all
-under protocol `eps` (which is `seco` wherever no pixel is left undecided). Needs the photographs and the MobileNetV2
+CAMs and masks are scored on the training images (train + val) with their tags, the segmenter on test without tags;
+protocol `seco`, or `eps` where masks leave pixels undecided. Needs the photographs and the MobileNetV2
 weights in the folder named by TAGMASK_SHARED (default: ../shared). What is there already is measured, not made again.
 """
 

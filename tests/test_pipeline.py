@@ -19,6 +19,7 @@ from tagmask.cam.files import read_cams, write_cams
 from tagmask.cli import app
 from tagmask.data.dataset import Dataset
 from tagmask.errors import TagmaskError
+from tagmask.evaluation.folder import evaluate_folder
 from tagmask.methods.sccam import Sccam
 from tagmask.pipeline import DONE, Stage
 from tagmask.recipe import DataConfig, Recipe, load_recipe
@@ -86,6 +87,44 @@ def test_run_goes_from_tags_to_a_segmenter(method: str, runs: dict[str, Path], c
     assert 0 <= float(cams.min()) <= float(cams.max()) < 1
     assert tagmask.label(runs[method], cooccur, output=tmp_path / "m", source="cam", save_cams=tmp_path / "c").images
     assert read_cams(next((tmp_path / "c").glob("*.npz")))[0].shape[1:] == (SIDE, SIDE)
+
+
+def test_every_stage_is_scored_by_what_it_left(runs: dict[str, Path], cooccur: Path, tmp_path: Path) -> None:
+    rows = {row.stage: row for row in tagmask.evaluate_stages(runs["sccam"])}
+    assert list(rows) == ["cams", "refine", "segmenter"]
+    config = staged_recipe("sccam").data
+    training = api.training_split(api.open_data(cooccur, config), config)
+    masks_alone = evaluate_folder(runs["sccam"] / "refine", training)
+    assert rows["refine"].result.scores.miou == masks_alone.scores.miou
+    held_out, _ = tagmask.evaluate(runs["sccam"])
+    assert rows["segmenter"].result.scores.miou == held_out.scores.miou
+    assert rows["segmenter"].result.conditions.tags_given is False
+    # No CAM of any background score can be better than the one chosen.
+    threshold = rows["cams"].result.conditions.threshold
+    assert threshold is not None
+    for other in (0.1, threshold, 0.5):
+        folder = tmp_path / f"{other}"
+        thresholds = RefineConfig(name="none", threshold=other)
+        refine_folder(runs["sccam"] / "cams", training.records, folder, thresholds)
+        found = evaluate_folder(folder, training).scores.miou
+        assert found <= rows["cams"].result.scores.miou + 1e-9
+        if other == threshold:
+            assert found == pytest.approx(rows["cams"].result.scores.miou, abs=1e-9)
+
+
+def test_stages_are_scored_on_the_command_line(runs: dict[str, Path], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["evaluate", str(runs["sccam"]), "--stages", "-o", str(tmp_path / "stages.json")])
+    assert done.exit_code == 0, done.output
+    written = json.loads((tmp_path / "stages.json").read_text())
+    assert list(written) == ["cams", "refine", "segmenter"]
+    assert f"{100 * written['refine']['miou']:.1f}" in done.output
+
+
+def test_a_run_of_one_stage_has_no_stages_to_score(cooccur: Path, tmp_path: Path) -> None:
+    values = staged_recipe("cam").model_dump() | {"refine": None, "segmenter": None}
+    run = tagmask.train(cooccur, recipe=load_recipe(values), output=tmp_path / "run")
+    with pytest.raises(TagmaskError, match="single stage; use tagmask evaluate"):
+        tagmask.evaluate_stages(run)
 
 
 class Killed(Exception):

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tagmask.api import evaluate, import_checkpoint, label, load, predict, train
+    from tagmask.api import evaluate, evaluate_stages, import_checkpoint, label, load, predict, train
     from tagmask.data.dataset import Dataset, Record
     from tagmask.demonstration import demo
     from tagmask.errors import TagmaskError
@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "demo": "tagmask.demonstration",
     "evaluate": "tagmask.api",
+    "evaluate_stages": "tagmask.api",
     "export_onnx": "tagmask.onnx_export",
     "import_checkpoint": "tagmask.api",
     "label": "tagmask.api",
@@ -49,6 +50,7 @@ __all__ = [  # noqa: RUF022  (in the order of use)
     "TagmaskError",
     "demo",
     "evaluate",
+    "evaluate_stages",
     "export_onnx",
     "import_checkpoint",
     "label",

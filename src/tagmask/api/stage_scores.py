@@ -39,14 +39,14 @@ class StageScore:
     result: Result
 
 
-def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: str = "eps") -> list[StageScore]:
+def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: str = "seco") -> list[StageScore]:
     """Score what every finished stage of a run left: CAMs and masks on the training images, the segmenter held out.
 
     Args:
         run: folder of a run of several stages.
         data: the data set with true masks; by default the run's own.
-        protocol: as of `evaluate`; `eps` drops the pixels that masks leave undecided (the scores' `coverage` says how
-            many are left), and is `seco` where there are none.
+        protocol: as of `evaluate`; masks that leave pixels undecided are scored under `eps`, which drops them, where
+            it allows none. Every result names its protocol.
 
     Raises:
         TagmaskError: no run, a recipe of a single stage, nothing to score yet, or data without true masks.
@@ -80,7 +80,7 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
     return scores
 
 
-def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "eps") -> StageScore:
+def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "seco") -> StageScore:
     """A folder of CAMs at the background score that suits it best; images without a file count as all background."""
     sweep = ThresholdSweep(len(dataset.classes))
     for record in dataset.records:
@@ -102,11 +102,12 @@ def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "eps") -> Stag
     return StageScore(CAMS, f"CAMs at their best background score, {found.best_threshold:.2f}", result)
 
 
-def score_masks(folder: Path, dataset: Dataset, stage: str, what: str, *, protocol: str = "eps") -> StageScore:
-    """A folder of masks that may leave pixels undecided (255): scored on those it decides."""
+def score_masks(folder: Path, dataset: Dataset, stage: str, what: str, *, protocol: str = "seco") -> StageScore:
+    """A folder of masks, scored on the pixels they decide where they leave some undecided (255)."""
     labelled = tuple(record for record in dataset.records if (folder / f"{record.name}.png").exists())
+    own = replace(dataset, records=labelled)
     conditions = Conditions(split=", ".join(dataset.splits), source=stage, tags_given=True)
-    result = evaluate_folder(
-        folder, replace(dataset, records=labelled), protocol=protocol, conditions=conditions, workers=1
-    )
+    result = evaluate_folder(folder, own, protocol="eps", conditions=conditions)
+    if result.scores.coverage == 1 or protocol not in ("seco", "sccam"):
+        result = result_of(result.matrix, own, protocol=protocol, conditions=conditions)
     return StageScore(stage, what, result)

@@ -21,6 +21,9 @@ def evaluate(
     ] = "seco",
     source: Annotated[Literal["decoder", "cam"], typer.Option(help="Of a run: its decoder or its CAMs.")] = "decoder",
     tags: Annotated[bool, typer.Option("--tags", help="Tell a run's decoder the images' tags.")] = False,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Of a run of several stages: one row for what each left behind.")
+    ] = False,
     recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="For masks: its data section.")] = None,  # noqa: UP045
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="JSON file for the scores.")] = None,  # noqa: UP045
     set_: Set = None,
@@ -32,9 +35,19 @@ def evaluate(
     from rich.console import Console
 
     from tagmask import api
-    from tagmask.evaluation.report import render, to_json
+    from tagmask.evaluation.report import render, render_stages, to_json
     from tagmask.run import write_text
 
+    def write(values: dict[str, Any]) -> None:
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_text(output, json.dumps(values, indent=1) + "\n")
+
+    if stages:
+        rows = api.evaluate_stages(predictions, data, protocol=protocol)
+        render_stages([(row.what, row.result) for row in rows], Console())
+        write({row.stage: {"what": row.what, **to_json(row.result)} for row in rows})
+        return
     result, sweep = api.evaluate(
         predictions,
         data,
@@ -55,9 +68,7 @@ def evaluate(
             "thresholds": [round(float(value), 4) for value in sweep.thresholds],
             "miou": [round(float(value), 6) for value in sweep.miou],
         }
-    if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_text(output, json.dumps(values, indent=1) + "\n")
+    write(values)
 
 
 @app.command()

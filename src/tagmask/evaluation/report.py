@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -48,6 +49,20 @@ def render(result: Result, console: Console) -> None:
         f"  coverage {_percent(scores.coverage)}%",
         highlight=False,
     )
+
+
+def render_stages(rows: Sequence[tuple[str, Result]], console: Console) -> None:
+    """Print one row for each stage: what it left, on which images, its mIoU and what share of the pixels it decides."""
+    table = Table(title="what each stage left")
+    for heading in ("stage", "split", "tags given", "protocol"):
+        table.add_column(heading)
+    for heading in ("images", "mIoU %", "FP/TP", "decided %"):
+        table.add_column(heading, justify="right")
+    for what, result in rows:
+        given = "yes" if result.conditions.tags_given else "no"
+        shares = _percent(result.scores.miou), _mean_ratio(result), _percent(result.scores.coverage)
+        table.add_row(what, result.conditions.split, given, result.scores.protocol, str(result.images), *shares)
+    console.print(table)
 
 
 def to_json(result: Result) -> dict[str, Any]:
