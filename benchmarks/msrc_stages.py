@@ -2,8 +2,8 @@
 
     make bench NAME=msrc_stages ARGS="cam sccam rca --seeds 0"
 
-CAMs and masks are scored on the training images (train + val) with their tags, the segmenter on test without tags;
-protocol `seco`, or `eps` where masks leave pixels undecided. Needs the photographs and the MobileNetV2
+CAMs and masks are scored on the training images (train + val) with their tags, the segmenter on test without tags,
+and CAMs with tags on test too; protocol `seco`, or `eps` where masks leave pixels undecided. Needs the photographs and the MobileNetV2
 weights in the folder named by TAGMASK_SHARED (default: ../shared). What is there already is measured, not made again.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from common import RESULTS, device_facts, write_results
 
-from tagmask.api import open_data, train, training_split
+from tagmask.api import evaluate, open_data, train, training_split
 from tagmask.api.stage_scores import evaluate_stages, score_cams, score_masks
 from tagmask.evaluation.folder import Result
 from tagmask.recipe import load_recipe
@@ -86,6 +86,12 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
         row[score.stage] = figures(score.result)
+    held_out, sweep = evaluate(folder, data, split=["test"], source="cam")
+    assert sweep is not None
+    row["cams_test"] = figures(held_out) | {
+        "best_miou": round(100 * sweep.best.miou, 2),
+        "best_background_score": round(float(sweep.best_threshold), 2),
+    }
     costs = folder / "stages.json"
     row["stages"] = json.loads(costs.read_text()) if costs.exists() else None
     return row
