@@ -3,8 +3,9 @@
     make bench NAME=msrc_stages ARGS="cam sccam rca --seeds 0"
 
 CAMs and masks are scored on the training images (train + val) with their tags, the segmenter on test without tags,
-and CAMs with tags on test too; protocol `seco`, or `eps` where masks leave pixels undecided. Needs the photographs and the MobileNetV2
-weights in the folder named by TAGMASK_SHARED (default: ../shared). What is there already is measured, not made again.
+and CAMs with tags on test too; protocol `seco`, or `eps` where masks leave pixels undecided. Needs the photographs and
+the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). What is there already is measured,
+not made again.
 """
 
 from __future__ import annotations
