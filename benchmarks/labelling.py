@@ -26,6 +26,7 @@ from tagmask.export.png import write_label_map
 from tagmask.inference import Item, score, stream
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
+from tagmask.precision import resolve
 from tagmask.recipe import Recipe, load_recipe
 
 CLASSES, BATCH = 20, 8
@@ -85,6 +86,7 @@ if __name__ == "__main__":
             "inference.scales=[1.0]",
             "inference.flip=true",
             f"inference.refine={arguments.refine}",
+            "inference.precision=auto",
         ],
     )
     method = make_method(recipe, device)
@@ -108,4 +110,4 @@ if __name__ == "__main__":
         "mask_bytes_an_image": round(written / arguments.images),
     }
     name = "labelling" if arguments.refine == "none" else f"labelling-{arguments.refine}"
-    write_results(name, {**result, "precision": "fp32", **device_facts()})
+    write_results(name, {**result, "precision": resolve("auto"), **device_facts()})

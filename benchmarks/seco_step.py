@@ -25,9 +25,9 @@ from tagmask.cam.multiscale import multiscale_cams
 from tagmask.data.batch import Batch
 from tagmask.methods.build import build_method
 from tagmask.methods.seco import Seco
+from tagmask.precision import has_bf16_units
 from tagmask.recipe import load_recipe
 from tagmask.refine.par import pixel_adaptive_refinement
-from tagmask.training.loop import has_bf16_units
 from tagmask.training.schedule import build_optimizer, set_lr
 
 STEP = 15_000  # every phase is on

@@ -20,6 +20,7 @@ from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
 from tagmask.memory import keep_freed_memory
 from tagmask.methods.base import Method
+from tagmask.precision import autocast
 from tagmask.recipe import InferenceConfig
 from tagmask.refine.crf import dense_crf
 from tagmask.refine.par import pixel_adaptive_refinement
@@ -167,14 +168,16 @@ def score(method: Method, images: Tensor, config: InferenceConfig, source: Sourc
     Source: SeCo (CVPR 2024), section 4.1.
     """
     if source == "cam":
-        return method.cams(images, config.scales).float()
+        with autocast(images.device, config.precision):
+            return method.cams(images, config.scales).float()
     best: Tensor | None = None
     for scale in config.scales:
         scaled = images
         if scale != 1:
             size = [max(1, int(side * scale)) for side in images.shape[-2:]]
             scaled = F.interpolate(images, size=size, mode="bilinear", align_corners=False)
-        logits = method.scores(torch.cat([scaled, scaled.flip(-1)]) if config.flip else scaled).float()
+        with autocast(images.device, config.precision):
+            logits = method.scores(torch.cat([scaled, scaled.flip(-1)]) if config.flip else scaled).float()
         if config.flip:
             plain, mirrored = logits.chunk(2)
             logits = plain + mirrored.flip(-1)

@@ -224,3 +224,7 @@ class InferenceConfig(Section):
     flip: bool = True
     background: Share = Field(default=0.5, description="background score against CAMs when labelling with tags")
     refine: Literal["none", "par", "crf"] = "none"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
+        default="32-true",
+        description="auto: bf16 where the hardware multiplies it; scores then differ a little",
+    )

@@ -20,6 +20,7 @@ from tagmask.errors import TagmaskError
 from tagmask.memory import keep_freed_memory
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
+from tagmask.precision import resolve
 from tagmask.recipe import Recipe, TrainingConfig
 from tagmask.training.checkpoint import load_state, save_model, save_state
 from tagmask.training.progress import Progress
@@ -30,18 +31,8 @@ Evaluate = Callable[[Method], dict[str, float]]
 
 def make_fabric(config: TrainingConfig) -> Fabric:
     """Devices and precision of a run; `auto` is bf16 where the hardware multiplies it."""
-    precision = config.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if has_bf16_units() else "32-true"
     strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
-    return Fabric(accelerator="auto", devices=config.devices, precision=precision, strategy=strategy)  # pyright: ignore
-
-
-def has_bf16_units() -> bool:
-    """Whether this machine multiplies bf16 faster than fp32: a GPU since Ampere, or a CPU with AMX tiles."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()  # the public face of torch has no name for it yet
+    return Fabric(accelerator="auto", devices=config.devices, precision=resolve(config.precision), strategy=strategy)  # pyright: ignore
 
 
 def train(

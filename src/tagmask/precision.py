@@ -1,0 +1,28 @@
+"""Which precision a machine computes in fastest."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "32-true", "bf16-mixed"]
+
+
+def has_bf16_units() -> bool:
+    """Whether this machine multiplies bf16 faster than fp32: a GPU since Ampere, or a CPU with AMX tiles."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported()  # the public face of torch has no name for it yet
+
+
+def resolve(precision: Precision) -> Literal["32-true", "bf16-mixed"]:
+    """What `auto` means here: bf16 where the hardware multiplies it, else fp32; anything else is itself."""
+    if precision == "auto":
+        return "bf16-mixed" if has_bf16_units() else "32-true"
+    return precision
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """A context in which the products of forwards on `device` are taken in that precision."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve(precision) == "bf16-mixed")
