@@ -52,7 +52,7 @@ def staged_recipe(method: str, **changes: Any) -> Recipe:
         "training": {"steps": 4, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 1},
         "inference": {"size": SIDE},
         "refine": {"name": "none" if method == "sccam" else "fusion", "threshold": 0.3, "alpha": 4},
-        "segmenter": {"start": "classifier"},
+        "segmenter": {"start": "classifier", "method": {"copies": [0.5]} if method == "rca" else {}},
     }
     return load_recipe({**values, **changes})
 

@@ -129,6 +129,11 @@ class FullConfig(MethodSection):
     """The same decoder trained on true masks: the ceiling a tag-trained model is measured against."""
 
     name: Literal["full"] = "full"
+    copies: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(),
+        description="scales of copies that the decoder learns from as well, their largest logits counting, and then "
+        "nothing but the decoder learns: 0.5 and 0.75 in DeepLab-v2",
+    )
 
 
 Accident = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "key_gradients", "reseed"]

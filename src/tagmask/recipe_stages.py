@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tagmask.recipe_sections import (
     BackboneConfig,
+    FullConfig,
     MethodSection,
     OptimizerConfig,
     Positive,
@@ -118,6 +119,8 @@ class RefineConfig(Section):
 
 class SegmenterConfig(StageTraining):
     """A decoder trained on the masks, 255 left out: the model that needs no tags."""
+
+    method: FullConfig = FullConfig()
 
     start: Literal["weights", "classifier"] = Field(
         default="weights", description="classifier: the trained one's backbone"

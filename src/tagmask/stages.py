@@ -27,7 +27,6 @@ from tagmask.methods.staged import Staged
 from tagmask.models.backbone import Backbone
 from tagmask.pipeline import Stage
 from tagmask.recipe import InferenceConfig, Recipe
-from tagmask.recipe_sections import FullConfig
 from tagmask.recipe_stages import RcaConfig, RefineConfig, SccamConfig, StageTraining
 from tagmask.refinement import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
 from tagmask.training.checkpoint import MODEL_FILE, STATE_FILE, load_model
@@ -107,7 +106,7 @@ def load_staged(recipe: Recipe, classes: int, folder: Path) -> Method:
     classifier = load_classifier(recipe, classes, folder)
     if recipe.segmenter is None:
         return classifier
-    own = _with(recipe, recipe.segmenter).model_copy(update={"method": FullConfig()})
+    own = _with(recipe, recipe.segmenter).model_copy(update={"method": recipe.segmenter.method})
     return Staged(classifier, _load(build_method(own, classes, pretrained=False), folder / SEGMENTER))
 
 
@@ -242,7 +241,7 @@ class _Work:
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter
         assert section is not None
-        own = _with(self.recipe, section).model_copy(update={"method": FullConfig()})
+        own = _with(self.recipe, section).model_copy(update={"method": section.method})
         masked = _masked(self.dataset, self.folder / MASKS)
 
         def build() -> Method:

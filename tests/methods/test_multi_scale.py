@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from tagmask.data.batch import Batch
+from tagmask.methods.build import build_method
 from tagmask.methods.multi_scale import multi_scale_logits, multi_scale_loss, shrink_labels
+from tests.conftest import tiny_recipe
 
 
 def network(images: torch.Tensor) -> torch.Tensor:
@@ -42,3 +45,30 @@ def test_loss_is_the_sum_of_means_over_labelled_pixels() -> None:
     expected = sum(F.cross_entropy(own, shrink_labels(labels, own.shape[-2:]), ignore_index=255) for own in logits)
     torch.testing.assert_close(multi_scale_loss(logits, labels), torch.as_tensor(expected))
     assert float(multi_scale_loss(logits, torch.full_like(labels, 255))) == 0
+
+
+def test_the_segmenter_learns_from_copies_and_answers_with_the_largest() -> None:
+    recipe = tiny_recipe({"name": "full", "copies": [0.5, 0.75]})
+    torch.manual_seed(0)
+    method = build_method(recipe, 3).eval()
+    images = torch.randn(2, 3, 48, 48)
+    masks = torch.randint(0, 4, (2, 48, 48))
+    masks[:, :8] = 255
+
+    def plain(views: torch.Tensor) -> torch.Tensor:
+        return method.network.decoder(method.network.backbone(views).patches)
+
+    with torch.no_grad():
+        sizes = [(48, 48), (24, 24), (36, 36)]
+        maps = [plain(F.interpolate(images, size=size, mode="bilinear", align_corners=False)) for size in sizes]
+        maps.append(torch.stack([F.interpolate(own, size=(6, 6), mode="bilinear") for own in maps]).amax(dim=0))
+        torch.testing.assert_close(method.scores(images), maps[-1])
+        expected = sum(F.cross_entropy(own, shrink_labels(masks, own.shape[-2:]), ignore_index=255) for own in maps)
+        tags = torch.ones(2, 3)
+        boxes = torch.tensor([[0, 48, 0, 48]] * 2)
+        batch = Batch(
+            images=images, tags=tags, known=tags, boxes=boxes, indices=torch.arange(2), most_tags=3, masks=masks
+        )
+        losses = method(batch, 0)
+    torch.testing.assert_close(losses["loss"], torch.as_tensor(expected))
+    assert set(losses) == {"loss", "seg"}

@@ -10,7 +10,9 @@ import torchvision
 from torch import Tensor, nn
 
 from tagmask.errors import TagmaskError
+from tagmask.models.backbone import Backbone
 from tagmask.models.deeplabv2 import CAFFE, IMAGENET, DeepLabV2, load_deeplabv2
+from tagmask.recipe import BackboneConfig
 
 SMALL = (1, 1, 1, 1)
 
@@ -129,3 +131,30 @@ def test_imagenet_weights_and_files_of_other_networks(tmp_path: Path, small: Dee
     torch.save({"layer1.block1.odd": torch.ones(1), "layer2.block1.x.conv.weight": torch.ones(1)}, tmp_path / "odd.pth")
     with pytest.raises(TagmaskError, match="no tensor of DeepLab-v2"):
         load_deeplabv2(network, tmp_path / "odd.pth")
+
+
+def published(network: DeepLabV2, tmp_path: Path, names: str) -> Path:
+    """A weights file of torchvision's names."""
+    path = tmp_path / f"{names}.pth"
+    torch.save(network.backbone.state_dict(), path)
+    return path
+
+
+def test_it_serves_as_a_backbone_without_its_head(small: DeepLabV2, tmp_path: Path) -> None:
+    options = {"blocks": list(SMALL)}
+    weights = published(small, tmp_path, "torchvision")
+    backbone = Backbone(BackboneConfig(name="deeplabv2_resnet101", options=options, weights=str(weights))).eval()
+    assert (backbone.stride, backbone.width, backbone.aux_width) == (8, 2048, 1024)
+    images = torch.rand(1, 3, 65, 65)
+    with torch.no_grad():
+        tokens = backbone(images)
+        torch.testing.assert_close(small.eval().decoder(tokens.patches), small(images))
+    assert not any("decoder" in name for name in backbone.state_dict())
+    torch.testing.assert_close(backbone.mean.flatten(), torch.tensor(IMAGENET[0]))
+
+
+def test_weights_made_for_other_images_ask_for_their_scale(small: DeepLabV2, tmp_path: Path) -> None:
+    config = BackboneConfig(name="deeplabv2_resnet101", options={"blocks": list(SMALL)})
+    wrong = config.model_copy(update={"weights": str(published(small, tmp_path, "any")), "mean": (0.5, 0.5, 0.5)})
+    with pytest.raises(TagmaskError, match=r"made for backbone.mean=\[0.485, 0.456, 0.406\]"):
+        Backbone(wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,16 +14,17 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tagmask.errors import TagmaskError
-from tagmask.models import resnet38, vgg16
+from tagmask.models import deeplabv2, resnet38, vgg16
 from tagmask.models.imports import load_resnet38, load_vgg16
 from tagmask.models.weights import load_weights
 from tagmask.recipe import BackboneConfig
 
 AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages
-PAPERS: dict[str, type[resnet38.ResNet38] | type[vgg16.Vgg16]] = {
+PAPERS: dict[str, Callable[..., nn.Module]] = {
     "resnet38": resnet38.ResNet38,
     "vgg16_rca": vgg16.Vgg16,
+    "deeplabv2_resnet101": deeplabv2.DeepLabV2.headless,
 }
 """Networks of the papers that timm does not have."""
 
@@ -74,11 +76,20 @@ class Backbone(nn.Module):
         for name, chosen, default in (("mean", config.mean, (0.5,) * 3), ("std", config.std, (0.5,) * 3)):
             values = chosen or cfg.get(name) or default
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+        if isinstance(network, deeplabv2.DeepLabV2) and config.weights:
+            self._check_scale(network, config)
         if self.is_vit:
             assert network.pos_embed is not None
             network.pos_embed.requires_grad_(False)  # frozen in the reference, and what lets resizing be cached
         self._resized: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
         self._measure()
+
+    def _check_scale(self, network: deeplabv2.DeepLabV2, config: BackboneConfig) -> None:
+        """What the weights found out about their images must stand in the recipe, where a trained run looks for it."""
+        if torch.allclose(network.mean, self.mean) and torch.allclose(network.std, self.std):
+            return
+        mean, std = ([round(v, 6) for v in values.flatten().tolist()] for values in (network.mean, network.std))
+        raise TagmaskError(f"backbone.weights {config.weights}: made for backbone.mean={mean}, std={std}; set them")
 
     def _measure(self) -> None:
         """Find widths and stride by looking: every family of networks then works the same way."""
@@ -90,7 +101,7 @@ class Backbone(nn.Module):
             self.tap_widths = [tap.shape[1] for tap in self.taps(torch.zeros(1, 3, side, side))]
         self.train(training)
         self.width, self.aux_width = tokens.patches.shape[1], tokens.aux.shape[1]
-        self.stride = side // tokens.patches.shape[2]
+        self.stride = round(side / tokens.patches.shape[2])
 
     def train(self, mode: bool = True) -> Backbone:
         """Like any module's, but batch norm stays in eval mode where it is frozen."""
@@ -118,6 +129,9 @@ class Backbone(nn.Module):
         if isinstance(self.network, resnet38.ResNet38):
             taps = self.network(images)
             return Tokens(taps.conv6.mean(dim=(2, 3)), taps.conv6, taps.conv5)
+        if isinstance(self.network, deeplabv2.DeepLabV2):
+            early, features = self.network.features(images)
+            return Tokens(features.mean(dim=(2, 3)), features, early)
         if isinstance(self.network, vgg16.Vgg16):
             features = self.network(images)
             return Tokens(features.mean(dim=(2, 3)), features, features)
@@ -223,5 +237,7 @@ def _load(network: nn.Module, source: str) -> None:
         load_resnet38(network, Path(source))
     elif isinstance(network, vgg16.Vgg16):
         load_vgg16(network, Path(source))
+    elif isinstance(network, deeplabv2.DeepLabV2):
+        deeplabv2.load_deeplabv2(network, Path(source))
     else:
         load_weights(network, source)

@@ -46,7 +46,7 @@ class DeepLabV2(nn.Module):
 
     Attributes:
         backbone: under torchvision's names, so that its ImageNet weights load as they are.
-        decoder: its weights learn 10 times, its biases 20 times as fast as the backbone.
+        decoder: its weights learn 10 times, its biases 20 times as fast as the backbone; empty where headless.
         mean, std: (1, 3, 1, 1) of RGB in 0..1, as the loaded weights expect images to be normalised.
 
     Source: spec A7; DeepLab-v2 (Chen et al., 2017).
@@ -63,7 +63,7 @@ class DeepLabV2(nn.Module):
         stages = (self.backbone.layer2, 2, 1), (self.backbone.layer3, 1, 2), (self.backbone.layer4, 1, 4)
         for stage, stride, dilation in stages:
             _restride(stage, stride, dilation)
-        self.decoder = LargeFieldDecoder(512 * Bottleneck.expansion, outputs)
+        self.decoder: nn.Module = LargeFieldDecoder(512 * Bottleneck.expansion, outputs)
         self.backbone.requires_grad_(True)
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -74,11 +74,21 @@ class DeepLabV2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, C, h, w), h and w about an eighth, of normalised RGB images (B, 3, H, W)."""
+        return self.decoder(self.features(images)[-1])
+
+    def features(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 1024, h, w) and (B, 2048, h, w) of the last two stages."""
         network = self.backbone
         features = network.maxpool(network.relu(network.bn1(network.conv1(images))))
-        for stage in (network.layer1, network.layer2, network.layer3, network.layer4):
-            features = stage(features)
-        return self.decoder(features)
+        early = network.layer3(network.layer2(network.layer1(features)))
+        return early, network.layer4(early)
+
+    @classmethod
+    def headless(cls, blocks: Sequence[int] = RESNET101) -> DeepLabV2:
+        """The network without its classifiers, as a backbone."""
+        network = cls(1, blocks)
+        network.decoder = nn.Identity()
+        return network
 
     def train(self, mode: bool = True) -> DeepLabV2:
         """Like any module's, but batch norm stays in eval mode. Returns itself."""
@@ -106,7 +116,7 @@ def load_deeplabv2(network: DeepLabV2, path: Path) -> list[str]:
     state = rename_reference(state, str(path)) if reference else {f"backbone.{name}": state[name] for name in state}
     own = network.state_dict()
     for name in [name for name in state if name.startswith("decoder.")]:
-        if state[name].shape != own[name].shape:
+        if name not in own or state[name].shape != own[name].shape:
             del state[name]
     for name, values in zip(("mean", "std"), CAFFE if reference else IMAGENET, strict=True):
         state[name] = torch.tensor(values).view(1, 3, 1, 1)
