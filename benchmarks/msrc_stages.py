@@ -31,7 +31,7 @@ from tagmask.stages import CAMS, load_classifier
 SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
 BACKBONE = "{name: mobilenetv2_100, weights: %s, options: {pad_type: same}, mean: [.5, .5, .5], std: [.5, .5, .5]%s}"
 SETTINGS = (
-    "training.steps=400",
+    "training.steps=300",
     "views.crop=224",
     "inference.scales=[1.0,1.5]",
     "refine.name=affinity",
@@ -39,10 +39,10 @@ SETTINGS = (
     "refine.affinity.low=4",
     "refine.affinity.high=16",
     "refine.affinity.views={crop: 224, scale: [0.6, 1.2]}",
-    "refine.affinity.training={steps: 250, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
+    "refine.affinity.training={steps: 150, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
     "segmenter.start=weights",
     "segmenter.views={crop: 256, scale: [0.8, 1.5]}",
-    "segmenter.training={steps: 500, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
+    "segmenter.training={steps: 400, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
 )
 PLAIN = ("views.scale=[0.6,1.2]", "method.decoder_from=1000000")  # the decoder is the segmenter's business here
 
