@@ -51,6 +51,12 @@ def test_terms_join_by_phase() -> None:
     assert names[4] == names[3] | {"seg", "reg"}
 
 
+def test_an_energy_of_no_weight_is_not_computed_and_changes_nothing() -> None:
+    with_energy, without = (make_seco(f"method.reg_weight={weight}").losses(make_batch(), 5) for weight in (1.0, 0))
+    assert set(with_energy) - set(without) == {"reg"}
+    assert float(without["loss"]) == pytest.approx(float(with_energy["loss"] - with_energy["reg"]), rel=1e-6)
+
+
 def test_loss_is_the_weighted_sum_of_its_terms() -> None:
     method = make_seco()
     losses = method.losses(make_batch(), 5)
