@@ -20,6 +20,11 @@ def cooccur(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_cooccur(tmp_path_factory.mktemp("cooccur") / "set", images=24, size=48, classes=3, seed=5)
 
 
+@pytest.fixture(scope="session")
+def photo(cooccur: Path) -> Path:
+    return sorted((cooccur / "images").rglob("*.png"))[0]
+
+
 def tiny_recipe(method: str | dict[str, Any] = "seco", *overrides: str) -> Recipe:
     """A recipe whose every phase begins within a few steps, on a ViT of two blocks."""
     name = method if isinstance(method, str) else method["name"]

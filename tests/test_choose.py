@@ -13,6 +13,7 @@ from tagmask.choose import ALARM, GB, SCRATCH, Machine, choose_recipe, find_weig
 from tagmask.data.dataset import Dataset, Record
 from tagmask.errors import TagmaskError
 from tagmask.recipe import BackboneConfig, Recipe
+from tagmask.run import open_run
 
 LAPTOP = Machine(cuda=False, memory=16 * GB, cores=8)
 H200 = Machine(cuda=True, memory=140 * GB, cores=16)
@@ -136,8 +137,8 @@ def test_run_that_was_begun_goes_on_with_its_own_recipe(
     overrides = ["backbone.weights=null", "training.steps=2", "training.batch=2", "training.workers=0", "views.crop=64"]
     run = api.train(cooccur, output=tmp_path / "run", overrides=overrides)
     assert ALARM in capsys.readouterr().err
-    recipe: Recipe = api.open_run(run).recipe
+    recipe: Recipe = open_run(run).recipe
     assert recipe.training.steps == 2
     api.train(cooccur, output=run)
     assert "recipe chosen" not in capsys.readouterr().err
-    assert api.open_run(run).recipe == recipe
+    assert open_run(run).recipe == recipe

@@ -20,7 +20,7 @@ def export_onnx(
     """Write a run's model as ONNX, checked against torch; see `tagmask.export.onnx.write_onnx` for what the file takes.
 
     Args:
-        run: a run folder.
+        run: a run folder, or `hf-hub:OWNER/NAME` of a pushed one.
         output: the file.
         size: side of a square, or height and width, to fix; by default `inference.size` of the recipe.
         dynamic: leave height and width free instead; so it is by default where the recipe has no `inference.size`.
@@ -32,6 +32,7 @@ def export_onnx(
     if dynamic and size is not None:
         raise TagmaskError("give either a size or --dynamic")
     model = api.load(run, device="cpu")
+    model.check_decoder()
     chosen = None if dynamic else size or model.run.recipe.inference.size
     sides = (chosen, chosen) if isinstance(chosen, int) else chosen
     return write_onnx(model.method, Path(output), classes=model.classes, size=sides, labels=labels)

@@ -32,8 +32,3 @@ def model(run: Path) -> Model:
 def masks(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Masks of the training images of the set, with `confidence.csv` and `classes.txt`."""
     return api.label(run, output=tmp_path_factory.mktemp("masks"), split=["train"]).folder
-
-
-@pytest.fixture(scope="session")
-def photo(cooccur: Path) -> Path:
-    return sorted((cooccur / "images").rglob("*.png"))[0]

@@ -63,6 +63,8 @@ def label(
     recipe = overridden(model.run.recipe, overrides)
     dataset = open_data(data, recipe.data, model.classes).split(split)
     items = [Item(record.name, record.image, record.tags) for record in dataset.records]
+    if source == "decoder":
+        model.check_decoder()
     if save_cams is not None and source != "cam":
         raise TagmaskError("save_cams: only CAMs can be saved; add --source cam")
     return _write(model, items, Path(output), recipe.inference, source, None if save_cams is None else Path(save_cams))
@@ -87,6 +89,7 @@ def predict(
         TagmaskError: whatever is wrong with run, images or output.
     """
     model = load(run)
+    model.check_decoder()
     recipe = overridden(model.run.recipe, overrides)
     return _write(model, _find_images(Path(images)), Path(output), recipe.inference, "decoder")
 

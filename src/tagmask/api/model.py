@@ -19,6 +19,7 @@ from tagmask.stages import load_staged
 from tagmask.training.checkpoint import load_model
 
 PathLike = Path | str
+WITHOUT_DECODER = ("sccam", "rca")  # unless a segmenter was trained
 
 
 class Model:
@@ -40,6 +41,26 @@ class Model:
         """
         ids = None if tags is None else tuple(sorted({self._class_index(tag) for tag in tags}))
         return predict_one(self.method, image, ids, self.run.recipe.inference).labels
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it can label images without tags; SC-CAM and RCA leave that to a segmenter."""
+        recipe = self.run.recipe
+        return recipe.segmenter is not None or recipe.method.name not in WITHOUT_DECODER
+
+    def check_decoder(self) -> None:
+        """Refuse a run that has nothing but CAMs.
+
+        Raises:
+            TagmaskError: it has no decoder; names the ways out.
+        """
+        if not self.has_decoder:
+            folder = self.run.folder
+            raise TagmaskError(
+                f"{folder}: a run of {self.run.recipe.method.name} without a segmenter has CAMs alone, and they need "
+                "tags. Add --source cam where there is such an option, or a segmenter: `tagmask train "
+                f"-r {folder}/recipe.yaml -o {folder} --from cams --set 'segmenter={{start: classifier}}'`"
+            )
 
     def _class_index(self, tag: str) -> int:
         if tag not in self.classes:

@@ -51,6 +51,8 @@ def evaluate(
     """
     if is_run(predictions):
         model = load(predictions)
+        if source == "decoder":
+            model.check_decoder()
         chosen = overridden(model.run.recipe, overrides)
         dataset = to_evaluate(open_data(data, chosen.data, model.classes), chosen.data, split)
         if source == "cam":

@@ -13,8 +13,6 @@ from tagmask.reporting.panels import panels
 from tagmask.reporting.study import by_quality, least_certain, study
 from tagmask.run import write_text
 
-WITHOUT_DECODER = ("sccam", "rca")  # unless a segmenter was trained
-
 
 def report(
     run: api.PathLike,
@@ -54,7 +52,7 @@ def report(
         raise TagmaskError(f"{target}: a folder; give the name of the HTML file to write")
     recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
     dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
-    source = "cam" if recipe.method.name in WITHOUT_DECODER and recipe.segmenter is None else "decoder"
+    source = "decoder" if model.has_decoder else "cam"
     found = study(model.method, dataset, recipe.inference, source=source, protocol=protocol)
     groups = {**by_quality(found.images, shown), "Least certain": least_certain(found.images, shown)}
     chosen = {facts.record.name: facts for group in groups.values() for facts in group}

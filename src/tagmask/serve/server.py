@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tagmask.api import Model, load
 from tagmask.errors import TagmaskError
@@ -17,6 +18,11 @@ from tagmask.serve.page import KEYS, STYLE, build_page
 from tagmask.serve.photos import Photos, find_photos
 from tagmask.serve.review import Review, find_candidates
 from tagmask.serve.review_tab import ReviewPage
+
+if TYPE_CHECKING:
+    import gradio as gr
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 HOST, PORT = "127.0.0.1", 7860
 EXAMPLES = 8
@@ -52,48 +58,93 @@ def serving(
     """
     if (masks is None) != (review is None):
         raise TagmaskError("--masks and --review go together: the masks to look at, and the CSV file for the decisions")
-    _check_port(port)
-    with tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary, _environment(temporary):
+    with (
+        _listening(port) as listener,
+        tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary,
+        _environment(temporary),
+    ):
         try:
-            from gradio.themes import Default
-            from starlette.middleware import Middleware
+            import gradio.themes  # noqa: F401  (so that its lack is said before the runs are loaded)
         except ImportError:
             raise TagmaskError("the page needs gradio: pip install 'tagmask[web]'") from None
         models = [load(folder) for folder in (run, other) if folder is not None]
+        for model in models:
+            model.check_decoder()
         photos = _photos(models[0], images, review)
         page, left_out = _review(models[0], photos, masks, review)
         examples = photos.examples(EXAMPLES) if photos else []
         blocks = build_page(models, examples, Path(temporary) / "masks", page)
+        with _answering(Guard(_application(blocks), port), listener):
+            yield f"http://{HOST}:{port}/", left_out
+            blocks.is_running = False
+
+
+def _application(blocks: gr.Blocks) -> FastAPI:
+    """The page as an ASGI application that shares nothing and serves no file but its own."""
+    import gradio
+    from fastapi import FastAPI
+    from gradio.themes import Default
+
+    application = gradio.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        blocks,
+        path="/",
+        show_error=True,
+        max_file_size=UPLOAD,
+        allowed_paths=[],
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        theme=Default(
+            primary_hue="teal",
+            neutral_hue="slate",
+            font=("system-ui", "sans-serif"),
+            font_mono=("ui-monospace", "monospace"),
+        ),
+        css_paths=STYLE,
+        js=KEYS.read_text(encoding="utf-8"),
+    )
+    # Not launched, the page counts as one in the making: gradio would let a request name any file as an upload.
+    blocks.has_launched = blocks.is_running = True
+    return application
+
+
+@contextmanager
+def _listening(port: int) -> Iterator[socket.socket]:
+    """A socket on the port, ours from the first moment on."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            _, address, _ = blocks.launch(
-                server_name=HOST,
-                server_port=port,
-                share=False,
-                inbrowser=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                show_error=True,
-                max_file_size=UPLOAD,
-                allowed_paths=[],
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                enable_monitoring=False,
-                run_history=False,
-                footer_links=[],
-                app_kwargs={"middleware": [Middleware(Guard, port=port)]},
-                theme=Default(
-                    primary_hue="teal",
-                    neutral_hue="slate",
-                    font=("system-ui", "sans-serif"),
-                    font_mono=("ui-monospace", "monospace"),
-                ),
-                css_paths=STYLE,
-                js=KEYS.read_text(encoding="utf-8"),
-            )
-            yield address, left_out
-        finally:
-            blocks.close(verbose=False)
+            listener.bind((HOST, port))
+        except OSError as error:
+            reason = error.strerror or error
+            raise TagmaskError(f"port {port} cannot be had ({reason}); give another with --port") from None
+        yield listener
+
+
+@contextmanager
+def _answering(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
+    """Answer requests in a thread while the context lasts.
+
+    `Blocks.launch` would give a busy machine 5 seconds to start, and ask for the page through the shell's HTTP proxy.
+    """
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_level="critical", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        if not thread.is_alive():
+            raise TagmaskError("the page's server did not start; is gradio of a version that `tagmask[web]` names?")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def serve(
@@ -135,16 +186,6 @@ def _review(
         return None, []
     candidates, left_out = find_candidates(masks, photos, model.classes)
     return ReviewPage(Review(candidates, review, model.classes), model, (photos.root, masks)), left_out
-
-
-def _check_port(port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            reason = error.strerror or error
-            raise TagmaskError(f"port {port} cannot be had ({reason}); give another with --port") from None
 
 
 @contextmanager
