@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from tagmask.api import Model
 from tagmask.errors import TagmaskError
+from tagmask.recipe import load_recipe
 from tagmask.serve.photos import Photo, Photos, find_photos, inside, open_photo
 
 
@@ -32,6 +34,14 @@ def test_data_set_in_the_folder_gives_tags(model: Model, tmp_path: Path) -> None
     photo = find_photos(model, tmp_path).by_name["a"]
     assert (photo.tags, photo.unknown, photo.split) == ((first,), (second,), "train")
     assert find_photos(model, tmp_path / "tags.csv").by_name["a"] == photo
+
+
+def test_where_the_run_found_its_images_does_not_count_for_others(model: Model, tmp_path: Path) -> None:
+    _image(tmp_path / "images" / "a.png")
+    (tmp_path / "tags.csv").write_text(f"image,tags\na.png,{model.classes[0]}\n")
+    recipe = load_recipe(model.run.recipe.model_dump(mode="json"), [f"data.image_folder={tmp_path / 'elsewhere'}"])
+    moved = Model(replace(model.run, recipe=recipe), model.method)
+    assert find_photos(moved, tmp_path).by_name["a"].path == tmp_path / "images" / "a.png"
 
 
 def test_plain_folder_has_no_tags_but_names_of_class_folders(model: Model, tmp_path: Path) -> None:

@@ -76,9 +76,22 @@ def test_gallery_shows_given_tags_first_then_the_probable() -> None:
     shown = pictures.cam_gallery(
         Image.new("RGB", (40, 20)), cams, np.array([0.2, 0.9, 0.1]), ["cat", "dog", "cow"], ["cow"]
     )
-    assert [caption for _, caption in shown] == ["cow · 10% · given", "dog · 90%", "cat · 20%"]
-    assert shown[0][0].shape == (20, 40, 3)
-    assert shown[0][0].mean() > shown[1][0].mean()
+    captions = [re.sub("<.*?>", "", found) for found in re.findall("<figcaption>(.*?)</figcaption>", shown)]
+    assert captions == ["cow 10% · given", "dog 90%", "cat 20%"]
+    first, second, _ = _pictures(shown)
+    assert first.size == (40, 20)
+    assert np.asarray(first).mean() > np.asarray(second).mean()
+
+
+def test_gallery_ends_somewhere() -> None:
+    count = pictures.MOST_CAMS + 2
+    names = [f"<{index}>" for index in range(count)]
+    cams = np.zeros((count, 2, 2), np.float32)
+    shown = pictures.cam_gallery(Image.new("RGB", (8, 8)), cams, np.linspace(0, 1, count), names, [])
+    assert shown.count("<figure>") == pictures.MOST_CAMS
+    assert "2 less probable classes are not shown" in shown
+    assert "<0>" not in shown
+    assert "&lt;25&gt;" in shown
 
 
 def test_messages_are_escaped() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
+import urllib.request
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import pytest
 
@@ -51,3 +54,39 @@ def test_settings_of_the_shell_do_not_reach_the_page(monkeypatch: pytest.MonkeyP
     assert own == {"GRADIO_TEMP_DIR": "somewhere", "GRADIO_ANALYTICS_ENABLED": "False"}
     assert os.environ["GRADIO_SHARE"] == "True"
     assert "GRADIO_TEMP_DIR" not in os.environ
+
+
+def test_page_answers_where_a_proxy_is_set_and_gives_the_port_back(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    port = free_port()
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for _ in range(2):
+        with server.serving(run, port=port) as (address, left_out):
+            assert (address, left_out) == (f"http://127.0.0.1:{port}/", [])
+            with direct.open(address, timeout=300) as answer:
+                assert b"tagmask" in answer.read()
+                assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+            with pytest.raises(HTTPError, match="403"):
+                direct.open(urllib.request.Request(address, headers={"Host": "evil.example"}), timeout=300)
+    with pytest.raises(URLError):
+        direct.open(address, timeout=300)
+
+
+def test_request_cannot_name_a_file_as_its_upload(run: Path, photo: Path) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with server.serving(run, port=free_port()) as (address, _):
+        with direct.open(address + "config", timeout=300) as answer:
+            dependencies = json.load(answer)["dependencies"]
+        event = next(own["id"] for own in dependencies if any(name == "change" for _, name in own["targets"]))
+        given = {"path": str(photo), "orig_name": "x.png", "meta": {"_type": "gradio.FileData"}}
+        values = {"data": [given, []], "fn_index": event, "session_hash": "s", "trigger_id": None}
+        headers = {"Content-Type": "application/json"}
+        join = urllib.request.Request(address + "gradio_api/queue/join", json.dumps(values).encode(), headers)
+        direct.open(join, timeout=300).close()
+        with direct.open(address + "gradio_api/queue/data?session_hash=s", timeout=300) as answer:
+            said = answer.read().decode()
+    assert "was not uploaded" in said
+    assert "tm-mask" not in said

@@ -33,7 +33,10 @@ def build_page(
 
     names = " and ".join(model.run.folder.name for model in models)
     with gr.Blocks(title=f"tagmask · {names}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.HTML(f'<div class="tm-head"><h1>tagmask</h1><p>{escape(names)} · image tags in, pixel masks out</p></div>')
+        gr.HTML(
+            f'<div class="tm-head"><h1>tagmask</h1><p>{escape(names)} · image tags in, pixel masks out</p></div>',
+            padding=False,
+        )
         with gr.Tabs():
             with gr.Tab("Try"):
                 try_tab.build(models, examples, downloads)

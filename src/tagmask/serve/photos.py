@@ -76,7 +76,13 @@ def find_photos(model: Model, images: Path | None, *, review: Path | None = None
         raise TagmaskError(f"{images}: no such folder; give --images a folder of photographs or a data set")
     if images.is_file() or _is_data_set(images, review):
         plain = config.model_copy(
-            update={"format": "auto", "masks": None, "mask_classes": None, "tag_source": "annotations"}
+            update={
+                "format": "auto",
+                "image_folder": None,
+                "masks": None,
+                "mask_classes": None,
+                "tag_source": "annotations",
+            }
         )
         return _of_dataset(open_data(images, plain, model.classes), images)
     photos = _of_folder(images, model.classes)

@@ -62,8 +62,9 @@ def uncertainty_picture(photo: Image.Image, uncertainty: np.ndarray) -> str:
     grey = np.asarray(shown.convert("L").convert("RGB"))
     picture = Image.fromarray(heat_map(grey, _enlarged(uncertainty, shown.size), 0.75))
     return (
+        '<h4 class="tm-subheading">Uncertainty</h4><div class="tm-uncertainty">'
         f'<figure class="tm-stage"><img class="tm-photo" alt="uncertainty" src="{_jpeg(picture)}"></figure>'
-        '<p class="tm-scale"><span>sure</span><span class="tm-ramp"></span><span>unsure</span></p>'
+        '<p class="tm-scale"><span>sure</span><span class="tm-ramp"></span><span>unsure</span></p></div>'
     )
 
 
@@ -94,8 +95,8 @@ def describe(labels: np.ndarray, classes: Sequence[str]) -> str:
 
 def cam_gallery(
     photo: Image.Image, cams: np.ndarray, tag_scores: np.ndarray, classes: Sequence[str], tags: Sequence[str]
-) -> list[tuple[np.ndarray, str]]:
-    """The CAM of each class over the photograph, with a caption: given tags first, then the most probable.
+) -> str:
+    """The CAM of each class over the photograph with the probability of its tag: given tags first, then by that.
 
     Args:
         photo: RGB.
@@ -105,18 +106,25 @@ def cam_gallery(
         tags: the given ones.
 
     Returns:
-        at most MOST_CAMS pairs of picture and caption.
+        HTML of at most MOST_CAMS pictures.
     """
     shown = shrink(photo, THUMBNAIL)
     base = np.asarray(shown)
     order = sorted(range(len(classes)), key=lambda index: (classes[index] not in tags, -tag_scores[index]))
-    return [
-        (
-            heat_map(base, _enlarged(cams[index], shown.size)),
-            f"{classes[index]} · {tag_scores[index]:.0%}" + (" · given" if classes[index] in tags else ""),
-        )
+    tiles = [
+        f'<figure><img alt="CAM of {escape(classes[index])}" '
+        f'src="{_jpeg(Image.fromarray(heat_map(base, _enlarged(cams[index], shown.size))))}">'
+        f"<figcaption><b>{escape(classes[index])}</b> {tag_scores[index]:.0%}"
+        + (" · given" if classes[index] in tags else "")
+        + "</figcaption></figure>"
         for index in order[:MOST_CAMS]
     ]
+    left_out = len(classes) - len(tiles)
+    return (
+        '<h4 class="tm-subheading">Class activation maps <small>where the network sees a class, and how probable '
+        f'its tag is</small></h4><div class="tm-cams">{"".join(tiles)}</div>'
+        + (note(f"{left_out} less probable classes are not shown.") if left_out > 0 else "")
+    )
 
 
 def shrink(image: Image.Image, long_side: int) -> Image.Image:

@@ -16,13 +16,13 @@ from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
 from tagmask.serve import pictures
 from tagmask.serve.explain import explain
-from tagmask.serve.photos import open_photo
+from tagmask.serve.photos import inside, open_photo
 
 if TYPE_CHECKING:
     import gradio as gr
 
 OPACITY = 0.6
-SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--mask-opacity', value); }"
+SET_OPACITY = "(value) => {{ document.documentElement.style.setProperty('--{}', value); }}"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,7 @@ class View:
     """What one run shows of one photograph.
 
     Attributes:
-        stage, uncertainty, legend: HTML.
-        cams: pictures and captions.
+        stage, uncertainty, legend, cams: HTML.
         mask: the palette PNG to download.
         labels: (H, W) uint8 label map.
     """
@@ -39,7 +38,7 @@ class View:
     stage: str
     uncertainty: str
     legend: str
-    cams: list[tuple[np.ndarray, str]]
+    cams: str
     mask: Path
     labels: np.ndarray
 
@@ -112,7 +111,7 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
     import gradio as gr
 
     order = all_classes(models)
-    with gr.Row(equal_height=False):
+    with gr.Row(equal_height=False, elem_id="try-panel"):
         with gr.Column(scale=1, min_width=280):
             photo = gr.Image(
                 type="filepath",
@@ -124,8 +123,6 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
                 placeholder="Drop a photograph here, click to choose one, or paste it",
                 elem_id="try-photo",
             )
-            # The component would open the file itself, before the limits and with messages of its own.
-            setattr(photo, "preprocess", lambda given: None if given is None else given.path)  # noqa: B010
             tags = gr.Dropdown(
                 order,
                 multiselect=True,
@@ -139,16 +136,19 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
         with gr.Column(scale=3):
             message = gr.HTML(_invitation(), elem_id="try-message")
             with gr.Row(equal_height=False):
-                panels = [_panel(model, len(models) == 1) for model in models]
+                panels = [_panel(model) for model in models]
     outputs = [message, *(component for panel in panels for component in panel)]
 
-    def run(path: str | None, chosen: list[str] | None) -> list[Any]:
-        if path is None:
+    def run(given: Any, chosen: list[str] | None) -> list[Any]:
+        if given is None:
             return [_invitation(), *_nothing(len(models))]
+        path = Path(given["path"])
         try:
-            views = [view(model, Path(path), chosen or [], order, downloads) for model in models]
+            # Uploads and examples lie beside the downloads, in the page's temporary folder.
+            path = inside(path, downloads.parent)
+            views = [view(model, path, chosen or [], order, downloads) for model in models]
         except TagmaskError as error:
-            return [pictures.alert(str(error).replace(path, Path(path).name)), *_nothing(len(models))]
+            return [pictures.alert(str(error).replace(str(path), path.name)), *_nothing(len(models))]
         shown = [
             part
             for own in views
@@ -156,7 +156,7 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
                 own.stage,
                 own.uncertainty,
                 own.legend,
-                gr.Gallery(own.cams, visible=True),
+                own.cams,
                 gr.DownloadButton(value=str(own.mask), visible=True),
             )
         ]
@@ -167,6 +167,7 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
         run,
         [photo, tags],
         outputs,
+        preprocess=False,  # the component would open the file itself, before the limits and with messages of its own
         trigger_mode="always_last",
         concurrency_id="model",
         show_progress="minimal",
@@ -176,19 +177,22 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
 
 
 def opacity_slider(name: str) -> None:
-    """A slider of the masks' opacity, which acts in the browser alone."""
+    """A slider of the opacity of its tab's masks, which acts in the browser alone, by the style variable `--NAME`."""
     import gradio as gr
 
     slider = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity of the mask", elem_id=name, buttons=[])
-    slider.input(None, slider, None, js=SET_OPACITY, api_visibility="private")
+    slider.input(None, slider, None, js=SET_OPACITY.format(name), api_visibility="private")
 
 
-def _panel(model: Model, wide: bool) -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.Gallery, gr.DownloadButton]:
+def _panel(model: Model) -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.HTML, gr.DownloadButton]:
     import gradio as gr
 
     recipe = model.run.recipe
     with gr.Column(min_width=300, elem_classes="tm-panel"):
-        gr.HTML(pictures.heading(model.run.folder.name, f"{recipe.method.name} · {len(model.classes)} classes"))
+        gr.HTML(
+            pictures.heading(model.run.folder.name, f"{recipe.method.name} · {len(model.classes)} classes"),
+            padding=False,
+        )
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=260):
                 stage = gr.HTML()
@@ -196,22 +200,14 @@ def _panel(model: Model, wide: bool) -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.Gall
             with gr.Column(scale=2, min_width=220):
                 legend = gr.HTML()
                 uncertainty = gr.HTML()
-        cams = gr.Gallery(
-            label="Class activation maps: where the network sees each class, and how probable its tag is",
-            columns=5 if wide else 3,
-            height="auto",
-            object_fit="contain",
-            interactive=False,
-            visible=False,
-            buttons=["fullscreen"],
-        )
+        cams = gr.HTML()
     return stage, uncertainty, legend, cams, download
 
 
 def _nothing(panels: int) -> list[Any]:
     import gradio as gr
 
-    return ["", "", "", gr.Gallery(None, visible=False), gr.DownloadButton(value=None, visible=False)] * panels
+    return ["", "", "", "", gr.DownloadButton(value=None, visible=False)] * panels
 
 
 def _invitation() -> str:
