@@ -35,9 +35,9 @@ SETTINGS = (
     "views.crop=224",
     "inference.scales=[1.0,1.5]",
     "refine.name=affinity",
-    "refine.alpha=8",
-    "refine.affinity.low=4",
-    "refine.affinity.high=16",
+    "refine.alpha=2",
+    "refine.affinity.low=1.5",
+    "refine.affinity.high=6",
     "refine.affinity.views={crop: 224, scale: [0.6, 1.2]}",
     "refine.affinity.training={steps: 150, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
     "segmenter.start=weights",
@@ -82,7 +82,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
                 write_cam_folder(classifier, dataset.records, inference, place)
                 row[f"cams_round{number}"] = figures(score_cams(place, dataset).result)
         place = Path(name) / "crf"
-        crf = RefineConfig(name="crf", alpha=recipe.refine.alpha if recipe.refine else 8)
+        crf = RefineConfig(name="crf", alpha=recipe.refine.alpha if recipe.refine else 2)
         refine_folder(folder / CAMS, dataset.records, place, crf)
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
