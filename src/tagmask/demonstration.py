@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from tagmask.api import evaluate_cams, evaluate_method, evaluation_split, label, load, open_data, train
+from tagmask.api import evaluate_cams, evaluate_method, label, load, open_data, train
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
 from tagmask.data.synthetic import make_cooccur
@@ -51,7 +51,7 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
         run = train(data, recipe=f"{name}/demo", output=folder / name, overrides=[f"training.seed={seed}"])
         model = load(run)
         recipe = load_recipe(run / "recipe.yaml")
-        held_out = evaluation_split(open_data(data, recipe.data), recipe.data)
+        held_out = open_data(data, recipe.data).split(["test"])
         results[name] = evaluate_method(model.method, held_out, recipe.inference, source="decoder")
         cams, _ = evaluate_cams(model.method, held_out, recipe.inference)
         write_text(run / "scores.json", _scores(results[name], cams))

@@ -82,7 +82,7 @@ def test_page_has_the_numbers_of_evaluate_with_their_conditions(page: Page, untr
     text = " ".join(page.text)
     assert f"{100 * result.scores.miou:.1f}" in text
     assert "protocol seco" in text
-    assert "split test; labels from decoder; no tags given; scales 1.0; with mirror; refinement none" in text
+    assert "split val; labels from decoder; no tags given; scales 1.0; with mirror; refinement none" in text
     for name in api.load(untrained).classes:
         assert name in text
     assert "Zhou, Bolei" in text
