@@ -21,7 +21,7 @@ from common import device_facts, write_results
 
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "growth.png"
 SWEEPS = {
-    "open_images": ("images in the table", [1000, 4000, 16000, 64000]),
+    "open_images": ("images in the table", [1000, 4000, 16000]),
     "step_classes": ("classes", [20, 80, 320, 1000]),
     "label_side": ("side of the image, pixels", [256, 512, 1024, 2048]),
     "crf_side": ("side of the image, pixels", [128, 256, 512, 1024]),
