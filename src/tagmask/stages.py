@@ -20,7 +20,7 @@ from tagmask.errors import TagmaskError
 from tagmask.inference import network_size
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
-from tagmask.methods.build import build_method
+from tagmask.methods.build import build_method, without_weights
 from tagmask.methods.rca_training import Rca, Schedule
 from tagmask.methods.sccam import ABSENT, Sccam, cluster_subcategories
 from tagmask.methods.staged import Staged
@@ -90,8 +90,8 @@ def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | No
     """
     method = recipe.method
     if isinstance(method, SccamConfig) and number == 0:
-        bare = recipe.backbone.model_copy(update={"weights": None, "freeze_norm": _frozen(recipe)})
-        fresh: Method = Sccam(Backbone(bare), classes, recipe.data.background, method, first=True)
+        backbone = Backbone(without_weights(recipe.backbone))
+        fresh: Method = Sccam(backbone, classes, recipe.data.background, method, first=True)
     else:
         fresh = build_method(recipe, classes, pretrained=False)
     return _load(fresh, folder / (_last_classifier(recipe) if number is None else _classifier_name(recipe, number)))
@@ -119,9 +119,7 @@ def load_affinity(recipe: Recipe, classes: int, folder: Path) -> Affinity:
     if recipe.refine is None or recipe.refine.name != "affinity":
         raise TagmaskError(f"{folder}: its recipe trains no AffinityNet; set refine.name=affinity and train")
     own = _with(recipe, recipe.refine.affinity).backbone
-    frozen = own.weights is not None if own.freeze_norm is None else own.freeze_norm
-    bare = own.model_copy(update={"weights": None, "freeze_norm": frozen})
-    return _load(Affinity(Backbone(bare), classes), folder / AFFINITY)
+    return _load(Affinity(Backbone(without_weights(own)), classes), folder / AFFINITY)
 
 
 class _Work:
@@ -323,11 +321,6 @@ def _load(method: MethodT, place: Path) -> MethodT:
     load_model(place, method.network)
     method.eval()
     return method
-
-
-def _frozen(recipe: Recipe) -> bool:
-    config = recipe.backbone
-    return config.weights is not None if config.freeze_norm is None else config.freeze_norm
 
 
 def _device() -> torch.device:

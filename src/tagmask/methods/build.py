@@ -11,7 +11,7 @@ from tagmask.methods.sccam import Sccam
 from tagmask.methods.seco import Seco
 from tagmask.models.backbone import Backbone
 from tagmask.recipe import METHODS as SECTIONS
-from tagmask.recipe import MethodSection, Recipe
+from tagmask.recipe import BackboneConfig, MethodSection, Recipe
 
 METHODS: dict[str, type[Method]] = {"cam": Cam, "full": Full, "rca": Rca, "sccam": Sccam, "seco": Seco}
 
@@ -34,6 +34,12 @@ def register_method(section: type[MethodSection], method: type[Method]) -> None:
     SECTIONS[name], METHODS[name] = section, method
 
 
+def without_weights(config: BackboneConfig) -> BackboneConfig:
+    """For a state that is about to be loaded: no weights to start from, norms frozen as they were with them."""
+    freeze = config.weights is not None if config.freeze_norm is None else config.freeze_norm
+    return config.model_copy(update={"weights": None, "freeze_norm": freeze})
+
+
 def build_method(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Method:
     """The recipe's method with its backbone.
 
@@ -45,11 +51,6 @@ def build_method(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Me
     Raises:
         TagmaskError: timm has no such network, or its weights cannot be had.
     """
-    config = recipe.backbone
-    if not pretrained:
-        # Whether norms are frozen follows from the weights, so it is settled before they are dropped.
-        freeze = config.weights is not None if config.freeze_norm is None else config.freeze_norm
-        config = config.model_copy(update={"weights": None, "freeze_norm": freeze})
-    backbone = Backbone(config)
+    backbone = Backbone(recipe.backbone if pretrained else without_weights(recipe.backbone))
     method = recipe.method
     return METHODS[method.name](backbone, classes, recipe.data.background, method)  # pyright: ignore
