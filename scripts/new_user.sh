@@ -1,5 +1,5 @@
 #!/bin/sh
-# A new user's path in a fresh virtual environment, timed: install, check, train, predict.
+# A new user's path in a fresh virtual environment, timed: install, check, train, predict, report.
 #
 #     scripts/new_user.sh [FOLDER_OF_PHOTOS] [STEPS]
 #
@@ -35,6 +35,7 @@ step tagmask data check "$photos"
 step tagmask train "$photos" -o run ${steps:+--set "training.steps=$steps"}
 step tagmask predict run "$photos" -o masks
 ended=$(date +%s)
+step tagmask report run
 
 echo "masks: $(find masks -name '*.png' | wc -l)"
 echo "install $((ready - began)) s, from folder to masks $((ended - ready)) s"

@@ -1,4 +1,4 @@
-"""A new user's path: a folder of tagged photographs, three commands, masks. No YAML is written."""
+"""A new user's path: a folder of tagged photographs, three commands, masks, then the report. No YAML is written."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def test_three_commands_from_folder_to_masks(cooccur: Path, tmp_path: Path) -> N
         ("data", "check", "photos/"),
         ("train", "photos/", "-o", "run", *settings),
         ("predict", "run", "photos", "-o", "masks"),
+        ("report", "run"),
     ):
         done = tagmask(*command, folder=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -48,4 +49,6 @@ def test_three_commands_from_folder_to_masks(cooccur: Path, tmp_path: Path) -> N
         assert labels.max() <= len(classes)
     rows = list(csv.DictReader((tmp_path / "masks" / "confidence.csv").open()))
     assert len(rows) == len(images) == 24
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(name in report for name in classes[1:])
     assert not [path for path in tmp_path.rglob("*.y*ml") if "run" not in path.parts]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import tagmask
@@ -198,6 +199,24 @@ def test_affinity_net_is_trained_and_walked_by(cooccur: Path, tmp_path: Path) ->
     assert {path.name: path.read_bytes() for path in (tmp_path / "masks").glob("*.png")} == masks(run)
 
 
+@pytest.mark.parametrize("method", ["sccam", "rca", "cam"])
+def test_every_stage_trains_in_mixed_precision(method: str, cooccur: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"refine": {"name": "affinity", "affinity": {"logt": 2}}} if method == "cam" else {}
+    recipe = staged_recipe(method, **changes)
+    mixed = recipe.model_copy(update={"training": recipe.training.model_copy(update={"precision": "bf16-mixed"})})
+    run = tagmask.train(cooccur, recipe=mixed, output=tmp_path / "run")
+    losses = [
+        json.loads(line)["loss"]
+        for metrics in run.rglob("metrics.jsonl")
+        for line in metrics.read_text().splitlines()
+        if "loss" in json.loads(line)
+    ]
+    assert len(losses) >= 8
+    assert np.isfinite(losses).all()
+    decoder, _ = api.evaluate(run)
+    assert decoder.images > 0
+
+
 def test_stage_done_before_is_skipped_and_costs_add_up(tmp_path: Path) -> None:
     calls: list[str] = []
 
@@ -229,6 +248,28 @@ def test_no_tag_zero_cams_and_damage_are_handled(cooccur: Path, tmp_path: Path, 
     empty = 255 if how == "fusion" else 0
     for record in records[:2]:
         assert np.unique(np.asarray(Image.open(tmp_path / "out" / f"{record.name}.png"))).tolist() == [empty]
+
+
+@pytest.mark.parametrize(("how", "key", "band"), [("none", "threshold", (0.3, 0.6)), ("crf", "alpha", (1.0, 4.0))])
+def test_between_two_backgrounds_pixels_are_undecided(
+    cooccur: Path, tmp_path: Path, how: str, key: str, band: tuple[float, float]
+) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:1]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.rand(2, 6, 6, generator=torch.manual_seed(0)), [0, 2])
+    masks = []
+    for settings in ({key: band[0]}, {key: band[1]}, {"band": band}):
+        place = tmp_path / str(len(masks))
+        refine_folder(tmp_path, records, place, RefineConfig.model_validate({"name": how, **settings}))
+        masks.append(np.asarray(Image.open(place / f"{records[0].name}.png")))
+    one, other, both = masks
+    assert (one != other).any()
+    assert (both == np.where(one == other, one, 255)).all()
+
+
+@pytest.mark.parametrize(("how", "band"), [("none", [0.2, 1.5]), ("crf", [0.0, 4.0])])
+def test_band_out_of_range_is_refused(how: str, band: list[float]) -> None:
+    with pytest.raises(ValidationError, match=rf"band: .* must be two .* with name {how}"):
+        RefineConfig.model_validate({"name": how, "band": band})
 
 
 def test_without_background_an_image_without_a_tag_is_ignored(cooccur: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tagmask.recipe_sections import (
     BackboneConfig,
@@ -109,12 +109,34 @@ class RefineConfig(Section):
     )
     threshold: Share = Field(default=0.15, description="none, par: background score")
     alpha: float = Field(default=16.0, gt=0, description="crf, affinity, fusion: power of the background score")
+    band: tuple[float, float] | None = Field(
+        default=None,
+        description="two values in place of alpha (crf, affinity, fusion) or of threshold (none, par): pixels whose "
+        "masks by the two differ are undecided, 255, and teach the segmenter nothing",
+    )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="the CRF's preset")
     saliency: Path | None = Field(
         default=None, description="fusion: folder of NAME.png in grey; none: without saliency"
     )
     longest: Positive = Field(default=1024, description="side in pixels; larger images are refined at this size")
     affinity: AffinityConfig = AffinityConfig()
+
+    @model_validator(mode="after")
+    def _band_in_range(self) -> RefineConfig:
+        if self.band is None:
+            return self
+        scores = self.name in ("none", "par")
+        if not all(0 <= value <= 1 if scores else value > 0 for value in self.band):
+            kind = "two background scores from 0 to 1" if scores else "two powers above 0"
+            raise ValueError(f"band: {list(self.band)} must be {kind} with name {self.name}")
+        return self
+
+    def members(self) -> tuple[RefineConfig, ...]:
+        """The refinements whose agreement is the mask: itself, or one for each value of `band`."""
+        if self.band is None:
+            return (self,)
+        key = "threshold" if self.name in ("none", "par") else "alpha"
+        return tuple(self.model_copy(update={key: value, "band": None}) for value in self.band)
 
 
 class SegmenterConfig(StageTraining):

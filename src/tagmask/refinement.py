@@ -90,13 +90,17 @@ def refine_folder(
     if config.name in ("affinity", "fusion") and not background:
         raise TagmaskError(f"refine.name {config.name} needs a background class; use crf, par or none")
 
-    def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
-        if config.name == "affinity":
+    def by(member: RefineConfig, record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        if member.name == "affinity":
             assert affinity is not None
-            return _walked(affinity, image, own, ids, config)
-        if config.name == "fusion":
-            return _fused(image, own, ids, config, _saliency(record, image, config))
-        return _refined(image, own, ids, config, background)
+            return _walked(affinity, image, own, ids, member)
+        if member.name == "fusion":
+            return _fused(image, own, ids, member, _saliency(record, image, member))
+        return _refined(image, own, ids, member, background)
+
+    def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        masks = [by(member, record, image, own, ids) for member in config.members()]
+        return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
     return _each(cams, records, output, config.longest, label)
 

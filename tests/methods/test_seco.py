@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 
 import pytest
 import torch
@@ -153,9 +152,8 @@ def test_counting_ids_makes_few_pixels_of_a_late_class_enough() -> None:
 def test_mirrored_strong_view_is_cut_at_the_same_place() -> None:
     """With the strong view a mirror image of the crop, the teacher's patches are the student's, mirrored."""
     batch = make_batch()
-    batch = dataclasses.replace(
-        batch, strong=batch.images.flip(-1), strong_flipped=torch.ones(len(batch.images), dtype=torch.bool)
-    )
+    mirrored = torch.ones(len(batch.images), dtype=torch.bool)
+    batch = batch._replace(strong=batch.images.flip(-1), strong_flipped=mirrored)
     method, seen = make_seco(), []
     method.teacher["backbone"].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     method.network.backbone.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
@@ -183,5 +181,5 @@ def test_options_give_other_finite_losses(override: str) -> None:
 
 def test_image_without_a_tag_is_all_background() -> None:
     batch = make_batch()
-    batch = dataclasses.replace(batch, tags=torch.zeros_like(batch.tags), most_tags=1)
+    batch = batch._replace(tags=torch.zeros_like(batch.tags), most_tags=1)
     assert torch.isfinite(make_seco().losses(batch, 5)["loss"])

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Tensors of B images; see the contracts in docs/design.
+class Batch(NamedTuple):
+    """Tensors of B images; a tuple, because mixed precision and several devices rebuild what a step receives.
 
     Attributes:
         images: (B, 3, H, W) normalised with the backbone's mean and std.
@@ -41,12 +40,9 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on `device`."""
-        moved = {
-            item.name: value.to(device, non_blocking=non_blocking)
-            for item in fields(self)
-            if isinstance(value := getattr(self, item.name), Tensor)
-        }
-        return replace(self, **moved)
+        return Batch(
+            *(value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value for value in self)
+        )
 
     def normalise(self, mean: Tensor, std: Tensor) -> Batch:
         """The batch with its uint8 views in 0..255 scaled to 0..1 and normalised with mean and std (1, 3, 1, 1)."""
@@ -55,13 +51,4 @@ class Batch:
             for name in ("images", "weak", "strong")
             if (view := getattr(self, name)) is not None
         }
-        return replace(self, **views)
-
-    def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory; called by the data loader."""
-        pinned = {
-            item.name: value.pin_memory()
-            for item in fields(self)
-            if isinstance(value := getattr(self, item.name), Tensor)
-        }
-        return replace(self, **pinned)
+        return self._replace(**views)
