@@ -40,9 +40,12 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch with every tensor on `device`."""
-        return Batch(
-            *(value.to(device, non_blocking=non_blocking) if isinstance(value, Tensor) else value for value in self)
-        )
+        moved = {
+            name: value.to(device, non_blocking=non_blocking)
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor)
+        }
+        return self._replace(**moved)
 
     def normalise(self, mean: Tensor, std: Tensor) -> Batch:
         """The batch with its uint8 views in 0..255 scaled to 0..1 and normalised with mean and std (1, 3, 1, 1)."""
