@@ -48,6 +48,9 @@ class RcaConfig(MethodSection):
     hidden: int | None = Field(
         default=None, gt=0, description="channels of the maps' branches; none: the backbone's width"
     )
+    start: Literal["official", "he"] = Field(
+        default="official", description="of the heads: deviation 0.01, which suits 512 channels; he: by their width"
+    )
     memory: Positive = Field(default=500, description="regions a class")
     prototypes: Positive = Field(default=10, description="k-means centres of a class's regions")
     memory_init: Literal["randn", "first_write"] = Field(default="first_write", description="randn: noise, as released")

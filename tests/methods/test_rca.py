@@ -230,6 +230,18 @@ def test_grouped_branches_compute_what_separate_ones_do() -> None:
     assert maps.projected.shape == features.shape
 
 
+def test_narrow_heads_begin_with_a_signal_when_drawn_by_their_width() -> None:
+    """A pixel of deviation 1 leaves a map that varies as much; drawn as released next to nothing is left of it."""
+    torch.manual_seed(0)
+    features, prototypes, ready = torch.randn(2, 96, 8, 8), torch.zeros(3, 2, 96), torch.zeros(3, dtype=torch.bool)
+    spread = {}
+    for start in ("official", "he"):
+        maps = RcaHeads(96, 3, 32, start=start)(features, prototypes, ready)  # pyright: ignore[reportArgumentType]
+        spread[start] = [float(part.detach().std(dim=(2, 3)).mean()) for part in (maps.fine, maps.coarse)]
+    assert max(spread["official"]) < 1e-2
+    assert all(0.2 < value < 5 for value in spread["he"])
+
+
 def test_gradient_of_the_contrast_reaches_the_projection_alone() -> None:
     from tagmask.methods.rca_memory import RegionMemory, region_embeddings, region_masks
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 Clamp = Literal["official", "clean"]
 Attention = Literal["official", "softmax", "mean"]
 Reduction = Literal["sum", "mean"]
+Start = Literal["official", "he"]
 
 FLOOR = 1e-4
 
@@ -172,11 +173,21 @@ class RcaHeads(nn.Module):
         classes: C.
         hidden: channels of the maps' branches; D as released.
         attention: see `PrototypeAttention`.
+        start: of convolutions. `official` draws every weight with a standard deviation of 0.01, which suits the 512
+            channels of VGG-16; in narrower branches what passes four layers is so faint that they hardly learn. `he`
+            draws by the number of inputs.
 
     Source: RCA (CVPR 2022), released code; spec C2.
     """
 
-    def __init__(self, width: int, classes: int, hidden: int | None = None, attention: Attention = "official") -> None:
+    def __init__(
+        self,
+        width: int,
+        classes: int,
+        hidden: int | None = None,
+        attention: Attention = "official",
+        start: Start = "official",
+    ) -> None:
         super().__init__()
         hidden = hidden or width
         self.extra_convs = _branches(width, hidden, 1, classes)
@@ -189,8 +200,11 @@ class RcaHeads(nn.Module):
         )
         self.aggregation = PrototypeAttention(width, attention)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and start == "official":
                 nn.init.normal_(module.weight, std=0.01)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]: all of them have one
 
     def forward(self, features: Tensor, prototypes: Tensor, ready: Tensor) -> RcaMaps:
         """Maps of features (B, D, h, w), given prototypes (C, P, D) of which those of classes `ready` (C,) count."""

@@ -59,7 +59,7 @@ class Rca(Method):
         self.config, self.schedule = config, schedule
         network = self.network
         del network.classifier, network.aux_classifier, network.decoder
-        network.add_module("heads", RcaHeads(backbone.width, classes, config.hidden, config.attention))
+        network.add_module("heads", RcaHeads(backbone.width, classes, config.hidden, config.attention, config.start))
         memory = RegionMemory(
             classes,
             backbone.width,
