@@ -121,6 +121,15 @@ def test_full_says_which_image_has_no_mask(records: Dataset, tmp_path: Path) -> 
         loop.train(tiny_recipe("full"), unmasked, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("size", "reason"), [(49, "patch_size 49 is larger than views.crop 48"), (47, r"have 4 places in a crop of 48")]
+)
+def test_patches_without_room_are_refused(size: int, reason: str, records: Dataset, tmp_path: Path) -> None:
+    recipe = tiny_recipe("seco", "views.crop=48", f"method.patch_size={size}", "method.patches=5")
+    with pytest.raises(TagmaskError, match=reason):
+        loop.train(recipe, records, tmp_path)
+
+
 def test_two_processes_follow_one(cooccur: Path, tmp_path: Path) -> None:
     """Two CPU processes with two images each do what one with four does, and agree with each other."""
     script = Path(__file__).with_name("distributed_run.py")

@@ -126,6 +126,12 @@ def check_trainable(recipe: Recipe, dataset: Dataset) -> None:
     patch = getattr(recipe.method, "patch_size", 1)
     if patch > views.crop:
         raise TagmaskError(f"method.patch_size {patch} is larger than views.crop {views.crop}; make it smaller")
+    places, patches = (views.crop - patch + 1) ** 2, getattr(recipe.method, "patches", 1)
+    if patches > places:
+        raise TagmaskError(
+            f"method.patches {patches}: patches of {patch} pixels have {places} places in a crop of {views.crop}; "
+            "make method.patch_size smaller"
+        )
     if config.batch % config.devices:
         raise TagmaskError(f"training.batch {config.batch} is no multiple of training.devices {config.devices}")
 
