@@ -36,12 +36,13 @@ SETTINGS = (
     "inference.scales=[1.0,1.5]",
     "refine.name=affinity",
     "refine.alpha=2",
+    "refine.band=[1.5,6]",
     "refine.affinity.low=1.5",
     "refine.affinity.high=6",
     "refine.affinity.views={crop: 224, scale: [0.6, 1.2]}",
     "refine.affinity.training={steps: 150, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
     "segmenter.start=weights",
-    "segmenter.views={crop: 256, scale: [0.8, 1.5]}",
+    "segmenter.views={crop: 320, scale: [1.0, 2.0]}",
     "segmenter.training={steps: 400, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
 )
 PLAIN = ("views.scale=[0.6,1.2]", "method.decoder_from=1000000")  # the decoder is the segmenter's business here
@@ -82,7 +83,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
                 write_cam_folder(classifier, dataset.records, inference, place)
                 row[f"cams_round{number}"] = figures(score_cams(place, dataset).result)
         place = Path(name) / "crf"
-        crf = RefineConfig(name="crf", alpha=recipe.refine.alpha if recipe.refine else 2)
+        crf = RefineConfig(name="crf", alpha=2)
         refine_folder(folder / CAMS, dataset.records, place, crf)
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
