@@ -34,6 +34,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
     )
     seconds = time.perf_counter() - start
     decoder, _ = evaluate(run, split=["test"])
+    refined, _ = evaluate(run, split=["test"], overrides=["inference.refine=crf"])
     told, _ = evaluate(run, split=["test"], tags=True)
     cams, sweep = evaluate(run, split=["test"], source="cam")
     assert sweep is not None
@@ -42,6 +43,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         "seed": seed,
         "training_seconds": round(seconds),
         "decoder_no_tags": to_json(decoder),
+        "decoder_no_tags_crf": to_json(refined),
         "decoder_tags_given": to_json(told),
         "cam_tags_given": to_json(cams),
         "cam_best_miou": sweep.best.miou,

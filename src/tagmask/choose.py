@@ -20,7 +20,9 @@ from tagmask.recipe import BackboneConfig, Recipe, load_recipe
 
 Weights = Literal["cached", "reachable", "missing"]
 
-EPOCHS = 20
+EPOCHS = {"seco": 20, "cam": 12}  # plain CAM: as many for the classifier as for the segmenter after it
+BAND = (1.0, 3.0)  # powers of the background between which pixels teach the segmenter nothing
+CRF_SECONDS = 0.5  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
 PATIENCE = 5.0  # seconds for the hub's first answer
 GB = 2**30
@@ -48,9 +50,9 @@ class Plan:
     rates: dict[str, float] = field(default_factory=dict)
 
     def steps(self, images: int) -> int:
-        """About 20 epochs, within what is too little to learn from and too much to wait for."""
+        """Some epochs, within what is too little to learn from and too much to wait for."""
         low, high = (2000, 20_000) if self.method == "seco" else (300, 3000)
-        return max(low, min(high, EPOCHS * images // self.batch))
+        return max(low, min(high, EPOCHS[self.method] * images // self.batch))
 
 
 FROM_SCRATCH = Plan("cam", SCRATCH, crop=128, batch=16, rates={"lr": 5e-4, "head_scale": 2.0})
@@ -117,11 +119,13 @@ def choose_recipe(
     recipe = load_recipe(_values(plan, steps, machine, dataset), overrides)
     crop, training = recipe.views.crop, recipe.training
     epochs = training.steps * training.batch / len(dataset)
+    twice = ", for the classifier and again for the segmenter" if recipe.segmenter else ""
     reasons.append(
-        f"{training.steps} steps of {training.batch} images, {epochs:.1f} times each image, cropped to {crop} x {crop}"
+        f"{training.steps} steps of {training.batch} images{twice}, {epochs:.1f} times each image, cropped to "
+        f"{crop} x {crop}"
     )
     forward = (forward_seconds or time_forward)(recipe.backbone, crop)
-    seconds = training.steps * training.batch * _passes(recipe) * forward
+    seconds = _expected_seconds(recipe, len(dataset), forward)
     shorter = "; --set training.steps=N shortens it, and a run that is stopped goes on where it was"
     reasons.append(
         f"expected to take {in_words(seconds)} on this machine, from a timed forward pass"
@@ -214,9 +218,10 @@ def _network(machine: Machine, reasons: list[str]) -> Plan:
     memory = machine.memory / GB
     if not machine.cuda:
         reasons.append(
-            f"no GPU ({machine.cores} cores, {memory:.0f} GB): plain CAM on a small network, the soonest to "
-            "give masks. SeCo parts better what occurs together, but a step of it costs about three times as much and "
-            "it needs several times as many: it is what a GPU would get, and --recipe seco/default gives it to you here"
+            f"no GPU ({machine.cores} cores, {memory:.0f} GB): plain CAM on a small network, the soonest to give "
+            "masks, and a segmenter trained on what a CRF makes sure of in them. SeCo parts better what occurs "
+            "together, but a step of it costs about three times as much and it needs several times as many: it is what "
+            "a GPU would get, and --recipe seco/default gives it to you here"
         )
         return Plan("cam", MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
     if memory >= 10:
@@ -267,7 +272,12 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[
             "region_last_from": steps // 2,
             "accidents": [],
         },
-        "cam": {"pooling": "mean", "scales": [1.0, 0.5], "decoder_from": steps // 3, "decoder_weight": 1.0},
+        # Trained beside the classifier, a decoder spreads the CAMs it learns from: the segmenter comes after it.
+        "cam": {"pooling": "mean", "scales": [1.0, 1.5], "decoder_from": steps},
+    }
+    stages: dict[str, Any] = {
+        "refine": {"name": "crf", "band": list(BAND)},
+        "segmenter": {"start": "classifier" if plan.backbone is SCRATCH else "weights"},
     }
     backbone = {**plan.backbone}
     if plan.backbone is SCRATCH:
@@ -289,15 +299,21 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[
         },
         "inference": {
             "size": None,
-            "long_side": round(1.25 * crop),
+            "long_side": round((1.25 if seco else 1.5) * crop),
             "scales": [1.0, 1.25] if seco else [1.0],
             "background": 0.5 if seco else 0.4,
         },
+        **({} if seco else stages),
     }
 
 
-def _passes(recipe: Recipe) -> float:
-    """Forward passes of one crop that a training image costs, a backward pass counted as two."""
-    scales = getattr(recipe.method, "scales", (1.0,))
-    cams = 2 * sum(scale**2 for scale in scales) - 1  # both mirrors; the student's own forward is reused
-    return 7 + cams if recipe.method.name == "seco" else 3 + cams  # 7: crop, weak view, patches of student and teacher
+def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
+    """Of all trainings and of what lies between them, from the seconds of a crop's forward pass."""
+    training, crop = recipe.training, recipe.views.crop
+    seen = training.steps * training.batch
+    cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # both mirrors of every scale
+    if recipe.segmenter is None:
+        # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
+        return seen * (cams - 1 + (7 if recipe.method.name == "seco" else 3)) * forward
+    side = recipe.inference.long_side or crop
+    return 2 * seen * 3 * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)
