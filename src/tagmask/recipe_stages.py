@@ -45,9 +45,10 @@ class RcaConfig(MethodSection):
 
     name: Literal["rca"] = "rca"
     pooling: Literal["max", "mean"] = Field(default="mean", description="of maps to logits; mean as released")
-    hidden: int | None = Field(
-        default=None, gt=0, description="channels of the maps' branches; none: the backbone's width"
+    width: int | None = Field(
+        default=None, gt=0, description="channels a 1x1 convolution brings the backbone's to; none: as they are"
     )
+    hidden: int | None = Field(default=None, gt=0, description="channels of the maps' branches; none: the features'")
     start: Literal["official", "he"] = Field(
         default="official", description="of the heads: deviation 0.01, which suits 512 channels; he: by their width"
     )

@@ -242,6 +242,30 @@ def test_narrow_heads_begin_with_a_signal_when_drawn_by_their_width() -> None:
     assert all(0.2 < value < 5 for value in spread["he"])
 
 
+def test_a_width_narrows_all_that_stands_on_the_backbone() -> None:
+    from tagmask.methods.build import build_method
+    from tagmask.methods.rca_training import Rca
+    from tagmask.recipe import load_recipe
+
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64)
+    as_they_are, narrow = (
+        build_method(load_recipe("rca/demo", [f"method.width={width}"]), 3).eval() for width in ("null", 8)
+    )
+    assert isinstance(as_they_are, Rca)
+    assert isinstance(narrow, Rca)
+    assert as_they_are.features(images).equal(as_they_are.network.backbone(images).patches)
+    features = narrow.features(images)
+    assert features.shape == (2, 8, 8, 8)
+    assert features.min() == 0  # rectified
+    assert 0.2 < float(features.detach().std()) < 5
+    assert narrow.memory.prototypes.shape[2] == 8
+    assert narrow.heads.extra_F[0].weight.shape == (8, 8, 3, 3)  # pyright: ignore[reportAttributeAccessIssue]
+    assert narrow.cams(images).shape == (2, 3, 64, 64)
+    ids = {id(value) for group in narrow.parameter_groups() if group["head"] for value in group["params"]}
+    assert all(id(value) in ids for value in narrow.network.get_submodule("extra_neck").parameters())
+
+
 def test_gradient_of_the_contrast_reaches_the_projection_alone() -> None:
     from tagmask.methods.rca_memory import RegionMemory, region_embeddings, region_masks
 

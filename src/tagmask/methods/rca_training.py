@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tagmask.cam.labels import present_tags
 from tagmask.cam.summed import summed_cams
@@ -59,10 +59,13 @@ class Rca(Method):
         self.config, self.schedule = config, schedule
         network = self.network
         del network.classifier, network.aux_classifier, network.decoder
-        network.add_module("heads", RcaHeads(backbone.width, classes, config.hidden, config.attention, config.start))
+        width = config.width or backbone.width
+        if config.width is not None:
+            network.add_module("extra_neck", _neck(backbone.width, width))
+        network.add_module("heads", RcaHeads(width, classes, config.hidden, config.attention, config.start))
         memory = RegionMemory(
             classes,
-            backbone.width,
+            width,
             length=config.memory,
             prototypes=config.prototypes,
             momentum=config.memory_momentum,
@@ -90,6 +93,13 @@ class Rca(Method):
         """Of the network: its prototypes are part of every map."""
         return cast(RegionMemory, self.network.get_submodule("memory"))
 
+    def features(self, images: Tensor) -> Tensor:
+        """(B, D, h, w) of images (B, 3, H, W): the backbone's, brought to `method.width` channels where that is set."""
+        patches = self.network.backbone(images).patches
+        if self.config.width is None:
+            return patches
+        return self.network.get_submodule("extra_neck")(patches)
+
     def parameter_groups(self) -> list[ParameterGroup]:
         """Parts named `extra…` as heads; backbone and aggregation not.
 
@@ -112,7 +122,7 @@ class Rca(Method):
         epoch = step * self.schedule.batch // images
         if step and (step - 1) * self.schedule.batch // images != epoch:
             memory.refresh_prototypes(seed=epoch)
-        patches = self.network.backbone(batch.images).patches
+        patches = self.features(batch.images)
         maps = self.heads(patches, memory.prototypes, memory.ready)
         fine, coarse = (
             own.amax(dim=(2, 3)) if config.pooling == "max" else own.mean(dim=(2, 3))
@@ -164,10 +174,21 @@ class Rca(Method):
         memory = self.memory
 
         def forward(views: Tensor) -> Tensor:
-            return self.heads(self.network.backbone(views).patches, memory.prototypes, memory.ready).fine.relu()
+            return self.heads(self.features(views), memory.prototypes, memory.ready).fine.relu()
 
         return summed_cams(forward, images, scales)
 
     def scores(self, images: Tensor) -> Tensor:
         """There are none: the masks come from a segmenter."""
         raise TagmaskError("RCA has no decoder: give the recipe a `segmenter`, or use the CAMs (--source cam)")
+
+
+def _neck(inputs: int, outputs: int) -> nn.Sequential:
+    """From a wide backbone, a MobileNet's 1280 channels say, to what the heads were made for, VGG-16's 512.
+
+    Their weights grow with the square of the channels. Rectified, as VGG-16's features are.
+    """
+    layer = nn.Conv2d(inputs, outputs, 1)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(cast(Tensor, layer.bias))
+    return nn.Sequential(layer, nn.ReLU(inplace=True))
