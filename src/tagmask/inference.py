@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from tagmask.cam.labels import beside_context
 from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
 from tagmask.memory import keep_freed_memory
@@ -37,11 +38,13 @@ class Item:
         name: of the output.
         path: of the image.
         tags: class indices it bears; None where nobody says.
+        context: indices of surroundings it shows, for CAMs of a classifier that knows some.
     """
 
     name: str
     path: Path
     tags: tuple[int, ...] | None = None
+    context: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,9 @@ def _finish(
     images = method.network.backbone.normalise(pixels.float() / 255)
     scores = score(method, images, config, source)
     for (item, image, _), own in zip(group, scores, strict=True):
+        if source == "cam" and len(own) > method.classes:  # the last are those of surroundings
+            seen = [method.classes + index for index in item.context]
+            own = beside_context(own[: method.classes], own[seen])
         labels, confidence = to_label_map(own, item.tags, image, config, source, method.background)
         yield Prediction(item, labels, own, confidence)
 

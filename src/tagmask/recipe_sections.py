@@ -39,6 +39,9 @@ class DataConfig(Section):
     ] = "auto"
     image_folder: Path | None = Field(default=None, description="folder of the images; none: where the format says")
     classes: tuple[str, ...] | None = Field(default=None, description="names in id order; none: those of the data")
+    context: tuple[str, ...] = Field(
+        default=(), description="tags of surroundings (water, road): learnt like classes, background in every mask"
+    )
     background: bool = Field(default=True, description="false where every pixel has one of the classes")
     masks: Path | None = Field(default=None, description="folder of mask PNGs; none: where the format keeps them")
     mask_classes: tuple[str, ...] | None = Field(

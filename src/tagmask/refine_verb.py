@@ -61,6 +61,14 @@ def refine_cams(
     if not found:
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
     output.mkdir(parents=True, exist_ok=True)
-    skipped = refine_folder(cams, found, output, chosen.refine, background=chosen.data.background, affinity=affinity)
+    skipped = refine_folder(
+        cams,
+        found,
+        output,
+        chosen.refine,
+        background=chosen.data.background,
+        affinity=affinity,
+        classes=len(dataset.classes) if chosen.data.context else None,
+    )
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in dataset.classes))
     return Written(output, len(found) - len(skipped), tuple(skipped))

@@ -69,6 +69,7 @@ def refine_folder(
     *,
     background: bool = True,
     affinity: Affinity | None = None,
+    classes: int | None = None,
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
@@ -78,6 +79,7 @@ def refine_folder(
         config: how.
         background: whether label 0 exists; without it CAMs compete among themselves.
         affinity: for the random walk: trained, in eval mode, on its device.
+        classes: K; CAMs with higher ids are of surroundings and become background. None: there are no such.
 
     Returns:
         what is wrong with images or CAMs that were left out.
@@ -102,11 +104,16 @@ def refine_folder(
         masks = [by(member, record, image, own, ids) for member in config.members()]
         return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
-    return _each(cams, records, output, config.longest, label)
+    return _each(cams, records, output, config.longest, label, classes)
 
 
 def write_affinity_labels(
-    cams: Path, records: Sequence[Record], output: Path, config: RefineConfig, affinity: AffinityConfig
+    cams: Path,
+    records: Sequence[Record],
+    output: Path,
+    config: RefineConfig,
+    affinity: AffinityConfig,
+    classes: int | None = None,
 ) -> list[str]:
     """Write what two CRFs, of a strong and of a weak background, leave no doubt of, as masks for AffinityNet.
 
@@ -122,10 +129,12 @@ def write_affinity_labels(
         table[1 : len(ids) + 1] = ids
         return table[planes].numpy()
 
-    return _each(cams, records, output, config.longest, label)
+    return _each(cams, records, output, config.longest, label, classes)
 
 
-def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled) -> list[str]:
+def _each(
+    cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled, classes: int | None
+) -> list[str]:
     skipped: list[str] = []
     for record in records:
         path = output / f"{record.name}.png"
@@ -136,6 +145,8 @@ def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, lab
             full = open_image(record.image)
             image = _shrunk(full, longest)
             labels = label(record, image, _at(own, image), ids).astype(np.uint8)
+            if classes is not None:
+                labels[(labels > classes) & (labels != IGNORE)] = 0
         except TagmaskError as error:
             skipped.append(str(error))
             continue

@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tagmask.cam.files import SUFFIX
-from tagmask.data.dataset import Dataset, Record
-from tagmask.data.images import open_image
+from tagmask.data.dataset import Dataset
 from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
-from tagmask.inference import network_size
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method, without_weights
 from tagmask.methods.rca_training import Rca, Schedule
-from tagmask.methods.sccam import ABSENT, Sccam, cluster_subcategories
+from tagmask.methods.sccam import Sccam
 from tagmask.methods.staged import Staged
 from tagmask.models.backbone import Backbone
 from tagmask.pipeline import Stage
-from tagmask.recipe import InferenceConfig, Recipe
+from tagmask.recipe import Recipe
 from tagmask.recipe_stages import RcaConfig, RefineConfig, SccamConfig, StageTraining
 from tagmask.refinement import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
+from tagmask.subcategories import CLUSTERS, read_clusters, write_clusters
 from tagmask.training.checkpoint import MODEL_FILE, STATE_FILE, load_model
 from tagmask.training.loop import Evaluate
 from tagmask.training.loop import train as run_training
 
 CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
-CLUSTERS = "clusters.npz"
 MethodT = TypeVar("MethodT", bound=Method)
 
 
@@ -81,7 +77,7 @@ def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | No
 
     Args:
         recipe: `staged`.
-        classes: K.
+        classes: K; those of the surroundings come on top.
         folder: of the run.
         number: of a round of SC-CAM, 0 for the first classifier; by default the last.
 
@@ -89,6 +85,7 @@ def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | No
         TagmaskError: that stage is not finished.
     """
     method = recipe.method
+    classes += len(recipe.data.context)
     if isinstance(method, SccamConfig) and number == 0:
         backbone = Backbone(without_weights(recipe.backbone))
         fresh: Method = Sccam(backbone, classes, recipe.data.background, method, first=True)
@@ -126,7 +123,8 @@ class _Work:
     """The stages' common ground."""
 
     def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None) -> None:
-        self.recipe, self.dataset, self.folder, self.evaluate = recipe, dataset, folder, evaluate
+        self.recipe, self.folder, self.evaluate = recipe, folder, evaluate
+        self.things, self.dataset = dataset, dataset.with_context()
         self.classes = len(dataset.classes)
 
     def classifiers(self) -> list[Stage]:
@@ -152,7 +150,7 @@ class _Work:
         background = recipe.data.background
 
         def build() -> Method:
-            return Rca(Backbone(recipe.backbone), self.classes, background, method, schedule=schedule)
+            return Rca(Backbone(recipe.backbone), len(self.dataset.classes), background, method, schedule=schedule)
 
         run_training(recipe, self.dataset, place, build=build)
 
@@ -166,12 +164,12 @@ class _Work:
             else:
                 share = method.stop_at[min(number, len(method.stop_at)) - 1]
                 training = training.model_copy(update={"stop": max(1, round(share * training.steps))})
-            clusters = _read_clusters(self.folder / f"clusters{number}", self.dataset) if number else None
+            clusters = read_clusters(self.folder / f"clusters{number}", self.dataset) if number else None
 
             def build() -> Method:
-                backbone = Backbone(recipe.backbone)
+                backbone, classes = Backbone(recipe.backbone), len(self.dataset.classes)
                 background = recipe.data.background
-                return Sccam(backbone, self.classes, background, method, clusters=clusters, first=number == 0)
+                return Sccam(backbone, classes, background, method, clusters=clusters, first=number == 0)
 
             run_training(recipe.model_copy(update={"training": training}), self.dataset, place, build=build)
 
@@ -183,13 +181,7 @@ class _Work:
             assert isinstance(method, SccamConfig)
             former = self._trained_classifier(number - 1)
             assert isinstance(former, Sccam)
-            features, opened = pooled_features(former, self.dataset.records, self.recipe.inference)
-            tags = self.dataset.tag_matrix() * opened[:, None]
-            found = cluster_subcategories(features, tags, method.subclasses, starts=method.starts)
-            temporary = place / f"{CLUSTERS}.tmp"
-            with temporary.open("wb") as file:
-                np.savez(file, assignment=found.assignment)
-            os.replace(temporary, place / CLUSTERS)
+            write_clusters(place, former, self.dataset, self.recipe.inference)
 
         return make
 
@@ -219,7 +211,8 @@ class _Work:
 
     def write_labels(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
-        _say(write_affinity_labels(self.folder / CAMS, self.dataset.records, place, refine, refine.affinity))
+        records, cams = self.dataset.records, self.folder / CAMS
+        _say(write_affinity_labels(cams, records, place, refine, refine.affinity, self.classes))
 
     def train_affinity(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
@@ -234,13 +227,23 @@ class _Work:
             affinity = load_affinity(self.recipe, self.classes, self.folder).to(_device())
         background = self.recipe.data.background
         records = self.dataset.records
-        _say(refine_folder(self.folder / CAMS, records, place, refine, background=background, affinity=affinity))
+        _say(
+            refine_folder(
+                self.folder / CAMS,
+                records,
+                place,
+                refine,
+                background=background,
+                affinity=affinity,
+                classes=self.classes,
+            )
+        )
 
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter
         assert section is not None
         own = _with(self.recipe, section).model_copy(update={"method": section.method})
-        masked = _masked(self.dataset, self.folder / MASKS)
+        masked = _masked(self.things, self.folder / MASKS)
 
         def build() -> Method:
             if section.start == "weights":
@@ -251,34 +254,6 @@ class _Work:
             return method
 
         run_training(own, masked, place, evaluate=self.evaluate, build=build)
-
-
-@torch.inference_mode()
-def pooled_features(method: Sccam, records: Sequence[Record], config: InferenceConfig) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, D) float32 of images one by one, and (N,) bool, whether an image opened; else its row is 0."""
-    device = next(method.parameters()).device
-    backbone = method.network.backbone
-    features = np.zeros((len(records), backbone.width), dtype=np.float32)
-    opened = np.zeros(len(records), dtype=bool)
-    for row, record in enumerate(records):
-        try:
-            image = open_image(record.image)
-        except TagmaskError:
-            continue
-        pixels = np.array(image.resize(network_size(image.width, image.height, config)))
-        images = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device).float() / 255
-        features[row] = method.pooled_features(backbone.normalise(images))[0].float().cpu().numpy()
-        opened[row] = True
-    return features, opened
-
-
-def _read_clusters(place: Path, dataset: Dataset) -> Tensor:
-    with np.load(place / CLUSTERS, allow_pickle=False) as arrays:
-        assignment = arrays["assignment"]
-    bears = dataset.tag_matrix() > 0
-    if assignment.shape != bears.shape or (assignment[~bears] != ABSENT).any():
-        raise TagmaskError(f"{place / CLUSTERS}: of other training data; cluster anew with --from {place.name}")
-    return torch.from_numpy(assignment)
 
 
 def check_stages(recipe: Recipe) -> None:

@@ -61,8 +61,8 @@ def label(
     """
     model = load(run)
     recipe = overridden(model.run.recipe, overrides)
-    dataset = open_data(data, recipe.data, model.classes).split(split)
-    items = [Item(record.name, record.image, record.tags) for record in dataset.records]
+    dataset = open_data(data, recipe.data, model.classes, context=source == "cam").split(split)
+    items = [Item(record.name, record.image, record.tags, record.context) for record in dataset.records]
     if source == "decoder":
         model.check_decoder()
     if save_cams is not None and source != "cam":

@@ -54,7 +54,8 @@ def evaluate(
         if source == "decoder":
             model.check_decoder()
         chosen = overridden(model.run.recipe, overrides)
-        dataset = to_evaluate(open_data(data, chosen.data, model.classes), chosen.data, split)
+        found = open_data(data, chosen.data, model.classes, context=source == "cam")
+        dataset = to_evaluate(found, chosen.data, split)
         if source == "cam":
             return evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)
         result = evaluate_method(model.method, dataset, chosen.inference, source=source, protocol=protocol, tags=tags)
@@ -78,7 +79,9 @@ def evaluate_method(
     matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
     records = {record.name: record for record in _with_truth(dataset)}
     given = tags or source == "cam"
-    items = [Item(record.name, record.image, record.tags if given else None) for record in records.values()]
+    items = [
+        Item(record.name, record.image, record.tags if given else None, record.context) for record in records.values()
+    ]
     for prediction in stream(method, items, config, source=source):
         truth = records[prediction.item.name].mask
         assert truth is not None
@@ -95,7 +98,7 @@ def evaluate_cams(
     matrix = ConfusionMatrix(len(dataset.classes))
     sweep = ThresholdSweep(len(dataset.classes))
     records = {record.name: record for record in _with_truth(dataset)}
-    items = [Item(record.name, record.image, record.tags) for record in records.values()]
+    items = [Item(record.name, record.image, record.tags, record.context) for record in records.values()]
     for prediction in stream(method, items, config, source="cam"):
         record = records[prediction.item.name]
         assert record.mask is not None

@@ -13,6 +13,7 @@ from tagmask.api.datasets import evaluation_split, open_data, training_split
 from tagmask.api.model import PathLike, load
 from tagmask.api.scores import evaluate_method
 from tagmask.cam.files import SUFFIX, read_cams
+from tagmask.cam.labels import beside_context
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
@@ -55,7 +56,7 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
     recipe, folder = opened.recipe, opened.folder
     if not recipe.staged:
         raise TagmaskError(f"{folder}: its recipe has a single stage; use tagmask evaluate {folder}")
-    dataset = open_data(data, recipe.data, opened.classes)
+    dataset = open_data(data, recipe.data, opened.classes, context=True)
     training = training_split(dataset, recipe.data)
     untrue = [record.name for record in training.records if record.mask is None]
     if untrue:
@@ -91,7 +92,9 @@ def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "seco") -> Sta
         if path.exists():
             cams, ids = read_cams(path)
             if len(ids):
-                maps[ids - 1] = F.interpolate(cams[None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+                cams = F.interpolate(cams[None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+                known = ids <= len(maps)
+                maps[ids[known] - 1] = beside_context(cams[known], cams[~known])
         sweep.add(maps, truth)
     found = sweep.result(protocol)
     index = int(np.argmin(np.abs(found.thresholds - found.best_threshold)))

@@ -46,7 +46,12 @@ def train(
         chosen = _chosen_recipe(data, output, overrides)
     else:
         chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    dataset = open_data(data, chosen.data)
+    if chosen.data.context and chosen.segmenter is None:
+        raise TagmaskError(
+            "data.context: surroundings are learnt by a classifier and become background in the masks a segmenter "
+            "learns from; this recipe has none: choose one with stages, or add --set segmenter.start=weights"
+        )
+    dataset = open_data(data, chosen.data, context=True)
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
     folder = Path(output or f"runs/{chosen.method.name}-{where.stem}")

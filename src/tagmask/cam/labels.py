@@ -36,6 +36,13 @@ def take_channels(maps: Tensor, channels: Tensor) -> Tensor:
     return maps.gather(1, channels[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))
 
 
+def beside_context(cams: Tensor, context: Tensor) -> Tensor:
+    """CAMs (K, h, w) with 0 where one of the context's (n, h, w) is higher; there the surroundings are seen."""
+    if not len(context):
+        return cams
+    return torch.where(cams >= context.amax(dim=0), cams, 0.0)
+
+
 def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
     """(B, height, width) bool, True inside boxes (B, 4) of top, bottom, left, right in pixels of that grid."""
     rows = torch.arange(height, device=boxes.device)[:, None]

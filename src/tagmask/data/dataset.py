@@ -38,6 +38,7 @@ class Record:
         unknown: class indices of which nobody knows whether the image bears them; left out of the loss.
         split: `train`, `val`, ...; empty where the source has no splits.
         mask: the truth, for evaluation and for `full`; None where there is none.
+        context: sorted indices into the data set's `context`, the surroundings the image shows.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Record:
     unknown: tuple[int, ...] = ()
     split: str = ""
     mask: MaskSource | None = None
+    context: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Dataset:
         background: False where every pixel has one of the K classes; id 0 then never appears.
         tag_source: where the tags come from, in words; printed with every result.
         skipped: what the reader left out, one line each with file or row and reason.
+        context: names of surroundings that are tagged too: learnt like classes, background in every mask.
     """
 
     records: tuple[Record, ...]
@@ -64,6 +67,7 @@ class Dataset:
     background: bool = True
     tag_source: str = "tags given by the user"
     skipped: tuple[str, ...] = field(default=())
+    context: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_class_list(self.classes, "class list")
@@ -90,6 +94,17 @@ class Dataset:
             have = ", ".join(repr(name) for name in self.splits) or "none"
             raise TagmaskError(f"split {missing[0]!r} has no images; the splits of this data are: {have}")
         return replace(self, records=tuple(record for record in self.records if record.split in wanted))
+
+    def with_context(self) -> Dataset:
+        """The surroundings as further classes behind the others; without true masks, which do not know them."""
+        if not self.context:
+            return self
+        first = len(self.classes)
+        records = tuple(
+            replace(record, tags=(*record.tags, *(first + index for index in record.context)), mask=None)
+            for record in self.records
+        )
+        return replace(self, records=records, classes=(*self.classes, *self.context), context=())
 
     def tag_matrix(self) -> np.ndarray:
         """The `(N, K)` uint8 table of tags; unknown ones count as 0 here."""
