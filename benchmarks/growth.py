@@ -81,9 +81,11 @@ def label_side(side: int, refine: str = "none") -> Callable[[], object]:
     from PIL import Image
 
     from tagmask.inference import predict_one
+    from tagmask.memory import keep_freed_memory
     from tagmask.methods.build import build_method
     from tagmask.recipe import load_recipe
 
+    keep_freed_memory()  # as `label` and `predict` do
     recipe = load_recipe("seco/demo", ["inference.size=64", f"inference.refine={refine}"])
     torch.manual_seed(0)
     method = build_method(recipe, 20).eval()
@@ -140,6 +142,8 @@ def draw(results: dict[str, list[dict[str, float]]]) -> None:
             else:
                 axis.set_ylim(bottom=0)
             axis.set_xscale("log")
+            axis.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            axis.minorticks_off()
             axis.set_xlabel(SWEEPS[sweep][0])
             axis.set_ylabel(unit)
     figure.savefig(PICTURE, dpi=90)

@@ -1,7 +1,8 @@
 """PAR, dense energy and dense CRF on a photograph, beside pydensecrf and beside what memory bandwidth allows.
 
-On a CPU: seconds of one core, so that other work on the machine counts little. On CUDA, where there is a device: wall
-seconds. pydensecrf (`pip install tagmask[crf]`) runs in turn with ours, on the same image and scores.
+On a CPU: seconds of one core, so that other work on the machine counts little; of the dense CRF also wall seconds with
+all cores, of which pydensecrf uses one. On CUDA, where there is a device: wall seconds. pydensecrf
+(`pip install tagmask[crf]`) runs in turn with ours, on the same image and scores.
 
     make bench NAME=refinement
 
@@ -12,6 +13,7 @@ write every score: what is lost above it is arithmetic and scattered access.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import time
@@ -48,9 +50,9 @@ def scores(classes: int, height: int, width: int) -> Tensor:
     return F.interpolate(coarse, size=(height, width), mode="bicubic")[0].softmax(dim=0)
 
 
-def medians(steps: dict[str, Timed], repeats: int, device: str) -> dict[str, float]:
-    """Median seconds of each step, the steps taken in turn."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
+def medians(steps: dict[str, Timed], repeats: int, device: str, *, wall: bool = False) -> dict[str, float]:
+    """Median seconds of each step, the steps taken in turn: of one core on a CPU, if not of the wall."""
+    clock = time.process_time if device == "cpu" and not wall else time.perf_counter
     taken: dict[str, list[float]] = {name: [] for name in steps}
     for round_ in range(repeats + 1):
         for name, step in steps.items():
@@ -101,6 +103,12 @@ def compare_crf(classes: int, height: int, width: int, preset: str, repeats: int
     result["floor_s"] = parameters.iterations * height * width * per_pixel / bytes_per_second(device, repeats)
     if find_spec("pydensecrf"):
         result["share_of_pydensecrf"] = result["s"] / result["pydensecrf_s"]
+        if device == "cpu":
+            torch.set_num_threads(os.cpu_count() or 1)
+            wall = medians({"ours": later, "pydensecrf": reference}, repeats, device, wall=True)
+            torch.set_num_threads(1)
+            result["all_cores_wall_s"] = wall["ours"]
+            result["all_cores_share_of_pydensecrf"] = wall["ours"] / wall["pydensecrf"]
         expected = torch.from_numpy(reference()).to(device)
         result["mean_difference"] = float((later() - expected).abs().mean())
         result["same_winner"] = float((later().argmax(0) == expected.argmax(0)).float().mean())
