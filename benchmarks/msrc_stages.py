@@ -45,7 +45,12 @@ SETTINGS = (
     "segmenter.views={crop: 320, scale: [1.0, 2.0]}",
     "segmenter.training={steps: 400, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
 )
-PLAIN = ("views.scale=[0.6,1.2]", "method.decoder_from=1000000")  # the decoder is the segmenter's business here
+OWN = {
+    "cam": ("views.scale=[0.6,1.2]", "method.decoder_from=1000000"),  # the decoder is the segmenter's business here
+    # Its CAMs are tighter, so that background must be weaker to leave enough of them.
+    "sccam": ("refine.alpha=3", "refine.band=[3,12]", "refine.affinity.low=3", "refine.affinity.high=12"),
+    "rca": (),
+}
 
 
 def figures(result: Result) -> dict[str, float | None]:
@@ -59,13 +64,12 @@ def figures(result: Result) -> dict[str, float | None]:
 
 def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
     weights = SHARED / "weights" / "mobilenetv2_100.coral_in1k.safetensors"
-    own = PLAIN if method == "cam" else ()
     settings = [
         f"backbone.weights={weights}",
         f"refine.affinity.backbone={BACKBONE % (weights, ', output_stride: 8')}",
         f"training.seed={seed}",
         *SETTINGS,
-        *own,
+        *OWN[method],
         *overrides,
     ]
     data, folder = SHARED / "data" / "msrc21", output / f"{method}-{seed}"
@@ -83,7 +87,8 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
                 write_cam_folder(classifier, dataset.records, inference, place)
                 row[f"cams_round{number}"] = figures(score_cams(place, dataset).result)
         place = Path(name) / "crf"
-        crf = RefineConfig(name="crf", alpha=2)
+        assert recipe.refine is not None
+        crf = RefineConfig(name="crf", alpha=recipe.refine.alpha)
         refine_folder(folder / CAMS, dataset.records, place, crf)
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):

@@ -96,15 +96,17 @@ def dense_crf(
     parameters = _checked(image, probabilities, preset, kernel)
     height, width = image.shape[:2]
     scores = probabilities.flatten(1).float()
-    present = scores.amax(dim=1) > present_above
-    present[scores.amax(dim=1).argmax()] = True
-    scores = scores[present]
+    peaks = scores.amax(dim=1)
+    present = peaks > present_above
+    present[peaks.argmax()] = True
+    channels = present.nonzero().squeeze(1)
+    scores = scores.index_select(0, channels)
     logits = F.pad(scores.clamp_min(LEAST_PROBABILITY).log().t(), (0, _padding(len(scores))), value=-torch.inf)[None]
     position = _position_filter(height, width, parameters, kernel, probabilities.device)
     colour = _colour_filter(image.to(probabilities.device), parameters, kernel)
     marginals = _mean_field(logits, _sum_of(position, colour), parameters.iterations)
     result = probabilities.new_zeros(len(probabilities), height * width, dtype=torch.float32)
-    result[present] = marginals[0, :, : len(scores)].t()
+    result.index_copy_(0, channels, marginals[0, :, : len(scores)].t())
     return result.view(probabilities.shape)
 
 
