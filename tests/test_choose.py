@@ -57,6 +57,13 @@ def test_cpu_gets_plain_cam_on_a_small_pretrained_network(photos: Dataset) -> No
     assert any("no GPU (8 cores, 16 GB)" in reason for reason in chosen.reasons)
 
 
+def test_surroundings_get_stages_on_a_gpu_too(photos: Dataset) -> None:
+    chosen = choose(replace(photos, context=("water",)), H200)
+    assert chosen.recipe.method.name == "cam"
+    assert chosen.recipe.segmenter is not None
+    assert any("data.context" in reason for reason in chosen.reasons)
+
+
 @pytest.mark.parametrize("machine", [LAPTOP, H200])
 def test_without_weights_it_says_so_loudly_and_learns_from_scratch(photos: Dataset, machine: Machine) -> None:
     chosen = choose(photos, machine, found="missing")

@@ -113,7 +113,7 @@ def choose_recipe(
     machine, overrides = machine or this_machine(), tuple(overrides)
     side, said_size = _typical_side(dataset)
     reasons = [f"{len(dataset)} images of {len(dataset.classes)} classes, {_on_background(dataset)}, {said_size}"]
-    plan = _weighed(_network(machine, reasons), overrides, find or find_weights, reasons)
+    plan = _weighed(_network(machine, bool(dataset.context), reasons), overrides, find or find_weights, reasons)
     plan = replace(plan, crop=max(64, min(plan.crop, round(side / 32) * 32)))
     steps = _given(overrides, "training.steps") or plan.steps(len(dataset))
     recipe = load_recipe(_values(plan, steps, machine, dataset), overrides)
@@ -213,9 +213,15 @@ def _on_background(dataset: Dataset) -> str:
     return "against background" if dataset.background else "without background"
 
 
-def _network(machine: Machine, reasons: list[str]) -> Plan:
-    """The method and network that the machine can carry."""
+def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
+    """The method and network that the machine can carry; surroundings need masks made before a decoder learns."""
     memory = machine.memory / GB
+    if machine.cuda and context:
+        reasons.append(
+            "surroundings are tagged (data.context): plain CAM on a small network and a segmenter, the stages in which "
+            "they can be learnt and become background"
+        )
+        return Plan("cam", MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
     if not machine.cuda:
         reasons.append(
             f"no GPU ({machine.cores} cores, {memory:.0f} GB): plain CAM on a small network, the soonest to give "

@@ -84,6 +84,6 @@ def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tu
     if output is not None and (Path(output) / "run.json").exists():
         return overridden(open_run(Path(output)).recipe, overrides)
     config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
-    chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
+    chosen = choose_recipe(training_split(open_data(data, config, context=True), config), overrides)
     tell(chosen)
     return chosen.recipe
