@@ -3,11 +3,11 @@
     make bench NAME=sccam_rounds ARGS="demo"
     make bench NAME=sccam_rounds ARGS="msrc"     # needs the photographs and weights, as msrc_stages does
 
-Every variant trains a first classifier (the same, for the seed is), clusters, and a second one. CAMs are scored at their
-best background score on training images with their tags, every fifth of the synthetic set, every fourth tagged one of MSRC;
-there also the best of dense CRFs at several powers. What clusters follow is said in mutual information, normalised and
-adjusted for chance, a mean over the classes: with the number of an image's tags, with its other tags (on MSRC those of
-surroundings too) and, on the synthetic set, with the contexts of its things.
+Every variant trains a first classifier (the same, for the seed is), clusters, and a second one. CAMs are scored at
+their best background score on training images with their tags, every fifth of the synthetic set, every fourth tagged
+one of MSRC; there also the best of dense CRFs at several powers. What clusters follow is said in mutual information,
+normalised and adjusted for chance, a mean over the classes: with the number of an image's tags, with its other tags
+(on MSRC those of surroundings too) and, on the synthetic set, with the contexts of its things.
 """
 
 from __future__ import annotations
