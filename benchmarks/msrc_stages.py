@@ -84,12 +84,12 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
             for number in range(recipe.method.rounds):
                 place = Path(name) / f"round{number}"
                 classifier = load_classifier(recipe, len(dataset.classes), folder, number)
-                write_cam_folder(classifier, dataset.records, inference, place)
+                write_cam_folder(classifier, dataset.with_context().records, inference, place)
                 row[f"cams_round{number}"] = figures(score_cams(place, dataset).result)
         place = Path(name) / "crf"
         assert recipe.refine is not None
         crf = RefineConfig(name="crf", alpha=recipe.refine.alpha)
-        refine_folder(folder / CAMS, dataset.records, place, crf)
+        refine_folder(folder / CAMS, dataset.records, place, crf, classes=len(dataset.classes))
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
         row[score.stage] = figures(score.result)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from tagmask.api import Written, open_data
-from tagmask.cam.files import SUFFIX
+from tagmask.cam.files import SUFFIX, read_cams
+from tagmask.data.dataset import Record
 from tagmask.errors import TagmaskError
 from tagmask.recipe import load_recipe
 from tagmask.refinement import refine_folder
@@ -60,6 +61,7 @@ def refine_cams(
     found = [record for record in dataset.records if (cams / f"{record.name}{SUFFIX}").exists()]
     if not found:
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
+    _check_ids(cams, found, len(dataset.classes))
     output.mkdir(parents=True, exist_ok=True)
     skipped = refine_folder(
         cams,
@@ -72,3 +74,16 @@ def refine_cams(
     )
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in dataset.classes))
     return Written(output, len(found) - len(skipped), tuple(skipped))
+
+
+def _check_ids(cams: Path, records: Sequence[Record], classes: int) -> None:
+    """Refuse CAMs of labels that their image does not bear: then the ids are those of another class list."""
+    for record in records:
+        path = cams / f"{record.name}{SUFFIX}"
+        borne = {*(tag + 1 for tag in record.tags), *(classes + 1 + index for index in record.context)}
+        strange = sorted({int(label) for label in read_cams(path)[1]} - borne)
+        if strange:
+            raise TagmaskError(
+                f"{path}: a CAM of label {strange[0]}, which image {record.name!r} does not bear by {len(borne)} tags; "
+                "were classes, their order or tags others? Where a run wrote the CAMs, name it with --run"
+            )

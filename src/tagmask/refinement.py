@@ -97,14 +97,15 @@ def refine_folder(
             assert affinity is not None
             return _walked(affinity, image, own, ids, member)
         if member.name == "fusion":
-            return _fused(image, own, ids, member, _saliency(record, image, member))
+            return _fused(image, own, ids, member, _saliency(record, image, member), classes)
         return _refined(image, own, ids, member, background)
 
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
-        masks = [by(member, record, image, own, ids) for member in config.members()]
+        # What one member calls background and another surroundings is background to both.
+        masks = [_things(by(member, record, image, own, ids), classes) for member in config.members()]
         return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
-    return _each(cams, records, output, config.longest, label, classes)
+    return _each(cams, records, output, config.longest, label)
 
 
 def write_affinity_labels(
@@ -122,19 +123,32 @@ def write_affinity_labels(
 
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         pixels = torch.from_numpy(np.array(image))
-        low, high = (crf_on_cams(pixels, own, power, preset=config.crf) for power in (affinity.low, affinity.high))
+        marginals = (crf_on_cams(pixels, own, power, preset=config.crf) for power in (affinity.low, affinity.high))
+        low, high = (_with_surroundings(planes, ids, classes) for planes in marginals)
         planes = confident_labels(low, high, pool=1)
+        ids = ids if classes is None else ids[ids <= classes]
         table = torch.full((IGNORE + 1,), IGNORE)
         table[0] = 0
         table[1 : len(ids) + 1] = ids
         return table[planes].numpy()
 
-    return _each(cams, records, output, config.longest, label, classes)
+    return _each(cams, records, output, config.longest, label)
 
 
-def _each(
-    cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled, classes: int | None
-) -> list[str]:
+def _things(labels: np.ndarray, classes: int | None) -> np.ndarray:
+    """Labels with those of surroundings, which lie above K, as background."""
+    return labels if classes is None else np.where((labels > classes) & (labels != IGNORE), 0, labels)
+
+
+def _with_surroundings(marginals: Tensor, ids: Tensor, classes: int | None) -> Tensor:
+    """Marginals (1 + n, H, W) of background and `ids` with the planes of surroundings added to the background's."""
+    if classes is None or bool((ids <= classes).all()):
+        return marginals
+    things, around = marginals[1:][ids <= classes], marginals[1:][ids > classes]
+    return torch.cat([marginals[:1] + around.sum(dim=0), things])
+
+
+def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled) -> list[str]:
     skipped: list[str] = []
     for record in records:
         path = output / f"{record.name}.png"
@@ -145,8 +159,6 @@ def _each(
             full = open_image(record.image)
             image = _shrunk(full, longest)
             labels = label(record, image, _at(own, image), ids).astype(np.uint8)
-            if classes is not None:
-                labels[(labels > classes) & (labels != IGNORE)] = 0
         except TagmaskError as error:
             skipped.append(str(error))
             continue
@@ -201,12 +213,20 @@ def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, con
     return labels.cpu().numpy()
 
 
-def _fused(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, saliency: Tensor | None) -> np.ndarray:
+def _fused(
+    image: Image.Image,
+    cams: Tensor,
+    ids: Tensor,
+    config: RefineConfig,
+    saliency: Tensor | None,
+    classes: int | None,
+) -> np.ndarray:
     """RCA's labels; the release hands blue first to the CRF, which is not symmetric in colours."""
     blue_first = torch.from_numpy(np.array(image)[..., ::-1].copy())
     scores = attention_scores(cams, config.alpha)
     marginals = dense_crf(blue_first, scores, preset=config.crf, present_above=-1.0)
-    return fuse_labels(marginals, ids, saliency).numpy()
+    things = ids if classes is None else ids[ids <= classes]
+    return fuse_labels(_with_surroundings(marginals, ids, classes), things, saliency).numpy()
 
 
 def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tensor | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,25 +14,29 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 import tagmask
 from tagmask import api
 from tagmask.cam.files import read_cams, write_cams
 from tagmask.cam.labels import beside_context
+from tagmask.cli import app
 from tagmask.data.dataset import Record
+from tagmask.data.readers.voc import CLASSES as VOC
 from tagmask.errors import TagmaskError
 from tagmask.recipe import DataConfig, Recipe, load_recipe
-from tagmask.recipe_stages import RefineConfig
-from tagmask.refinement import refine_folder
+from tagmask.recipe_stages import AffinityConfig, RefineConfig
+from tagmask.refinement import refine_folder, write_affinity_labels
+from tagmask.serve.photos import find_photos
+from tagmask.serve.review import Review, find_candidates
 
 THINGS = ("boat", "train", "cow")
 SURROUNDINGS = ("water", "rails", "grass")
+SET = "data.context=[water, rails, grass]"
 
 
-@pytest.fixture(scope="module")
-def tagged(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic set with tags of its contexts too, lone ones among them."""
-    folder = tmp_path_factory.mktemp("context") / "set"
+def write_tags(cooccur: Path, folder: Path, classes: Sequence[str] | None) -> Path:
+    """The synthetic set with tags of its contexts too, lone ones among them, and an image of water alone."""
     shutil.copytree(cooccur, folder)
     with (cooccur / "tags.csv").open() as file:
         splits = {row["image"]: row["split"] for row in csv.DictReader(file)}
@@ -42,19 +46,48 @@ def tagged(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for row in rows:
         names = sorted({*row["objects"].split(";"), *row["contexts"].split(";"), *row["alone"].split(";")} - {""})
         lines.append(f"{row['image']},{';'.join(names)},{splits[row['image']]}")
+    for split in ("train", "val"):
+        Image.new("RGB", (48, 48), (40, 60, 160)).save(folder / "images" / f"lone-{split}.png")
+        Image.new("L", (48, 48)).save(folder / "masks" / f"lone-{split}.png")
+        lines.append(f"lone-{split}.png,water;~grass,{split}")
     (folder / "tags.csv").write_text("\n".join(lines) + "\n")
-    (folder / "classes.txt").write_text("\n".join((*THINGS, *SURROUNDINGS)) + "\n")
+    if classes is None:
+        shutil.rmtree(folder / "masks")
+        (folder / "classes.txt").unlink()
+    else:
+        (folder / "classes.txt").write_text("\n".join(classes) + "\n")
     return folder
+
+
+@pytest.fixture(scope="module", params=[THINGS, (*SURROUNDINGS, *THINGS)], ids=["things listed", "all listed"])
+def tagged(request: pytest.FixtureRequest, cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_tags(cooccur, tmp_path_factory.mktemp("context") / "set", request.param)
+    if request.param != THINGS:  # then the masks' ids follow the list
+        for path in (folder / "masks").iterdir():
+            ids = np.asarray(Image.open(path))
+            Image.fromarray(np.where(ids > 0, ids + 3, ids + 1).astype(np.uint8)).save(path)  # 1: water, all around
+    return folder
+
+
+@pytest.fixture
+def listless(cooccur: Path, tmp_path: Path) -> Path:
+    """Without class list and masks."""
+    return write_tags(cooccur, tmp_path / "set", None)
 
 
 def config(**changes: object) -> DataConfig:
     return DataConfig.model_validate({"context": SURROUNDINGS, **changes})
 
 
-def recipe(*overrides: str) -> Recipe:
+def recipe(method: str = "cam", **changes: object) -> Recipe:
     side = 32
+    sections: dict[str, dict[str, object]] = {
+        "cam": {"decoder_from": 100, "scales": [1.0]},
+        "sccam": {"rounds": 1, "subclasses": 2, "stop_at": [1.0], "scales": [1.0]},
+        "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "memory_above": 0.0, "gather_above": 0.0},
+    }
     values = {
-        "method": {"name": "cam", "decoder_from": 100, "scales": [1.0]},
+        "method": {"name": method, **sections[method]},
         "data": {"context": SURROUNDINGS},
         "views": {"crop": side, "squash": True, "flip": 0},
         "backbone": {
@@ -67,45 +100,77 @@ def recipe(*overrides: str) -> Recipe:
         "refine": {"name": "none", "threshold": 0.1},
         "segmenter": {"start": "classifier"},
     }
-    return load_recipe(values, overrides)
+    return load_recipe({**values, **changes})
 
 
 def test_surroundings_are_apart_from_the_classes(tagged: Path, cooccur: Path) -> None:
     plain = api.open_data(cooccur, DataConfig())
-    found = api.open_data(tagged, config(), context=True)
+    found = api.open_data(tagged, config())
     assert found.classes == plain.classes == THINGS
     assert found.context == SURROUNDINGS
-    assert [record.tags for record in found.records] == [record.tags for record in plain.records]
+    assert [record.tags for record in found.records] == [*(record.tags for record in plain.records), (), ()]
     with (cooccur / "scenes.csv").open() as file:
         scenes = {Path(row["image"]).stem: row for row in csv.DictReader(file)}
-    for own, other in zip(found.records, plain.records, strict=True):
+    for own, other in zip(found.records, plain.records, strict=False):
         shown = {*scenes[own.name]["contexts"].split(";"), *scenes[own.name]["alone"].split(";")} - {""}
         assert {SURROUNDINGS[index] for index in own.context} == shown
         assert own.mask is not None
         assert other.mask is not None
         np.testing.assert_array_equal(own.mask.load(48, 48), other.mask.load(48, 48))
+    lone = found.records[-1]
+    assert (lone.context, lone.unknown, lone.unknown_context) == ((0,), (), (2,))
     both = found.with_context()
     assert both.classes == (*THINGS, *SURROUNDINGS)
+    assert both.records[-1].unknown == (5,)
     table = both.tag_matrix()
-    np.testing.assert_array_equal(table[:, :3], plain.tag_matrix())
+    np.testing.assert_array_equal(table[:-2, :3], plain.tag_matrix())
     assert table[:, 3:].sum() == sum(len(record.context) for record in found.records)
-    without = api.open_data(tagged, config())
-    assert (without.classes, without.context) == (THINGS, ())
+
+
+def test_without_a_class_list_the_other_tags_are_the_classes(listless: Path) -> None:
+    found = api.open_data(listless, config())
+    assert (found.classes, found.context) == (tuple(sorted(THINGS)), SURROUNDINGS)
+    assert api.open_data(listless, config(classes=THINGS)).classes == THINGS
+    assert CliRunner().invoke(app, ["data", "check", str(listless), "--set", SET]).exit_code == 0
+
+
+def test_vectors_keep_their_order(tmp_path: Path) -> None:
+    """The 20 values of VOC have names of their own, whichever of them are surroundings."""
+    (tmp_path / "JPEGImages").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "JPEGImages" / "a.jpg")
+    vector = np.zeros(20, np.float32)
+    vector[[VOC.index("person"), VOC.index("sofa")]] = 1
+    np.save(tmp_path / "cls_labels.npy", np.array({"a": vector}, dtype=object), allow_pickle=True)
+    found = api.open_data(tmp_path / "cls_labels.npy", config(context=("sofa", "diningtable")))
+    (record,) = found.records
+    assert [found.classes[tag] for tag in record.tags] == ["person"]
+    assert [found.context[tag] for tag in record.context] == ["sofa"]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"context": ("watr",)}, r"no image bears the tag 'watr'; did you mean 'water'\?"),
         ({"context": (*THINGS, *SURROUNDINGS)}, "names every tag there is"),
         ({"classes": THINGS, "context": ("boat",)}, "'boat' is in data.classes too"),
         ({"context": ("water", "water")}, "'water' stands twice"),
         ({"background": False}, "data.background is false; set it to true"),
     ],
 )
-def test_what_cannot_be_surroundings(tagged: Path, changes: dict[str, object], message: str) -> None:
+def test_what_cannot_be_surroundings(listless: Path, changes: dict[str, object], message: str) -> None:
     with pytest.raises(TagmaskError, match=message):
-        api.open_data(tagged, config(**changes), context=True)
+        api.open_data(listless, config(**changes))
+
+
+def test_surroundings_that_no_image_bears_are_not_learnt(listless: Path, tmp_path: Path) -> None:
+    chosen = recipe(data={"context": ["watr"]})
+    with pytest.raises(TagmaskError, match=r"no training image bears the tag 'watr'; did you mean 'water'\?"):
+        tagmask.train(listless, recipe=chosen, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("untagged", "count"), [("skip", 26), ("negative", 26), ("error", 26)])
+def test_surroundings_alone_are_tags(tagged: Path, untagged: str, count: int) -> None:
+    assert len(api.open_data(tagged, config(untagged=untagged))) == count
 
 
 @given(st.integers(0, 3), st.integers(0, 2**31))
@@ -131,43 +196,104 @@ def test_cams_of_surroundings_become_background(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, np.tile(np.array(expected, np.uint8), (4, 1)))
 
 
+def test_what_is_background_to_both_powers_is_sure(tmp_path: Path) -> None:
+    """Water to one and background to the other: no reason to leave a pixel undecided, nor for AffinityNet."""
+    picture = np.full((24, 32, 3), 40, np.uint8)
+    picture[:, 16:] = 200
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    cam = torch.zeros(1, 24, 32)
+    cam[:, :, 16:] = 0.45  # 0.55 and 0.17 against it at powers of 1 and 3
+    write_cams(tmp_path / "cams" / "a.npz", cam, [2])  # label 3
+    records = [Record("a", tmp_path / "a.png", ())]
+    for number, refine in enumerate(
+        (RefineConfig(name="crf", band=(1, 3)), RefineConfig(name="none", band=(0.2, 0.5)))
+    ):
+        for classes, undecided in ((3, True), (2, False)):
+            place = tmp_path / f"{number}-{classes}"
+            refine_folder(tmp_path / "cams", records, place, refine, classes=classes)
+            assert (255 in ids_in(place)) is undecided
+    for classes, ids in ((3, {0, 255}), (2, {0})):
+        labels = RefineConfig(name="affinity", affinity=AffinityConfig(low=1, high=3))
+        place = tmp_path / f"labels-{classes}"
+        write_affinity_labels(tmp_path / "cams", records, place, labels, labels.affinity, classes)
+        assert ids_in(place) == ids
+
+
 def ids_in(folder: Path) -> set[int]:
     return {int(label) for path in folder.rglob("*.png") for label in np.unique(np.asarray(Image.open(path)))}
 
 
-def test_from_tags_to_masks(tagged: Path, tmp_path: Path) -> None:
-    run = tagmask.train(tagged, recipe=recipe(), output=tmp_path / "run")
+@pytest.mark.parametrize("method", ["cam", "sccam", "rca"])
+def test_from_tags_to_masks(method: str, tagged: Path, tmp_path: Path) -> None:
+    refine = {"name": "fusion", "alpha": 2} if method == "rca" else {"name": "none", "threshold": 0.1}
+    run = tagmask.train(tagged, recipe=recipe(method, refine=refine), output=tmp_path / "run")
     assert (run / "classes.txt").read_text().split() == list(THINGS)
-    cams, ids = (read_cams(next((run / "cams").glob("*.npz")))[index] for index in (0, 1))
-    assert len(cams) == len(ids)
-    assert max(int(read_cams(path)[1].max()) for path in (run / "cams").glob("*.npz")) > len(THINGS)
+    ids = {int(value) for path in (run / "cams").glob("*.npz") for value in read_cams(path)[1]}
+    assert max(ids) > len(THINGS)
     assert ids_in(run / "refine") <= {0, 1, 2, 3, 255}
     rows = {row.stage: row.result for row in tagmask.evaluate_stages(run)}
     assert list(rows) == ["cams", "refine", "segmenter"]
-    assert len(rows["segmenter"].scores.iou) == 1 + len(THINGS)
+    held_out, _ = tagmask.evaluate(run)
+    assert held_out.scores.miou == rows["segmenter"].scores.miou
+    assert len(held_out.scores.iou) == 1 + len(THINGS)
     _, sweep = tagmask.evaluate(run, source="cam", split=["train"])
     assert sweep is not None
-    # The CAMs of the verb and those on disk differ by float16 alone.
-    assert sweep.best.miou == pytest.approx(rows["cams"].scores.miou, abs=0.02)
-    tagmask.label(run, tagged, output=tmp_path / "masks", source="cam", save_cams=tmp_path / "saved")
+    if method == "cam":  # the others' CAMs on disk are gathered, or of other mirrors
+        assert sweep.best.miou == pytest.approx(rows["cams"].scores.miou, abs=0.02)
+    labels = tagmask.label(run, tagged, output=tmp_path / "masks", source="cam", save_cams=tmp_path / "saved")
+    assert labels.images == 26
     assert ids_in(tmp_path / "masks") <= {0, 1, 2, 3}
-    tagmask.predict(run, tagged / "images", output=tmp_path / "predicted")
-    assert ids_in(tmp_path / "predicted") <= {0, 1, 2, 3}
-    assert json.loads((run / "stages.json").read_text())["segmenter"]["done"]
+    assert max(int(value) for path in (tmp_path / "saved").glob("*.npz") for value in read_cams(path)[1]) <= 3
 
 
-def test_data_without_such_tags_can_be_evaluated_on(tagged: Path, cooccur: Path, tmp_path: Path) -> None:
+def test_cams_that_hold_surroundings_are_refined_with_their_run_alone(tagged: Path, tmp_path: Path) -> None:
     run = tagmask.train(tagged, recipe=recipe(), output=tmp_path / "run")
-    here, _ = tagmask.evaluate(run, tagged, split=["test"])
-    there, _ = tagmask.evaluate(run, cooccur, split=["test"])
-    assert here.scores.miou == there.scores.miou
+    told = ["refine", str(run / "cams"), str(tagged), "--with", "none", "-o", str(tmp_path / "masks")]
+    refused = CliRunner().invoke(app, told)
+    assert isinstance(refused.exception, TagmaskError)  # of tags in no list, or of ids in another order
+    assert CliRunner().invoke(app, [*told, "--run", str(run)]).exit_code == 0
+    assert ids_in(tmp_path / "masks") <= {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("source", ["decoder", "cam"])
+def test_data_without_such_tags_can_be_evaluated_on(
+    source: Literal["decoder", "cam"], tagged: Path, cooccur: Path, tmp_path: Path
+) -> None:
+    run = tagmask.train(tagged, recipe=recipe(), output=tmp_path / "run")
+    here, _ = tagmask.evaluate(run, tagged, split=["test"], source=source)
+    there, _ = tagmask.evaluate(run, cooccur, split=["test"], source=source)
+    assert (here.scores.miou == there.scores.miou) is (source == "decoder")
+
+
+def test_a_review_keeps_the_surroundings(tagged: Path, tmp_path: Path) -> None:
+    run = tagmask.train(tagged, recipe=recipe(), output=tmp_path / "run")
+    tagmask.label(run, tagged, output=tmp_path / "masks")
+    photos = find_photos(tagmask.load(run, device="cpu"), None)
+    candidates, left_out = find_candidates(tmp_path / "masks", photos, THINGS)
+    assert not left_out
+    (tmp_path / "reviews").mkdir()
+    for again in (False, True):  # the second takes up the table of the first
+        review = Review(candidates, tmp_path / "reviews" / "first.csv", THINGS)
+        assert again is bool(review.decisions)
+        review.decide("000000", "keep", review.tags("000000"))
+    with (tmp_path / "reviews" / "first.csv").open() as file:
+        rows = {Path(row["image"]).stem: row["tags"].split(";") for row in csv.DictReader(file)}
+    for record in api.open_data(tagged, config()).records:
+        expected = {*(THINGS[tag] for tag in record.tags), *(SURROUNDINGS[index] for index in record.context)}
+        assert {tag for tag in rows[record.name] if tag and not tag.startswith("~")} == expected
+    assert "~grass" in rows["lone-train"]
 
 
 @pytest.mark.parametrize("sections", [{"segmenter": None}, {"segmenter": None, "refine": None}])
 def test_a_recipe_without_a_segmenter_is_refused(
     tagged: Path, tmp_path: Path, sections: dict[str, Sequence[str] | None]
 ) -> None:
-    values = recipe().model_dump() | sections
     with pytest.raises(TagmaskError, match=r"data\.context: .* --set segmenter\.start=weights"):
-        tagmask.train(tagged, recipe=load_recipe(values), output=tmp_path / "run")
+        tagmask.train(tagged, recipe=recipe(**sections), output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_full_learns_no_surroundings(tagged: Path, tmp_path: Path) -> None:
+    values = recipe().model_dump() | {"method": {"name": "full"}, "refine": None, "segmenter": None}
+    with pytest.raises(TagmaskError, match="`full` learns from masks"):
+        tagmask.train(tagged, recipe=load_recipe(values), output=tmp_path / "run")

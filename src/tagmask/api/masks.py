@@ -61,7 +61,7 @@ def label(
     """
     model = load(run)
     recipe = overridden(model.run.recipe, overrides)
-    dataset = open_data(data, recipe.data, model.classes, context=source == "cam").split(split)
+    dataset = open_data(data, recipe.data, model.classes).split(split)
     items = [Item(record.name, record.image, record.tags, record.context) for record in dataset.records]
     if source == "decoder":
         model.check_decoder()

@@ -54,7 +54,7 @@ def evaluate(
         if source == "decoder":
             model.check_decoder()
         chosen = overridden(model.run.recipe, overrides)
-        found = open_data(data, chosen.data, model.classes, context=source == "cam")
+        found = open_data(data, chosen.data, model.classes)
         dataset = to_evaluate(found, chosen.data, split)
         if source == "cam":
             return evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)

@@ -56,7 +56,7 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
     recipe, folder = opened.recipe, opened.folder
     if not recipe.staged:
         raise TagmaskError(f"{folder}: its recipe has a single stage; use tagmask evaluate {folder}")
-    dataset = open_data(data, recipe.data, opened.classes, context=True)
+    dataset = open_data(data, recipe.data, opened.classes)
     training = training_split(dataset, recipe.data)
     untrue = [record.name for record in training.records if record.mask is None]
     if untrue:

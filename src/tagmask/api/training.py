@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from tagmask.api.datasets import evaluation_split, open_data, training_split
+from tagmask.api.datasets import check_context, evaluation_split, open_data, training_split
 from tagmask.api.model import PathLike, overridden
 from tagmask.api.scores import evaluate_method
 from tagmask.errors import TagmaskError
@@ -46,12 +46,16 @@ def train(
         chosen = _chosen_recipe(data, output, overrides)
     else:
         chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if chosen.data.context and chosen.method.name == "full":
+        raise TagmaskError("data.context: `full` learns from masks, in which surroundings are background; remove it")
     if chosen.data.context and chosen.segmenter is None:
         raise TagmaskError(
             "data.context: surroundings are learnt by a classifier and become background in the masks a segmenter "
             "learns from; this recipe has none: choose one with stages, or add --set segmenter.start=weights"
         )
-    dataset = open_data(data, chosen.data, context=True)
+    dataset = open_data(data, chosen.data)
+    if chosen.data.context:
+        check_context(training_split(dataset, chosen.data))
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
     folder = Path(output or f"runs/{chosen.method.name}-{where.stem}")
@@ -84,6 +88,6 @@ def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tu
     if output is not None and (Path(output) / "run.json").exists():
         return overridden(open_run(Path(output)).recipe, overrides)
     config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
-    chosen = choose_recipe(training_split(open_data(data, config, context=True), config), overrides)
+    chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
     tell(chosen)
     return chosen.recipe

@@ -44,6 +44,7 @@ def data_check(
         path,
         format=config.format,
         classes=list(config.classes) if config.classes else None,
+        context=config.context,
         background=config.background,
         image_folder=config.image_folder,
         masks=config.masks,

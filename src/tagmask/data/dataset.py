@@ -39,6 +39,7 @@ class Record:
         split: `train`, `val`, ...; empty where the source has no splits.
         mask: the truth, for evaluation and for `full`; None where there is none.
         context: sorted indices into the data set's `context`, the surroundings the image shows.
+        unknown_context: those of which nobody knows.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Record:
     split: str = ""
     mask: MaskSource | None = None
     context: tuple[int, ...] = ()
+    unknown_context: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,14 @@ class Dataset:
             return self
         first = len(self.classes)
         records = tuple(
-            replace(record, tags=(*record.tags, *(first + index for index in record.context)), mask=None)
+            replace(
+                record,
+                tags=(*record.tags, *(first + index for index in record.context)),
+                unknown=(*record.unknown, *(first + index for index in record.unknown_context)),
+                mask=None,
+                context=(),
+                unknown_context=(),
+            )
             for record in self.records
         )
         return replace(self, records=records, classes=(*self.classes, *self.context), context=())

@@ -64,7 +64,7 @@ def panels(
     Where the masks are the decoder's, its uncertainty follows.
     """
     records = [facts.record for facts in chosen]
-    told = [Item(record.name, record.image, record.tags) for record in records]
+    told = [Item(record.name, record.image, record.tags, record.context) for record in records]
     items = told if source == "cam" else [Item(record.name, record.image) for record in records]
     plain = config.model_copy(update={"refine": "none"})
     masks = {found.item.name: found for found in stream(method, items, config, source=source)}

@@ -27,12 +27,14 @@ class Photo:
         tags: names of the classes it bears; None where nobody says.
         unknown: names of the classes of which nobody knows.
         split: of its data set, or nothing.
+        context: names of the surroundings it shows, `~` before those of which nobody knows.
     """
 
     path: Path
     tags: tuple[str, ...] | None = None
     unknown: tuple[str, ...] = ()
     split: str = ""
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,10 @@ def _of_dataset(dataset: Dataset, source: Path) -> Photos:
             tuple(names[index] for index in record.tags),
             tuple(names[index] for index in record.unknown),
             record.split,
+            (
+                *(dataset.context[index] for index in record.context),
+                *(f"~{dataset.context[index]}" for index in record.unknown_context),
+            ),
         )
         for record in dataset.records
     }

@@ -33,6 +33,7 @@ class Candidate:
         unknown: names of the classes of which nobody knows.
         split: of its data set, or nothing.
         tagged: whether somebody says the tags.
+        context: names of surroundings, `~` before those of which nobody knows; written back as they are.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Candidate:
     unknown: tuple[str, ...] = ()
     split: str = ""
     tagged: bool = False
+    context: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def find_candidates(masks: Path, photos: Photos, classes: Sequence[str]) -> tupl
                     unknown=photo.unknown,
                     split=photo.split,
                     tagged=photo.tags is not None,
+                    context=photo.context,
                 )
             )
     if not found:
@@ -200,7 +203,9 @@ class Review:
             if name is None:
                 self._foreign.append(row)
             elif verdict:
-                self.decisions[name] = Decision(self._read_verdict(verdict, number), self._read_tags(tags, number))
+                self.decisions[name] = Decision(
+                    self._read_verdict(verdict, number), self._read_tags(tags, number, self.candidates[name].context)
+                )
         if rows and len(self._foreign) == len(rows):
             raise TagmaskError(
                 f"{self.file}: a review of other images ({self._foreign[0][0]}, …); choose another --review"
@@ -213,8 +218,9 @@ class Review:
         known = ", ".join(VERDICTS)
         raise TagmaskError(f"{self.file} row {number}: verdict {cell!r}; expected {known}, or nothing")
 
-    def _read_tags(self, cell: str, number: int) -> tuple[str, ...]:
-        tags = tuple(tag for part in cell.split(";") if (tag := part.strip()) and not tag.startswith("~"))
+    def _read_tags(self, cell: str, number: int, context: Sequence[str]) -> tuple[str, ...]:
+        said = (part.strip() for part in cell.split(";"))
+        tags = tuple(tag for tag in said if tag and not tag.startswith("~") and tag not in context)
         strange = [tag for tag in tags if tag not in self._classes]
         if strange:
             raise TagmaskError(f"{self.file} row {number}: tag {strange[0]!r} is no class of the run; correct the row")
@@ -247,7 +253,12 @@ class Review:
         tags = self.tags(name)
         doubted = [f"~{tag}" for tag in candidate.unknown if tag not in tags]
         image = Path(os.path.relpath(candidate.image, self.file.parent)).as_posix()
-        return [image, ";".join([*tags, *doubted]), candidate.split, decision.verdict if decision else ""]
+        return [
+            image,
+            ";".join([*tags, *doubted, *candidate.context]),
+            candidate.split,
+            decision.verdict if decision else "",
+        ]
 
 
 def _check_classes(path: Path, classes: Sequence[str]) -> None:

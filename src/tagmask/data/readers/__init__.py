@@ -51,6 +51,7 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
             "parquet", "cls_labels"; "auto" looks.
             `classes`: the chosen names in id order; a subset of the data's own list drops the other tags. None takes
             the own list (`classes.txt` beside a table or in a folder, categories, the 20 of VOC), else the tags seen.
+            `context`: names of surroundings that are tagged too; they make no class and are background in the masks.
             `background`: False where every pixel has one of the classes.
             `masks`: folder of masks `NAME.png`; None takes `masks/` beside a table, SegmentationClassAug or
             SegmentationClass of a VOC tree, the outlines of a COCO file.
@@ -88,6 +89,7 @@ def collect(
     *,
     format: Format = "auto",
     classes: Iterable[str] | None = None,
+    context: Iterable[str] = (),
     background: bool = True,
     masks: str | Path | None = None,
     mask_classes: Iterable[str] | None = None,
@@ -109,6 +111,7 @@ def collect(
             raise TagmaskError(f"{key}: {value!r} is not known; {nearest(str(value), valid)}")
     options = Options(
         classes=None if classes is None else tuple(classes),
+        context=tuple(context),
         background=background,
         masks=None if masks is None else Path(masks),
         mask_classes=None if mask_classes is None else tuple(mask_classes),

@@ -70,7 +70,7 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
         TagmaskError: the class list or the mask folder is wrong as a whole.
     """
     full, classes = choose_classes(source, options)
-    tags_of = _TagReader(full, classes, problems)
+    tags_of = _TagReader(full, (*classes, *options.context), problems)
     find_mask = _mask_finder(source, options, classes, full)
     records: list[Record] = []
     untagged: list[tuple[str, str]] = []
@@ -88,21 +88,42 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
                 continue
             if options.untagged == "error":
                 problems.add("no tags", row.where, f"{reason}; tag it, or read with untagged: skip or negative")
-        records.append(Record(row.name, row.image, tags, unknown, row.split, find_mask(row)))
+        records.append(_record(row, tags, unknown, len(classes), find_mask(row)))
     if unfit := _no_mask_fits(records, source, options):
         skipped.append(unfit)
-    dataset = Dataset(tuple(records), classes, options.background, source.tag_source, tuple(skipped))
+    dataset = Dataset(tuple(records), classes, options.background, source.tag_source, tuple(skipped), options.context)
     if source.groups:
         dataset = GroupedDataset(**vars(dataset), groups=source.groups)
     return Collected(dataset, {name: row.where for name, row in first_rows.items()}, tuple(untagged))
 
 
+def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: int, mask: MaskSource | None) -> Record:
+    """A record whose indices from `first` on are surroundings."""
+    assert row.image is not None
+    things, context = ([tag for tag in tags if (tag >= first) is later] for later in (False, True))
+    doubted, doubted_context = ([tag for tag in unknown if (tag >= first) is later] for later in (False, True))
+    return Record(
+        row.name,
+        row.image,
+        tuple(things),
+        tuple(doubted),
+        row.split,
+        mask,
+        tuple(tag - first for tag in context),
+        tuple(tag - first for tag in doubted_context),
+    )
+
+
 def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The full class list, which every tag has to be in, and the chosen one, which the data set has.
+
+    Surroundings are in the first and never in the second; that no mask holds them is no reason to list them.
 
     Raises:
         TagmaskError: a list is no class list, or a chosen class is not in the full list.
     """
+    if options.context:
+        _check_context(options)
     if options.mask_classes is not None:
         check_class_list(options.mask_classes, "mask_classes")
     if options.classes is not None:
@@ -112,14 +133,30 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
         seen = {tag for row in source.rows for tag in (*row.tags, *(row.unknown or ()))}
         if not seen and options.classes is None:
             raise TagmaskError(f"{source.path}: no image bears a tag, so there are no classes; fill in the tags")
-        classes = options.classes or check_class_list(sorted(seen), f"{source.path}, tags")
-        return classes, classes
-    full = tuple(dict.fromkeys(declared))
+        things = [name for name in sorted(seen) if name not in options.context]
+        if not things and options.classes is None:
+            raise TagmaskError("data.context names every tag there is; leave out those that masks are wanted of")
+        classes = options.classes or check_class_list(things, f"{source.path}, tags")
+        return (*classes, *options.context), classes
+    full = tuple(dict.fromkeys((*declared, *options.context)))
     for name in options.classes or ():
         if name not in full:
             place = source.classes_from if source.classes else "mask_classes"
             raise TagmaskError(f"classes: {name!r} is not in {place}; {nearest(name, full)}")
-    return full, options.classes or source.classes or full
+    chosen = options.classes or tuple(name for name in source.classes or full if name not in options.context)
+    if not chosen:
+        raise TagmaskError("data.context names every class there is; leave out those that masks are wanted of")
+    return full, chosen
+
+
+def _check_context(options: Options) -> None:
+    if not options.background:
+        raise TagmaskError("data.context: surroundings become background, and data.background is false; set it to true")
+    check_class_list(options.context, "data.context")
+    twice = [name for name in options.context if name in (options.classes or ())]
+    if twice:
+        raise TagmaskError(f"data.context: {twice[0]!r} is in data.classes too; remove it from one of them")
+    check_class_list((*(options.classes or ()), *options.context), "data.classes and data.context")
 
 
 class _TagReader:

@@ -25,6 +25,7 @@ class ReadOptions(TypedDict, total=False):
 
     format: Format
     classes: Iterable[str] | None
+    context: Iterable[str]
     background: bool
     masks: str | Path | None
     mask_classes: Iterable[str] | None
@@ -38,6 +39,7 @@ class Options:
     """`ReadOptions` with every value given, lists as tuples and folders as paths."""
 
     classes: tuple[str, ...] | None = None
+    context: tuple[str, ...] = ()
     background: bool = True
     masks: Path | None = None
     mask_classes: tuple[str, ...] | None = None
