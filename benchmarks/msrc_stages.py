@@ -5,7 +5,7 @@
 CAMs and masks are scored on the training images (train + val) with their tags, the segmenter on test without tags, as
 it is and with a dense CRF after it, and CAMs with tags on test too; protocol `seco`, or `eps` where masks leave pixels
 undecided. Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared).
-What is there already is measured, not made again.
+What is there already is measured, not made again: with --set, give another --output.
 """
 
 from __future__ import annotations
@@ -117,5 +117,8 @@ if __name__ == "__main__":
     for name in arguments.methods:
         for number in arguments.seeds:
             row = measure(name, number, arguments.output, arguments.overrides)
-            rows = [old for old in rows if (old["method"], old["seed"]) != (name, number)] + [row]
+            if arguments.overrides:
+                row["overrides"] = arguments.overrides
+            same = name, number, arguments.overrides
+            rows = [old for old in rows if (old["method"], old["seed"], old.get("overrides", [])) != same] + [row]
             write_results("msrc_stages", {"runs": rows, **device_facts()})

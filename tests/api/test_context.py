@@ -21,6 +21,7 @@ from tagmask import api
 from tagmask.cam.files import read_cams, write_cams
 from tagmask.cam.labels import beside_context
 from tagmask.cli import app
+from tagmask.data.check import check_dataset
 from tagmask.data.dataset import Record
 from tagmask.data.readers.voc import CLASSES as VOC
 from tagmask.errors import TagmaskError
@@ -131,6 +132,11 @@ def test_without_a_class_list_the_other_tags_are_the_classes(listless: Path) -> 
     found = api.open_data(listless, config())
     assert (found.classes, found.context) == (tuple(sorted(THINGS)), SURROUNDINGS)
     assert api.open_data(listless, config(classes=THINGS)).classes == THINGS
+    report = check_dataset(listless, context=SURROUNDINGS)
+    assert not report.errors
+    assert dict(zip(report.classes, report.class_totals, strict=True))["water"] == sum(
+        0 in record.context for record in found.records
+    )
     assert CliRunner().invoke(app, ["data", "check", str(listless), "--set", SET]).exit_code == 0
 
 

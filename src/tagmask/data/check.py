@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ class CheckReport:
         errors: what has to be mended, each with file and row; a read of the data would fail or lose images.
         warnings: what deserves a look.
         images: number of images listed whose files exist.
-        classes: the class list; empty where the source could not be read at all.
+        classes: the class list, surroundings behind it; empty where the source could not be read at all.
         tag_source: where the tags come from.
         splits: number of images of each split.
         class_counts: for each split the number of images that bear each class, in class order.
@@ -104,20 +104,21 @@ def check_dataset(
     sizes = _open_all(collected, problems, workers or os.cpu_count() or 1, progress)
     if not dataset.records and not problems.found:
         problems.add("file", str(path), "holds no image")
-    matrix = dataset.tag_matrix()
+    tagged = dataset.with_context()  # surroundings are counted like classes
+    matrix = tagged.tag_matrix()
     indices = {split: _positions(dataset, split) for split in dataset.splits}
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     return CheckReport(
         path=path,
         errors=tuple(problems.found),
-        warnings=tuple(_warnings(collected, matrix, by_area)),
+        warnings=tuple(_warnings(collected, tagged.classes, matrix, by_area)),
         images=len(dataset),
-        classes=dataset.classes,
+        classes=tagged.classes,
         tag_source=dataset.tag_source,
         splits={split: len(positions) for split, positions in indices.items()},
         class_counts={split: _column_sums(matrix[positions]) for split, positions in indices.items()},
         class_totals=_column_sums(matrix),
-        unknown_totals=_column_sums(_unknown_matrix(dataset)),
+        unknown_totals=_column_sums(_unknown_matrix(tagged)),
         untagged=len(collected.untagged),
         with_mask=sum(record.mask is not None for record in dataset.records),
         smallest=by_area[0] if by_area else None,
@@ -192,11 +193,13 @@ def _column_sums(table: np.ndarray) -> tuple[int, ...]:
     return tuple(int(total) for total in table.sum(axis=0, dtype=np.int64))
 
 
-def _warnings(collected: Collected, matrix: np.ndarray, by_area: list[tuple[int, int]]) -> list[Problem]:
+def _warnings(
+    collected: Collected, classes: Sequence[str], matrix: np.ndarray, by_area: list[tuple[int, int]]
+) -> list[Problem]:
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
     found += [Problem("row", "left out", line) for line in dataset.skipped]
-    for name, count in zip(dataset.classes, _column_sums(matrix), strict=True):
+    for name, count in zip(classes, _column_sums(matrix), strict=True):
         if count == 0:
             found.append(Problem("class", f"class {name!r}", "no image bears it; nothing can be learned of it"))
         elif count < FEW_IMAGES:
