@@ -40,6 +40,7 @@ def test_override_is_read_as_yaml() -> None:
         ("method.name=secoo", "no method 'secoo'; there are: "),
         ("optimizer.lr", "expected KEY.PATH=VALUE"),
         ("optimizer.lr.x=1", "'lr' is a value, not a section"),
+        ("data.context=water", "data.context: expected a list, not 'water'; write [water]"),
     ],
 )
 def test_wrong_override_names_the_key_and_the_nearest(override: str, told: str) -> None:

@@ -179,6 +179,8 @@ def _explain(error: ValidationError, values: Mapping[str, Any], origin: str) -> 
             lines.append(f"{name}: unknown key; {hint}")
         elif item["type"] == "no_method":
             lines.append(f"method.name: {item['msg']}")
+        elif item["type"] == "tuple_type":
+            lines.append(f"{name}: expected a list, not {item['input']!r}; write [{item['input']}]")
         else:
             given = "" if isinstance(item["input"], dict) else f", not {item['input']!r}"
             lines.append(f"{name}: {item['msg'][0].lower()}{item['msg'][1:]}{given}")
