@@ -75,6 +75,7 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--refine", default="none", choices=("none", "par", "crf"))
+    parser.add_argument("--precision", default="auto", choices=("auto", "32-true", "bf16-mixed"))
     arguments = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     recipe = load_recipe(
@@ -86,7 +87,7 @@ if __name__ == "__main__":
             "inference.scales=[1.0]",
             "inference.flip=true",
             f"inference.refine={arguments.refine}",
-            "inference.precision=auto",
+            f"inference.precision={arguments.precision}",
         ],
     )
     method = make_method(recipe, device)
@@ -109,5 +110,6 @@ if __name__ == "__main__":
         "share_of_the_forward": round(statistics.median(alone) / statistics.median(whole), 3),
         "mask_bytes_an_image": round(written / arguments.images),
     }
-    name = "labelling" if arguments.refine == "none" else f"labelling-{arguments.refine}"
-    write_results(name, {**result, "precision": resolve("auto"), **device_facts()})
+    precision = resolve(arguments.precision)
+    parts = [arguments.refine] * (arguments.refine != "none") + ["bf16"] * (precision == "bf16-mixed")
+    write_results("-".join(["labelling", *parts]), {**result, "precision": precision, **device_facts()})
