@@ -56,3 +56,30 @@ def tiny_recipe(method: str | dict[str, Any] = "seco", *overrides: str) -> Recip
         "inference": {"size": 48},
     }
     return load_recipe(values, overrides)
+
+
+STAGED_SIDE = 32
+STAGED_SECTIONS: dict[str, dict[str, Any]] = {
+    "sccam": {"rounds": 2, "subclasses": 2, "first_steps": 2, "stop_at": [0.5, 1.0], "scales": [1.0, 0.5]},
+    "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "contrast_from": 1, "memory_above": 0.0, "gather_above": 0.0},
+    "cam": {"decoder_from": 100, "scales": [1.0]},
+}
+
+
+def staged_recipe(method: str, **changes: Any) -> Recipe:
+    """A recipe of several stages on a tiny ViT; `changes` are whole sections."""
+    values: dict[str, Any] = {
+        "method": {"name": method, **STAGED_SECTIONS[method]},
+        "data": {"untagged": "negative"},
+        "views": {"crop": STAGED_SIDE, "squash": True, "flip": 0},
+        "backbone": {
+            "name": "vit_tiny_patch16_224",
+            "options": {"img_size": STAGED_SIDE, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2},
+        },
+        "optimizer": {"lr": 1e-3, "warmup": 0},
+        "training": {"steps": 4, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 1},
+        "inference": {"size": STAGED_SIDE},
+        "refine": {"name": "none" if method == "sccam" else "fusion", "threshold": 0.3, "alpha": 4},
+        "segmenter": {"start": "classifier", "method": {"copies": [0.5]} if method == "rca" else {}},
+    }
+    return load_recipe({**values, **changes})

@@ -23,39 +23,16 @@ from tagmask.errors import TagmaskError
 from tagmask.evaluation.folder import evaluate_folder
 from tagmask.methods.sccam import Sccam
 from tagmask.pipeline import DONE, Stage
-from tagmask.recipe import DataConfig, Recipe, load_recipe
+from tagmask.recipe import DataConfig, load_recipe
 from tagmask.recipe_stages import RefineConfig
 from tagmask.refinement import refine_folder
 from tagmask.stages import stages_of
+from tests.conftest import STAGED_SIDE, staged_recipe
 
-SIDE = 32
-SECTIONS: dict[str, dict[str, Any]] = {
-    "sccam": {"rounds": 2, "subclasses": 2, "first_steps": 2, "stop_at": [0.5, 1.0], "scales": [1.0, 0.5]},
-    "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "contrast_from": 1, "memory_above": 0.0, "gather_above": 0.0},
-    "cam": {"decoder_from": 100, "scales": [1.0]},
-}
 STAGES = {
     "sccam": ["round0", "clusters1", "round1", "clusters2", "round2", "cams", "refine", "segmenter"],
     "rca": ["classifier", "cams", "refine", "segmenter"],
 }
-
-
-def staged_recipe(method: str, **changes: Any) -> Recipe:
-    values: dict[str, Any] = {
-        "method": {"name": method, **SECTIONS[method]},
-        "data": {"untagged": "negative"},
-        "views": {"crop": SIDE, "squash": True, "flip": 0},
-        "backbone": {
-            "name": "vit_tiny_patch16_224",
-            "options": {"img_size": SIDE, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2},
-        },
-        "optimizer": {"lr": 1e-3, "warmup": 0},
-        "training": {"steps": 4, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 1},
-        "inference": {"size": SIDE},
-        "refine": {"name": "none" if method == "sccam" else "fusion", "threshold": 0.3, "alpha": 4},
-        "segmenter": {"start": "classifier", "method": {"copies": [0.5]} if method == "rca" else {}},
-    }
-    return load_recipe({**values, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +60,11 @@ def test_run_goes_from_tags_to_a_segmenter(method: str, runs: dict[str, Path], c
     image = next((cooccur / "images").iterdir())
     assert model.predict(image).shape == (48, 48)
     with torch.no_grad():
-        cams = model.method.cams(torch.rand(1, 3, SIDE, SIDE))
-    assert cams.shape == (1, 3, SIDE, SIDE)
+        cams = model.method.cams(torch.rand(1, 3, STAGED_SIDE, STAGED_SIDE))
+    assert cams.shape == (1, 3, STAGED_SIDE, STAGED_SIDE)
     assert 0 <= float(cams.min()) <= float(cams.max()) < 1
     assert tagmask.label(runs[method], cooccur, output=tmp_path / "m", source="cam", save_cams=tmp_path / "c").images
-    assert read_cams(next((tmp_path / "c").glob("*.npz")))[0].shape[1:] == (SIDE, SIDE)
+    assert read_cams(next((tmp_path / "c").glob("*.npz")))[0].shape[1:] == (STAGED_SIDE, STAGED_SIDE)
 
 
 def test_every_stage_is_scored_by_what_it_left(runs: dict[str, Path], cooccur: Path, tmp_path: Path) -> None:
@@ -307,7 +284,7 @@ def test_clusters_of_other_data_are_refused(runs: dict[str, Path], cooccur: Path
 
 
 def test_rca_gathers_over_whole_images_only(cooccur: Path, tmp_path: Path) -> None:
-    recipe = staged_recipe("rca", views={"crop": SIDE})
+    recipe = staged_recipe("rca", views={"crop": STAGED_SIDE})
     with pytest.raises(TagmaskError, match=r"set views\.squash=true and views\.flip=0"):
         tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -323,4 +300,4 @@ def test_loaded_round_has_no_decoder(runs: dict[str, Path]) -> None:
     classifier = method.get_submodule("classifier")
     assert isinstance(classifier, Sccam)
     with pytest.raises(TagmaskError, match="SC-CAM has no decoder"):
-        classifier.scores(torch.rand(1, 3, SIDE, SIDE))
+        classifier.scores(torch.rand(1, 3, STAGED_SIDE, STAGED_SIDE))

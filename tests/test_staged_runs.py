@@ -15,9 +15,9 @@ import tagmask
 from tagmask import api
 from tagmask.cli import app
 from tagmask.errors import TagmaskError
+from tests.conftest import staged_recipe
 from tests.reporting.conftest import staged_run
 from tests.test_hub import stored as stored  # the fixture: a hub in a folder
-from tests.test_pipeline import staged_recipe
 
 METHODS = ("sccam", "rca")
 

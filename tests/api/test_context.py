@@ -6,7 +6,7 @@ import csv
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ from tagmask.recipe_stages import AffinityConfig, RefineConfig
 from tagmask.refinement import refine_folder, write_affinity_labels
 from tagmask.serve.photos import find_photos
 from tagmask.serve.review import Review, find_candidates
+from tests.conftest import staged_recipe
 
 THINGS = ("boat", "train", "cow")
 SURROUNDINGS = ("water", "rails", "grass")
@@ -80,28 +81,9 @@ def config(**changes: object) -> DataConfig:
     return DataConfig.model_validate({"context": SURROUNDINGS, **changes})
 
 
-def recipe(method: str = "cam", **changes: object) -> Recipe:
-    side = 32
-    sections: dict[str, dict[str, object]] = {
-        "cam": {"decoder_from": 100, "scales": [1.0]},
-        "sccam": {"rounds": 1, "subclasses": 2, "stop_at": [1.0], "scales": [1.0]},
-        "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "memory_above": 0.0, "gather_above": 0.0},
-    }
-    values = {
-        "method": {"name": method, **sections[method]},
-        "data": {"context": SURROUNDINGS},
-        "views": {"crop": side, "squash": True, "flip": 0},
-        "backbone": {
-            "name": "vit_tiny_patch16_224",
-            "options": {"img_size": side, "patch_size": 8, "embed_dim": 12, "depth": 3, "num_heads": 2},
-        },
-        "optimizer": {"lr": 1e-3, "warmup": 0},
-        "training": {"steps": 3, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 0},
-        "inference": {"size": side},
-        "refine": {"name": "none", "threshold": 0.1},
-        "segmenter": {"start": "classifier"},
-    }
-    return load_recipe({**values, **changes})
+def recipe(method: str = "cam", **changes: Any) -> Recipe:
+    sections = {"data": {"context": SURROUNDINGS}, "refine": {"name": "none", "threshold": 0.1}}
+    return staged_recipe(method, **{**sections, **changes})
 
 
 def test_surroundings_are_apart_from_the_classes(tagged: Path, cooccur: Path) -> None:
