@@ -49,7 +49,14 @@ OWN = {
     "cam": ("views.scale=[0.6,1.2]", "method.decoder_from=1000000"),  # the decoder is the segmenter's business here
     # Its CAMs are tighter, so that background must be weaker to leave enough of them.
     "sccam": ("refine.alpha=3", "refine.band=[3,12]", "refine.affinity.low=3", "refine.affinity.high=12"),
-    "rca": (),
+    # The 54 million weights of its heads on 1,280 channels are worth bf16, which a MobileNet is not.
+    "rca": (
+        "training.precision=bf16-mixed",
+        "refine.alpha=3",
+        "refine.band=[2,8]",
+        "refine.affinity.low=2",
+        "refine.affinity.high=8",
+    ),
 }
 
 
