@@ -119,7 +119,16 @@ def test_without_a_class_list_the_other_tags_are_the_classes(listless: Path) -> 
     assert dict(zip(report.classes, report.class_totals, strict=True))["water"] == sum(
         0 in record.context for record in found.records
     )
-    assert CliRunner().invoke(app, ["data", "check", str(listless), "--set", SET]).exit_code == 0
+    assert report.marks == ("1", "2", "3", "s1", "s2", "s3")
+    answer = CliRunner().invoke(app, ["data", "check", str(listless), "--set", SET])
+    assert answer.exit_code == 0
+    assert "3 classes and surroundings (s1 to s3; no mask holds them)" in " ".join(answer.output.split())
+
+
+def test_a_misspelt_name_of_surroundings(listless: Path) -> None:
+    report = check_dataset(listless, classes=list(THINGS), context=("watr", *SURROUNDINGS[1:]))
+    assert "tag 'water' is neither in the class list nor in data.context; did you mean 'watr'?" in str(report.errors[0])
+    assert any("data.context 'watr': no image bears it" in str(warning) for warning in report.warnings)
 
 
 def test_vectors_keep_their_order(tmp_path: Path) -> None:

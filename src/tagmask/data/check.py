@@ -36,6 +36,7 @@ class CheckReport:
         warnings: what deserves a look.
         images: number of images listed whose files exist.
         classes: the class list, surroundings behind it; empty where the source could not be read at all.
+        surroundings: how many of `classes` are surroundings, which no mask holds.
         tag_source: where the tags come from.
         splits: number of images of each split.
         class_counts: for each split the number of images that bear each class, in class order.
@@ -53,6 +54,7 @@ class CheckReport:
     warnings: tuple[Problem, ...]
     images: int = 0
     classes: tuple[str, ...] = ()
+    surroundings: int = 0
     tag_source: str = ""
     splits: Mapping[str, int] = field(default_factory=dict)
     class_counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -63,6 +65,13 @@ class CheckReport:
     smallest: tuple[int, int] | None = None
     largest: tuple[int, int] | None = None
     cooccurrence: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What tables call the classes: their ids in masks; surroundings, which have none there, s1, s2, …"""
+        things = len(self.classes) - self.surroundings
+        ids = (str(position + 1) for position in range(things))
+        return (*ids, *(f"s{position + 1}" for position in range(self.surroundings)))
 
     @property
     def ok(self) -> bool:
@@ -114,6 +123,7 @@ def check_dataset(
         warnings=tuple(_warnings(collected, tagged.classes, matrix, by_area)),
         images=len(dataset),
         classes=tagged.classes,
+        surroundings=len(dataset.context),
         tag_source=dataset.tag_source,
         splits={split: len(positions) for split, positions in indices.items()},
         class_counts={split: _column_sums(matrix[positions]) for split, positions in indices.items()},
@@ -199,14 +209,15 @@ def _warnings(
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
     found += [Problem("row", "left out", line) for line in dataset.skipped]
-    for name, count in zip(classes, _column_sums(matrix), strict=True):
+    for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
+        what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
         if count == 0:
-            found.append(Problem("class", f"class {name!r}", "no image bears it; nothing can be learned of it"))
+            found.append(Problem("class", what, "no image bears it; nothing can be learned of it"))
         elif count < FEW_IMAGES:
             found.append(
                 Problem(
                     "class",
-                    f"class {name!r}",
+                    what,
                     f"only {count} image{'' if count == 1 else 's'} bear{'s' if count == 1 else ''} it",
                 )
             )

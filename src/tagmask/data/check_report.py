@@ -32,8 +32,10 @@ def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
 
 
 def _summary(report: CheckReport) -> Text:
+    things = len(report.classes) - report.surroundings
+    around = f" and surroundings (s1 to s{report.surroundings}; no mask holds them)" if report.surroundings else ""
     lines = [
-        f"{report.path}: {report.images} images, {len(report.classes)} classes; {report.tag_source}",
+        f"{report.path}: {report.images} images, {things} classes{around}; {report.tag_source}",
         f"{report.untagged} images bear none of the classes; {report.with_mask} have a mask",
     ]
     if report.smallest and report.largest:
@@ -53,7 +55,7 @@ def _counts(report: CheckReport) -> Table:
         cells = [str(counts[position]) for counts in report.class_counts.values()]
         if doubted:
             cells.append(str(report.unknown_totals[position]))
-        table.add_row(str(position + 1), Text(name), *cells)
+        table.add_row(report.marks[position], Text(name), *cells)
     return table
 
 
@@ -74,10 +76,10 @@ def _companions(report: CheckReport, width: int) -> Table:
     title = f"P(column | row), in percent; bold from {FREQUENT:.0%}"
     table = Table("", title=title, title_justify="left", padding=(0, 0, 0, 1), box=None)
     for position in shown:
-        table.add_column(str(position + 1), justify="right")
+        table.add_column(report.marks[position], justify="right")
     for row in shown:
         cells = [_percent(report.cooccurrence[row, column], row == column) for column in shown]
-        table.add_row(Text(f"{row + 1} {report.classes[row]}"), *cells)
+        table.add_row(Text(f"{report.marks[row]} {report.classes[row]}"), *cells)
     return table
 
 

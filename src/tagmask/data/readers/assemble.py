@@ -70,7 +70,8 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
         TagmaskError: the class list or the mask folder is wrong as a whole.
     """
     full, classes = choose_classes(source, options)
-    tags_of = _TagReader(full, (*classes, *options.context), problems)
+    lists = "neither in the class list nor in data.context" if options.context else "not in the class list"
+    tags_of = _TagReader(full, (*classes, *options.context), problems, lists)
     find_mask = _mask_finder(source, options, classes, full)
     records: list[Record] = []
     untagged: list[tuple[str, str]] = []
@@ -162,11 +163,12 @@ def _check_context(options: Options) -> None:
 class _TagReader:
     """Turns a row's tags into indices of the chosen classes."""
 
-    def __init__(self, full: tuple[str, ...], classes: tuple[str, ...], problems: Problems) -> None:
+    def __init__(self, full: tuple[str, ...], classes: tuple[str, ...], problems: Problems, wrong: str) -> None:
         self.index = {name: position for position, name in enumerate(classes)}
         self.full = frozenset(full)
         self.order = full
         self.problems = problems
+        self.wrong = wrong
         self.hints: dict[str, str] = {}
 
     def __call__(self, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -186,7 +188,7 @@ class _TagReader:
                 # The search for the nearest name is slow, and a wrong tag tends to come in thousands.
                 if name not in self.hints:
                     self.hints[name] = nearest(name, self.order)
-                message = f"tag {name!r} is not in the class list; {self.hints[name]}"
+                message = f"tag {name!r} is {self.wrong}; {self.hints[name]}"
                 self.problems.add("unknown tag", row.where, message)
 
 
