@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from tagmask.api import Written, open_data
-from tagmask.cam.files import SUFFIX, read_cams
-from tagmask.data.dataset import Record
+from tagmask.cam.files import CLASSES, SUFFIX, read_cams
+from tagmask.data.dataset import Record, check_class_list
 from tagmask.errors import TagmaskError
 from tagmask.recipe import load_recipe
 from tagmask.refinement import refine_folder
@@ -31,7 +31,7 @@ def refine_cams(
     """Write a mask of every image that has CAMs. Masks that are in `output` already stay as they are.
 
     Args:
-        cams: folder of `NAME.npz`.
+        cams: folder of `NAME.npz`, and of `classes.txt`, which the ids are of where no run is named.
         data: tagged images, in any format that `train` reads.
         output: folder for `NAME.png`.
         how: `refine.name` of a recipe.
@@ -53,7 +53,8 @@ def refine_cams(
         start.pop("refine")
     chosen = load_recipe(recipe or start, [f"refine.name={how}", *overrides])
     assert chosen.refine is not None
-    dataset = open_data(data, chosen.data, opened.classes if opened is not None else None).split(split)
+    classes = opened.classes if opened is not None else _classes_beside(cams, chosen.data.classes)
+    dataset = open_data(data, chosen.data, classes).split(split)
     affinity = None
     if how == "affinity" and opened is not None:
         affinity = load_affinity(opened.recipe, len(opened.classes), opened.folder)
@@ -74,6 +75,19 @@ def refine_cams(
     )
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in dataset.classes))
     return Written(output, len(found) - len(skipped), tuple(skipped))
+
+
+def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The class list the CAMs' ids are of, where the folder says it."""
+    listed = cams / CLASSES
+    if not listed.is_file():
+        return None
+    classes = check_class_list(listed.read_text(encoding="utf-8").splitlines(), str(listed))
+    if wanted and tuple(wanted) != classes:
+        raise TagmaskError(
+            f"data.classes: the CAMs' ids are those of {listed} ({', '.join(classes)}); leave data.classes out"
+        )
+    return classes
 
 
 def _check_ids(cams: Path, records: Sequence[Record], classes: int) -> None:

@@ -243,13 +243,15 @@ def test_from_tags_to_masks(method: str, tagged: Path, tmp_path: Path) -> None:
     assert max(int(value) for path in (tmp_path / "saved").glob("*.npz") for value in read_cams(path)[1]) <= 3
 
 
-def test_cams_that_hold_surroundings_are_refined_with_their_run_alone(tagged: Path, tmp_path: Path) -> None:
+def test_cams_that_hold_surroundings_are_refined_where_these_are_named(tagged: Path, tmp_path: Path) -> None:
     run = tagmask.train(tagged, recipe=recipe(), output=tmp_path / "run")
     told = ["refine", str(run / "cams"), str(tagged), "--with", "none", "-o", str(tmp_path / "masks")]
     refused = CliRunner().invoke(app, told)
-    assert isinstance(refused.exception, TagmaskError)  # of tags in no list, or of ids in another order
-    assert CliRunner().invoke(app, [*told, "--run", str(run)]).exit_code == 0
-    assert ids_in(tmp_path / "masks") <= {0, 1, 2, 3}
+    assert isinstance(refused.exception, TagmaskError)  # of tags in no list, or of ids no image bears
+    for more in (["--run", str(run)], ["--set", SET]):
+        place = tmp_path / more[0]
+        assert CliRunner().invoke(app, [*told[:-1], str(place), *more]).exit_code == 0
+        assert ids_in(place) <= {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("source", ["decoder", "cam"])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tagmask.api.datasets import open_data
 from tagmask.api.model import Model, PathLike, load, overridden
-from tagmask.cam.files import SUFFIX, write_cams
+from tagmask.cam.files import CLASSES, SUFFIX, write_cams
 from tagmask.data.images import is_image_name
 from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
@@ -53,7 +53,8 @@ def label(
         output: folder for `NAME.png` and `confidence.csv`.
         split: only these splits.
         source: `decoder`, or `cam` for the class activation maps themselves.
-        save_cams: folder for the CAMs of each image's tags, `NAME.npz` with `cams` (n, h, w) float16 and label `ids`.
+        save_cams: folder for the CAMs of each image's tags, `NAME.npz` with `cams` (n, h, w) float16 and label `ids`,
+            and `classes.txt`.
         overrides: of the recipe's `inference` and `data`, as `inference.refine=crf`.
 
     Raises:
@@ -144,5 +145,6 @@ def _write(
         (name, f"{value:.4f}" if math.isfinite(value) else "", found) for name, value, found in sorted(rows)
     )
     write_text(output / "confidence.csv", table.getvalue())
-    write_text(output / "classes.txt", "".join(f"{name}\n" for name in model.classes))
+    for folder in (output, *(() if cams is None else (cams,))):
+        write_text(folder / CLASSES, "".join(f"{name}\n" for name in model.classes))
     return Written(output, len(rows), tuple(skipped))

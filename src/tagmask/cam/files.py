@@ -13,6 +13,8 @@ from torch import Tensor
 from tagmask.errors import TagmaskError
 
 SUFFIX = ".npz"
+CLASSES = "classes.txt"
+"""Beside the CAMs: the class list their ids are of, a name a line."""
 
 
 def write_cams(path: Path, cams: Tensor, tags: Sequence[int]) -> None:
