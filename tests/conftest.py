@@ -61,7 +61,7 @@ def tiny_recipe(method: str | dict[str, Any] = "seco", *overrides: str) -> Recip
 STAGED_SIDE = 32
 STAGED_SECTIONS: dict[str, dict[str, Any]] = {
     "sccam": {"rounds": 2, "subclasses": 2, "first_steps": 2, "stop_at": [0.5, 1.0], "scales": [1.0, 0.5]},
-    "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "contrast_from": 1, "memory_above": 0.0, "gather_above": 0.0},
+    "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "contrast_from": 0, "memory_above": 0.0, "gather_from": 0},
     "cam": {"decoder_from": 100, "scales": [1.0]},
 }
 

@@ -41,7 +41,7 @@ def test_finished_run_is_not_trained_again(run: Path, cooccur: Path) -> None:
 
 
 def test_run_of_another_recipe_is_not_overwritten(run: Path, cooccur: Path) -> None:
-    with pytest.raises(TagmaskError, match="holds a run of another recipe"):
+    with pytest.raises(TagmaskError, match=r"holds a run with other optimizer\.lr; choose"):
         tagmask.train(cooccur, recipe=tiny_recipe("cam", "optimizer.lr=0.5"), output=run)
 
 

@@ -150,7 +150,7 @@ def test_from_a_stage_makes_it_and_what_follows_anew(cooccur: Path, tmp_path: Pa
     (run / "refine" / "notes.txt").write_text("mine")
     classifier = (run / "classifier" / "model.safetensors").stat().st_mtime_ns
     changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "threshold": 1.0})
-    with pytest.raises(TagmaskError, match="holds a run of another recipe"):
+    with pytest.raises(TagmaskError, match=r"holds a run with other refine\.name, refine\.threshold, refine\.alpha; choose"):
         tagmask.train(cooccur, recipe=changed, output=run)
     tagmask.train(cooccur, recipe=changed, output=run, from_stage="refine")
     assert all(Image.open(run / "refine" / name).getextrema()[1] == 0 for name in before), "all is background"

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.cam.labels import beside_context
+from tagmask.data.dataset import IGNORE
 from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
 from tagmask.memory import keep_freed_memory
@@ -214,18 +215,18 @@ def to_label_map(
     """
     planes, ids = _candidates(scores, tags, config, source, background)
     size = image.height, image.width
-    if len(ids) == 0:
-        return np.zeros(size, np.uint8), 1.0
+    if len(ids) == 0:  # nothing may be there, not even background
+        return np.full(size, IGNORE, np.uint8), 1.0
     if config.refine == "none":
         winners, confidence = _argmax_at(planes, size, source)
     else:
-        shares = planes if source == "cam" else planes.softmax(dim=0)
-        shares = F.interpolate(shares[None], size=size, mode="bilinear", align_corners=False)
+        shares = F.interpolate(planes[None], size=size, mode="bilinear", align_corners=False)
+        shares = shares if source == "cam" else shares.softmax(dim=1)
         photograph = torch.from_numpy(np.array(image)).to(scores.device)
         if config.refine == "par":
             refined = pixel_adaptive_refinement(photograph.permute(2, 0, 1)[None].float(), shares)[0]
         else:
-            refined = dense_crf(photograph, shares[0] / shares[0].sum(dim=0), preset="seco")
+            refined = dense_crf(photograph, shares[0] / shares[0].sum(dim=0), preset=config.crf)
         confidence, winners = refined.max(dim=0)
     return ids[winners].to(torch.uint8).cpu().numpy(), float(confidence.mean())
 

@@ -43,11 +43,12 @@ def run_stages(folder: Path, stages: Sequence[Stage], *, start: str | None = Non
     Raises:
         TagmaskError: no stage of that name, or whatever a stage raises.
     """
+    check_start(stages, start)
     names = [stage.name for stage in stages]
     if start is not None:
-        if start not in names:
-            raise TagmaskError(f"no stage {start!r} in this recipe; its stages: {', '.join(names)}")
-        for stage in stages[names.index(start) :]:
+        for stage in reversed(
+            stages[names.index(start) :]
+        ):  # killed in between, nothing done follows from what is gone
             _forget(folder / stage.name, stage)
     console = Console(stderr=True)
     for number, stage in enumerate(stages, start=1):
@@ -65,6 +66,13 @@ def run_stages(folder: Path, stages: Sequence[Stage], *, start: str | None = Non
             cost = _account(folder, names, stage.name, time.perf_counter() - begin, done)
         write_text(place / DONE, json.dumps(cost) + "\n")
         console.print(f"{heading}: {cost['seconds']:.0f} s, {cost['bytes'] / 1e6:.1f} MB", highlight=False)
+
+
+def check_start(stages: Sequence[Stage], start: str | None) -> None:
+    """Raise a TagmaskError where there is no stage of that name."""
+    names = [stage.name for stage in stages]
+    if start is not None and start not in names:
+        raise TagmaskError(f"no stage {start!r} in this recipe; its stages: {', '.join(names)}")
 
 
 def read_costs(folder: Path) -> dict[str, dict[str, float]]:

@@ -66,6 +66,9 @@ class ViewsConfig(Section):
 
     crop: Positive = Field(default=448, description="side of the square crop, in pixels")
     scale: tuple[float, float] = Field(default=(0.5, 2.0), description="random rescale of the image before the crop")
+    factors: tuple[float, ...] = Field(
+        default=(), description="instead: one of these factors, as DeepLab-v2 draws them"
+    )
     resize_long: tuple[int, int] | None = Field(
         default=None, description="instead: long side drawn from this range, in pixels"
     )
@@ -76,6 +79,10 @@ class ViewsConfig(Section):
         default=None, description="brightness, contrast, saturation, hue jitter of the training image itself"
     )
     flip: Share = 0.5
+    resample: Literal["bilinear", "bicubic"] = Field(default="bilinear", description="of the training image itself")
+    padding: Literal["black", "mean"] = Field(
+        default="black", description="beside an image smaller than the crop; mean: what normalisation takes to zero"
+    )
     weak_area: tuple[float, float] = Field(
         default=(0.4, 1.0), description="area of the weak view's random resized crop"
     )
@@ -193,6 +200,7 @@ class OptimizerConfig(Section):
     momentum: Share = 0.9
     nesterov: bool = False
     bias_scale: float = Field(default=1.0, gt=0, description="sgd: biases' lr over their weights'")
+    bias_decay: bool = Field(default=True, description="sgd: weight decay of biases with a rate of their own, too")
     poly_momentum: Literal["official", "clean"] = Field(
         default="official",
         description="poly_sgd: practically none, as released; clean: the papers' 0.9 at a tenth of lr",
@@ -203,6 +211,7 @@ class OptimizerConfig(Section):
     warmup: int = Field(default=1500, ge=0, description="steps")
     warmup_factor: float = Field(default=1e-6, gt=0, le=1, description="factor of lr at step 0")
     power: float = Field(default=0.9, ge=0)
+    lr_every: Positive = Field(default=1, description="updates between two changes of lr by power")
     clip: float | None = Field(default=None, gt=0, description="largest gradient norm; none: not clipped")
 
 
@@ -232,6 +241,7 @@ class InferenceConfig(Section):
     flip: bool = True
     background: Share = Field(default=0.5, description="background score against CAMs when labelling with tags")
     refine: Literal["none", "par", "crf"] = "none"
+    crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="seco", description="the CRF's preset")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="32-true",
         description="auto: bf16 where the hardware multiplies it; scores then differ a little",

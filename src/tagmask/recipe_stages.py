@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -112,7 +113,9 @@ class RefineConfig(Section):
         default="crf", description="affinity: random walk; fusion: RCA's CRF, with saliency maps where there are some"
     )
     threshold: Share = Field(default=0.15, description="none, par: background score")
-    alpha: float = Field(default=16.0, gt=0, description="crf, affinity, fusion: power of the background score")
+    alpha: float = Field(
+        default=16.0, gt=0, description="crf, affinity, fusion (there 4): power of the background score"
+    )
     band: tuple[float, float] | None = Field(
         default=None,
         description="two values in place of alpha (crf, affinity, fusion) or of threshold (none, par): pixels whose "
@@ -124,6 +127,14 @@ class RefineConfig(Section):
     )
     longest: Positive = Field(default=1024, description="side in pixels; larger images are refined at this size")
     affinity: AffinityConfig = AffinityConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _power_of_fusion(cls, values: Any) -> Any:
+        """RCA's own power is 4, the others' 16."""
+        if isinstance(values, Mapping) and values.get("name") == "fusion":
+            return {"alpha": 4.0, **values}
+        return values
 
     @model_validator(mode="after")
     def _band_in_range(self) -> RefineConfig:

@@ -49,7 +49,8 @@ def refine_cams(
         )
     opened = open_run(run) if run is not None else None
     start = opened.recipe.model_dump(mode="json") if opened is not None else {"method": "cam"}
-    if opened is not None and not opened.recipe.refine:
+    if opened is not None and (opened.recipe.refine is None or opened.recipe.refine.name != how):
+        # Powers and bands are those of one refinement and mean nothing to another.
         start.pop("refine")
     chosen = load_recipe(recipe or start, [f"refine.name={how}", *overrides])
     assert chosen.refine is not None
@@ -64,6 +65,7 @@ def refine_cams(
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
     _check_ids(cams, found, len(dataset.classes))
     output.mkdir(parents=True, exist_ok=True)
+    kept = sum((output / f"{record.name}.png").exists() for record in found)
     skipped = refine_folder(
         cams,
         found,
@@ -74,7 +76,7 @@ def refine_cams(
         classes=len(dataset.classes) if chosen.data.context else None,
     )
     write_text(output / "classes.txt", "".join(f"{name}\n" for name in dataset.classes))
-    return Written(output, len(found) - len(skipped), tuple(skipped))
+    return Written(output, len(found) - len(skipped), tuple(skipped), kept)
 
 
 def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -94,8 +96,12 @@ def _check_ids(cams: Path, records: Sequence[Record], classes: int) -> None:
     """Refuse CAMs of labels that their image does not bear: then the ids are those of another class list."""
     for record in records:
         path = cams / f"{record.name}{SUFFIX}"
+        try:
+            ids = read_cams(path)[1]
+        except TagmaskError:
+            continue  # is left out, and named, when its turn comes
         borne = {*(tag + 1 for tag in record.tags), *(classes + 1 + index for index in record.context)}
-        strange = sorted({int(label) for label in read_cams(path)[1]} - borne)
+        strange = sorted({int(label) for label in ids} - borne)
         if strange:
             raise TagmaskError(
                 f"{path}: a CAM of label {strange[0]}, which image {record.name!r} does not bear by {len(borne)} tags; "

@@ -9,17 +9,18 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from rich.console import Console
 from torch import Tensor
 
 from tagmask.cam.files import SUFFIX, read_cams, write_cams
 from tagmask.data.dataset import IGNORE, Record
-from tagmask.data.images import open_image
-from tagmask.data.masks import PngMask
+from tagmask.data.images import image_size, open_image
 from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
 from tagmask.inference import Item, stream
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
+from tagmask.progress import track
 from tagmask.recipe import InferenceConfig
 from tagmask.recipe_stages import AffinityConfig, RefineConfig
 from tagmask.refine.affinity import affinity_matrix, confident_labels, walk_to_labels
@@ -27,6 +28,7 @@ from tagmask.refine.crf import crf_on_cams, dense_crf
 from tagmask.refine.par import pixel_adaptive_refinement
 from tagmask.refine.saliency import attention_scores, fuse_labels
 
+SHOWN = {"none": "thresholds", "par": "PAR", "crf": "dense CRF", "affinity": "random walk", "fusion": "CRF and fusion"}
 Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
 
 
@@ -46,9 +48,10 @@ def write_cam_folder(method: Method, records: Iterable[Record], config: Inferenc
     missing = [record for record in records if not (folder / f"{record.name}{SUFFIX}").exists()]
     items = [Item(record.name, record.image, record.tags) for record in missing]
     # One image at a time: what it yields must not depend on its company, which differs after a resumption.
-    for done in stream(
+    done_items = stream(
         method, items, plain, source="cam", batch=1, on_error=lambda _, error: skipped.append(str(error))
-    ):
+    )
+    for done in track(done_items, "CAMs", len(items)):
         tags = list(done.item.tags or ())
         write_cams(folder / f"{done.item.name}{SUFFIX}", done.scores[tags], tags)
     return skipped
@@ -56,7 +59,7 @@ def write_cam_folder(method: Method, records: Iterable[Record], config: Inferenc
 
 def write_gathered(folder: Path, records: Sequence[Record], of_image: Callable[[int], tuple[Tensor, Tensor]]) -> None:
     """Write RCA's gathered attention maps as CAMs; `of_image` gives classes and maps of the image at a position."""
-    for index, record in enumerate(records):
+    for index, record in enumerate(track(records, "CAMs", len(records))):
         classes, maps = of_image(index)
         write_cams(folder / f"{record.name}{SUFFIX}", maps, classes.tolist())
 
@@ -85,12 +88,14 @@ def refine_folder(
         what is wrong with images or CAMs that were left out.
 
     Raises:
-        TagmaskError: the refinement needs what is not given.
+        TagmaskError: the refinement needs what is not given; or no image has a saliency map where some are named.
     """
     if config.name == "affinity" and affinity is None:
         raise TagmaskError("refine.name affinity: no trained AffinityNet; name a run that has one (--run)")
     if config.name in ("affinity", "fusion") and not background:
         raise TagmaskError(f"refine.name {config.name} needs a background class; use crf, par or none")
+    if config.name == "fusion" and config.saliency is not None:
+        _check_saliency(config.saliency, records)
 
     def by(member: RefineConfig, record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         if member.name == "affinity":
@@ -105,7 +110,7 @@ def refine_folder(
         masks = [_things(by(member, record, image, own, ids), classes) for member in config.members()]
         return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
-    return _each(cams, records, output, config.longest, label)
+    return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name))
 
 
 def write_affinity_labels(
@@ -132,7 +137,7 @@ def write_affinity_labels(
         table[1 : len(ids) + 1] = ids
         return table[planes].numpy()
 
-    return _each(cams, records, output, config.longest, label)
+    return _each(cams, records, output, config.longest, label, "labels for AffinityNet")
 
 
 def _things(labels: np.ndarray, classes: int | None) -> np.ndarray:
@@ -148,9 +153,9 @@ def _with_surroundings(marginals: Tensor, ids: Tensor, classes: int | None) -> T
     return torch.cat([marginals[:1] + around.sum(dim=0), things])
 
 
-def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled) -> list[str]:
+def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled, what: str) -> list[str]:
     skipped: list[str] = []
-    for record in records:
+    for record in track(records, what, len(records)):
         path = output / f"{record.name}.png"
         if path.exists():
             continue
@@ -229,12 +234,36 @@ def _fused(
     return fuse_labels(_with_surroundings(marginals, ids, classes), things, saliency).numpy()
 
 
+def _check_saliency(folder: Path, records: Sequence[Record]) -> None:
+    """Raise where there is no map at all, and say how many images have none: those are fused without (spec C6)."""
+    missing = [record.name for record in records if not (folder / f"{record.name}.png").is_file()]
+    if records and len(missing) == len(records):
+        raise TagmaskError(
+            f"refine.saliency {folder}: no map of any image, such as {missing[0]}.png; name the folder of grey "
+            "pictures with the images' names, or remove refine.saliency"
+        )
+    if missing:
+        _note(f"no saliency map of {len(missing)} images, such as {missing[0]}: their masks are made without")
+
+
 def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tensor | None:
+    """The map (H, W) in 0..255 of a record, as large as `image`, its image made smaller; None where there is none."""
     if config.saliency is None:
         return None
-    values = PngMask(config.saliency / f"{record.name}.png").ids()
-    resized = Image.fromarray(values).resize(image.size, Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(resized))
+    path = config.saliency / f"{record.name}.png"
+    if not path.is_file():
+        return None
+    found, size = open_image(path).convert("L"), image_size(record.image)
+    if found.size != size:
+        raise TagmaskError(
+            f"{path}: {found.width} x {found.height} pixels, and its image has {size[0]} x {size[1]}; make it anew or "
+            "remove it"
+        )
+    return torch.from_numpy(np.array(found.resize(image.size, Image.Resampling.BILINEAR)))
+
+
+def _note(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
 
 
 def _shrunk(image: Image.Image, longest: int) -> Image.Image:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from tagmask import __version__
 from tagmask.data.dataset import check_class_list
@@ -14,6 +15,7 @@ from tagmask.errors import TagmaskError
 from tagmask.recipe import Recipe, load_recipe
 
 FORMAT = 1
+NAMED = 5  # keys named in a message
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,14 @@ class Run:
     classes: tuple[str, ...]
 
 
-def create_run(folder: Path, recipe: Recipe, classes: tuple[str, ...], *, free: Sequence[str] = ()) -> Run:
-    """Make a run folder, or take up the one that is there if it is of the same recipe and classes.
+def create_run(
+    folder: Path, recipe: Recipe, classes: tuple[str, ...], *, training: str = "", free: Sequence[str] = ()
+) -> Run:
+    """Make a run folder, or take up the one that is there if it is of the same recipe, classes and training images.
 
     Args:
-        free: sections of the recipe that may have changed, since what follows from them is made anew.
+        training: digest of the training set, where there is one.
+        free: keys of the recipe, or sections of them, that may have changed: what follows from them is made anew.
 
     Raises:
         TagmaskError: the folder holds something else; nothing in it is touched.
@@ -45,20 +50,35 @@ def create_run(folder: Path, recipe: Recipe, classes: tuple[str, ...], *, free: 
         raise TagmaskError(f"{folder}: a file, not a folder; choose another output")
     if (folder / "run.json").exists():
         old = open_run(folder)
-        if old.classes != classes or _what_matters(old.recipe, free) != _what_matters(recipe, free):
+        if changed := _what_changed(old, run, free):
+            more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             raise TagmaskError(
-                f"{folder}: holds a run of another recipe or other classes; choose another output, or remove the folder"
+                f"{folder}: holds a run with other {', '.join(changed[:NAMED])}{more}; choose another output, or "
+                "remove the folder"
+            )
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("training", training)
+        anew = "data" in free
+        if before != training and not anew:
+            raise TagmaskError(
+                f"{folder}: its training images or their tags were others; choose another output, or remove the folder"
             )
         if free:
             write_text(folder / "recipe.yaml", recipe.dump())
+        if anew:
+            _describe(folder, training)
         return run
     if folder.exists() and any(folder.iterdir()):
         raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", recipe.dump())
     write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
-    write_text(folder / "run.json", json.dumps({"format": FORMAT, "tagmask": __version__}) + "\n")
+    _describe(folder, training)
     return run
+
+
+def _describe(folder: Path, training: str) -> None:
+    values = {"format": FORMAT, "tagmask": __version__} | ({"training": training} if training else {})
+    write_text(folder / "run.json", json.dumps(values) + "\n")
 
 
 def open_run(folder: Path) -> Run:
@@ -93,11 +113,35 @@ def write_text(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _what_matters(recipe: Recipe, free: Sequence[str]) -> dict[str, object]:
-    """The recipe without what may differ between two starts of one run."""
-    values = recipe.model_dump(mode="json")
-    for key in ("workers", "log_every", "checkpoint_every", "evaluate_every"):
-        del values["training"][key]
-    del values["inference"]
-    del values["data"]["path"]
-    return {name: value for name, value in values.items() if name not in free}
+def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:
+    """The keys that two starts of one run may not differ in, and do."""
+    before, now = (_what_matters(run.recipe) for run in (old, new))
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    kept = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in free)]
+    return [*(["classes"] if old.classes != new.classes else []), *kept]
+
+
+def _what_matters(recipe: Recipe) -> dict[str, object]:
+    """All that a run's products follow from, by key."""
+    values = _by_key(recipe.model_dump(mode="json"), "")
+    idle = [
+        "data.path",
+        *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every")),
+    ]
+    # CAMs on disk are made with the first ones; all else of the section only serves to look at what was trained.
+    serving = ("inference.size", "inference.long_side", "inference.scales") if recipe.staged else ()
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in idle and (not key.startswith("inference.") or key in serving)
+    }
+
+
+def _by_key(values: Mapping[str, object], prefix: str) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _by_key(cast("Mapping[str, object]", value), f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

@@ -65,12 +65,18 @@ def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate
 
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
-    """The sections that a run may have otherwise than before when it starts anew from a stage."""
-    if start == SEGMENTER:
-        return ("segmenter",)
-    if start in (CAMS, LABELS, AFFINITY, MASKS):
-        return ("refine", "segmenter")
-    return tuple(Recipe.model_fields) if start == _classifier_name(recipe, 0) else ()
+    """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
+    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter",)}
+    walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
+    masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
+    affinity = recipe.refine is not None and recipe.refine.name == "affinity"
+    later[MASKS] = (*later[SEGMENTER], *((*masks, *walk) if affinity else ("refine",)))
+    later[AFFINITY] = (*later[MASKS], *(f"refine.affinity.{name}" for name in StageTraining.model_fields))
+    later[LABELS] = ("segmenter", "refine")
+    later[CAMS] = (*later[LABELS], "inference")
+    if start == _classifier_name(recipe, 0):
+        return tuple(Recipe.model_fields)
+    return later.get(start or "", ())
 
 
 def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | None = None) -> Method:

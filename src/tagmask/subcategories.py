@@ -15,6 +15,7 @@ from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
 from tagmask.inference import network_size
 from tagmask.methods.sccam import ABSENT, Sccam, cluster_subcategories
+from tagmask.progress import track
 from tagmask.recipe import InferenceConfig
 
 CLUSTERS = "clusters.npz"
@@ -59,7 +60,7 @@ def pooled_features(method: Sccam, records: Sequence[Record], config: InferenceC
     backbone = method.network.backbone
     features = np.zeros((len(records), backbone.width), dtype=np.float32)
     opened = np.zeros(len(records), dtype=bool)
-    for row, record in enumerate(records):
+    for row, record in enumerate(track(records, "features", len(records))):
         try:
             image = open_image(record.image)
         except TagmaskError:

@@ -16,6 +16,7 @@ from tagmask.data.images import is_image_name
 from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
 from tagmask.inference import Item, Source, stream
+from tagmask.progress import track
 from tagmask.recipe import InferenceConfig
 from tagmask.run import write_text
 
@@ -28,11 +29,13 @@ class Written:
         folder: of the masks.
         images: how many masks it now holds from this call.
         skipped: what is wrong with the images that were left out.
+        kept: how many of the masks `refine` found there already and left as they were.
     """
 
     folder: Path
     images: int
     skipped: tuple[str, ...]
+    kept: int = 0
 
 
 def label(
@@ -129,7 +132,8 @@ def _write(
     def note(item: Item, error: TagmaskError) -> None:
         skipped.append(str(error))
 
-    for prediction in stream(model.method, items, config, source=source, on_error=note):
+    predictions = stream(model.method, items, config, source=source, on_error=note)
+    for prediction in track(predictions, "masks", len(items)):
         path = output / f"{prediction.item.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_label_map(path, prediction.labels)

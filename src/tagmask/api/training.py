@@ -10,7 +10,7 @@ from tagmask.api.model import PathLike, overridden
 from tagmask.api.scores import evaluate_method
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
-from tagmask.pipeline import run_stages
+from tagmask.pipeline import check_start, run_stages
 from tagmask.recipe import Recipe, load_recipe
 from tagmask.run import create_run, open_run
 from tagmask.stages import changeable, check_stages, stages_of
@@ -63,20 +63,21 @@ def train(
         check_stages(chosen)
     elif from_stage is not None:
         raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
-    run = create_run(folder, chosen, dataset.classes, free=changeable(chosen, from_stage))
     training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
-    if (folder / MODEL_FILE).exists():
-        return folder
     has_truth = len(held_out) > 0 and all(record.mask is not None for record in held_out.records)
 
     def quick_evaluation(method: Method) -> dict[str, float]:
-        result = evaluate_method(method, held_out, run.recipe.inference, source="decoder")
+        result = evaluate_method(method, held_out, chosen.inference, source="decoder")
         return {"decoder_miou": 100 * result.scores.miou}
 
     scores = quick_evaluation if has_truth else None
-    if chosen.staged:
-        run_stages(folder, stages_of(chosen, training, folder, scores), start=from_stage)
-    else:
+    stages = stages_of(chosen, training, folder, scores) if chosen.staged else []
+    check_start(stages, from_stage)
+    free = changeable(chosen, from_stage)
+    create_run(folder, chosen, dataset.classes, training=training.digest(), free=free)
+    if stages:
+        run_stages(folder, stages, start=from_stage)
+    elif not (folder / MODEL_FILE).exists():
         run_training(chosen, training, folder, evaluate=scores)
     return folder
 

@@ -64,5 +64,9 @@ def tell(written: Any) -> None:
     if len(written.skipped) > 10:
         typer.echo(f"skipped: {len(written.skipped)} images in all", err=True)
     typer.echo(f"{written.images} masks: {written.folder}")
+    if written.kept:
+        typer.echo(
+            f"{written.kept} of them were there before and stay as they were; to make them anew choose another -o"
+        )
     if not written.images:
         raise typer.Exit(1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,6 +116,11 @@ class Dataset:
             for record in self.records
         )
         return replace(self, records=records, classes=(*self.classes, *self.context), context=())
+
+    def digest(self) -> str:
+        """A short name of these images, their order and tags: what a training follows from beside its recipe."""
+        known = [(record.name, record.tags, record.unknown, record.context) for record in self.records]
+        return hashlib.sha256(json.dumps(known, ensure_ascii=False).encode()).hexdigest()[:16]
 
     def tag_matrix(self) -> np.ndarray:
         """The `(N, K)` uint8 table of tags; unknown ones count as 0 here."""

@@ -22,6 +22,8 @@ from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
 from tagmask.recipe import ViewsConfig
 
+Colour = int | tuple[int, int, int]
+
 
 @dataclass(frozen=True)
 class Crop:
@@ -48,6 +50,8 @@ def draw_crop(height: int, width: int, config: ViewsConfig, random: np.random.Ge
     if config.resize_long is not None:
         low, high = config.resize_long
         factor = int(random.integers(low, high + 1)) / max(height, width)
+    elif config.factors:
+        factor = config.factors[int(random.integers(len(config.factors)))]
     else:
         factor = random.uniform(*config.scale)
     size = max(1, round(height * factor)), max(1, round(width * factor))
@@ -64,8 +68,8 @@ def draw_crop(height: int, width: int, config: ViewsConfig, random: np.random.Ge
     )
 
 
-def take_crop(image: Image.Image, crop: Crop, side: int, resample: Image.Resampling, fill: int) -> Image.Image:
-    """Cut `crop` out of an image; only the pixels that are kept are resampled."""
+def take_crop(image: Image.Image, crop: Crop, side: int, resample: Image.Resampling, fill: Colour) -> Image.Image:
+    """Cut `crop` out of an image; only the pixels that are kept are resampled. `fill` is of the image's kind."""
     if crop.flip:
         image = ImageOps.mirror(image)
     height, width = crop.size
@@ -74,7 +78,7 @@ def take_crop(image: Image.Image, crop: Crop, side: int, resample: Image.Resampl
     part = image.resize(
         (right - left, bottom - top), resample, box=(left * across, top * down, right * across, bottom * down)
     )
-    canvas = Image.new(image.mode, (side, side), fill if image.mode == "L" else (fill,) * 3)
+    canvas = Image.new(image.mode, (side, side), fill)
     canvas.paste(part, (crop.box[2], crop.box[0]))
     return canvas
 
@@ -133,11 +137,24 @@ def _jittered(
 
 
 class TrainingViews(TorchDataset):
-    """The endless stream of augmented images; item `position` is a function of seed and position alone."""
+    """The endless stream of augmented images; item `position` is a function of seed and position alone.
+
+    Args:
+        mean: colour that normalisation takes to zero, of RGB in 0..1, for `views.padding` mean.
+    """
 
     def __init__(
-        self, dataset: Dataset, config: ViewsConfig, seed: int, *, contrast: bool = False, masks: bool = False
+        self,
+        dataset: Dataset,
+        config: ViewsConfig,
+        seed: int,
+        *,
+        contrast: bool = False,
+        masks: bool = False,
+        mean: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> None:
+        red, green, blue = (round(255 * value) if config.padding == "mean" else 0 for value in mean)
+        self.padding = red, green, blue
         self.dataset, self.config, self.seed = dataset, config, seed
         self.contrast, self.masks = contrast, masks
         self._order: tuple[int, np.ndarray] | None = None
@@ -166,7 +183,7 @@ class TrainingViews(TorchDataset):
         crop = draw_crop(image.height, image.width, config, random)
         if config.colours is not None:
             image = _jittered(image, config.colours, random)
-        view = take_crop(image, crop, config.crop, Image.Resampling.BILINEAR, 0)
+        view = take_crop(image, crop, config.crop, Image.Resampling[config.resample.upper()], self.padding)
         item: dict[str, object] = {"images": _tensor(view), "boxes": crop.box, "index": index}
         tags, known = np.zeros(len(self.dataset.classes), np.float32), np.ones(len(self.dataset.classes), np.float32)
         tags[list(record.tags)], known[list(record.unknown)] = 1, 0

@@ -48,7 +48,8 @@ class AttentionStore(nn.Module):
         """Keep the pixelwise maximum of what is stored and the maps' positive part over its maximum.
 
         Args:
-            indices: (B,) positions of the images in the data set, none twice.
+            indices: (B,) positions of the images in the data set; one that stands twice, at the seam of two epochs or
+                for an image that does not open, keeps the larger of its maps.
             maps: (B, C, h, w) raw.
             probabilities: (B, C) of the tags; maps of improbable ones are left out,
             last: except in the last epoch, where a pair that has no map yet gets whatever there is.
@@ -62,14 +63,21 @@ class AttentionStore(nn.Module):
         sure = ~absent & (probabilities >= min_probability)
         if last:
             sure |= ~absent & ~self.written[rows]
-        self.maps[rows] = torch.where(sure[..., None, None], stored.maximum(shares.to(stored)), stored)
-        self.written[rows] |= sure
+        shares = _merged(indices, torch.where(sure[..., None, None], shares, 0.0))
+        self.maps[rows] = stored.maximum(shares.to(stored))
+        self.written[rows] |= _merged(indices, sure.float()) > 0
 
     def of_image(self, index: int) -> tuple[Tensor, Tensor]:
         """Classes (n,) int64 the image bears and their maps (n, h, w) in [0, 1]; zeros where none was ever written."""
         classes = (self.rows[index] < len(self.maps) - 1).nonzero().flatten()
         maps = self.maps[self.rows[index, classes]].float()
         return classes, maps / 255 if self.maps.dtype == torch.uint8 else maps
+
+
+def _merged(indices: Tensor, values: Tensor) -> Tensor:
+    """Values (B, …) ≥ 0, those of the same index replaced by their maximum."""
+    first = (indices[:, None] == indices).float().argmax(dim=1)
+    return torch.zeros_like(values).index_reduce_(0, first, values, "amax")[first]
 
 
 def enlarge_attention(maps: Tensor, size: Sequence[int]) -> Tensor:

@@ -80,6 +80,13 @@ class Rca(Method):
                 )
             if schedule.batch > config.memory:
                 raise TagmaskError(f"training.batch {schedule.batch} is larger than method.memory {config.memory}")
+            seen = (schedule.steps * schedule.batch - 1) // len(schedule.tags)
+            if config.cam_source == "gathered" and seen < config.gather_from:
+                raise TagmaskError(
+                    f"method.gather_from {config.gather_from}: {schedule.steps} steps of {schedule.batch} end in epoch "
+                    f"{seen} of {len(schedule.tags)} images, so no map would be gathered; set more training.steps, "
+                    "method.gather_from=0 or method.cam_source=final"
+                )
             size = schedule.side // backbone.stride
             self.gathered = AttentionStore(schedule.tags, (size, size), config.precision)
 
@@ -138,7 +145,9 @@ class Rca(Method):
             losses["contrast"] = self._contrast(batch, maps.projected, masks)
         probabilities = fine.detach().float().sigmoid()
         if epoch >= config.gather_from:
-            last = epoch == (self.schedule.steps * self.schedule.batch - 1) // images
+            # Of the whole epochs: a few steps more than those would see but a few images.
+            whole = max(1, self.schedule.steps * self.schedule.batch // images)
+            last = ((step + 1) * self.schedule.batch - 1) // images >= whole - 1
             self.gathered.update(
                 batch.indices, maps.fine.detach(), probabilities, last=last, min_probability=config.gather_above
             )

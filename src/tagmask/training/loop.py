@@ -21,9 +21,10 @@ from tagmask.memory import keep_freed_memory
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
 from tagmask.precision import resolve
+from tagmask.progress import Progress
 from tagmask.recipe import Recipe, TrainingConfig
+from tagmask.run import write_text
 from tagmask.training.checkpoint import load_state, save_model, save_state
-from tagmask.training.progress import Progress
 from tagmask.training.schedule import build_optimizer, set_lr
 
 Evaluate = Callable[[Method], dict[str, float]]
@@ -73,7 +74,14 @@ def train(
     start = load_state(folder, method, optimizer)
     wrapped, optimizer = fabric.setup(method, optimizer)
     method.train()
-    views = TrainingViews(dataset, recipe.views, config.seed, contrast=method.needs_views, masks=method.needs_masks)
+    views = TrainingViews(
+        dataset,
+        recipe.views,
+        config.seed,
+        contrast=method.needs_views,
+        masks=method.needs_masks,
+        mean=method.network.backbone.mean.flatten().tolist(),
+    )
     positions = BatchPositions(config.batch, start, stop, fabric.global_rank, fabric.world_size)
     loader = training_loader(views, positions, config.workers, pin=fabric.device.type == "cuda")
     log = Log(folder, start, stop) if fabric.is_global_zero else None
@@ -194,7 +202,8 @@ class Log:
             self.writer.add_scalar(name, value, values["step"])
 
     def _forget_after(self, step: int) -> None:
-        """Drop lines of steps that a killed run took after its last checkpoint: they are taken again."""
+        """Drop lines of steps that a killed run took after its last checkpoint, a half-written one too."""
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")
+            whole = (line for line in lines if line.endswith("\n"))
+            write_text(self.path, "".join(line for line in whole if json.loads(line)["step"] <= step))

@@ -6,13 +6,14 @@ import torch
 
 from tagmask.methods.base import Method
 from tagmask.recipe import OptimizerConfig
-from tagmask.training.poly_sgd import RatedGroup, milestone_factor, poly_sgd
+from tagmask.training.poly_sgd import RatedGroup, milestone_factor, poly_sgd, stepwise_poly_factor
 
 
 def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
     """Factor of the learning rate in update `step` (from 0) of `steps`.
 
-    Linear from `warmup_factor` to 1 over `warmup` steps, then `(1 - step / steps) ** power`; or, where there are
+    Linear from `warmup_factor` to 1 over `warmup` steps, then `(1 - step / steps) ** power`, anew in every `lr_every`th
+    step; or, where there are
     milestones, a tenth of what it was from each on.
 
     Source: SeCo (CVPR 2024), section 4.1; its released code.
@@ -21,7 +22,7 @@ def lr_factor(step: int, steps: int, config: OptimizerConfig) -> float:
         return config.warmup_factor + (1 - config.warmup_factor) * step / config.warmup
     if config.milestones:
         return milestone_factor(step, config.milestones)
-    return max(0.0, 1 - step / steps) ** config.power
+    return stepwise_poly_factor(step, steps, config.lr_every, config.power)
 
 
 def build_optimizer(method: Method, config: OptimizerConfig) -> torch.optim.Optimizer:
@@ -29,8 +30,16 @@ def build_optimizer(method: Method, config: OptimizerConfig) -> torch.optim.Opti
     groups = _rated(method, config)
     if config.name == "poly_sgd":
         return poly_sgd(groups, config.lr, config.weight_decay, config.poly_momentum)
-    rated = [{"params": group["params"], "base_lr": config.lr * group["scale"]} for group in groups if group["params"]]
     lr, decay = config.lr, config.weight_decay
+    rated = [
+        {
+            "params": group["params"],
+            "base_lr": lr * group["scale"],
+            "weight_decay": decay if group["decays"] else 0.0,
+        }
+        for group in groups
+        if group["params"]
+    ]
     if config.name == "sgd":
         return torch.optim.SGD(rated, lr=lr, momentum=config.momentum, nesterov=config.nesterov, weight_decay=decay)
     return torch.optim.AdamW(rated, lr=lr, betas=config.betas, weight_decay=decay, fused=True)
@@ -49,7 +58,9 @@ def _rated(method: Method, config: OptimizerConfig) -> list[RatedGroup]:
         weights = [parameter for parameter in group["params"] if id(parameter) not in biases]
         others = [parameter for parameter in group["params"] if id(parameter) in biases]
         groups.append({"params": weights, "scale": scale, "decays": True})
-        groups.append({"params": others, "scale": bias_scale * scale, "decays": config.name == "sgd"})
+        groups.append(
+            {"params": others, "scale": bias_scale * scale, "decays": config.name == "sgd" and config.bias_decay}
+        )
     return groups
 
 

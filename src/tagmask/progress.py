@@ -1,14 +1,42 @@
-"""The progress display of a training run."""
+"""How far long work is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+T = TypeVar("T")
+QUIET = 30.0  # seconds between lines where there is no terminal
+
+
+def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
+    """The items, shown as they are worked through; short work says nothing where there is no terminal.
+
+    Args:
+        what: the work, as "dense CRF".
+        total: how many items there are.
+    """
+    console = Console(stderr=True)
+    if console.is_terminal:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
+        with RichProgress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+            yield from bar.track(items, total=total)
+        return
+    said, share = time.monotonic(), 0
+    for number, item in enumerate(items):
+        if 10 * number // max(1, total) > share and time.monotonic() - said >= QUIET:
+            said, share = time.monotonic(), 10 * number // total
+            console.print(f"{what}: {number} of {total}", highlight=False)
+        yield item
+
 
 class Progress:
-    """A bar with loss, speed and time left; on no terminal, a line now and then."""
+    """The training's: a bar with loss, speed and time left; on no terminal, a line now and then."""
 
     def __init__(self, start: int, steps: int) -> None:
         self.console = Console(stderr=True)
