@@ -89,7 +89,9 @@ def test_pushed_run_predicts_the_same_when_loaded(stored: Hub, run: Path, tmp_pa
 
 
 def test_pushed_run_is_evaluated_and_reported_on(stored: Hub, cooccur: Path, tmp_path: Path) -> None:
-    run = tagmask.train(cooccur, recipe=tiny_recipe("cam", "training.steps=1"), output=tmp_path / "trained")
+    run = tagmask.train(
+        cooccur, recipe=tiny_recipe("cam", "training.steps=1", "method.decoder_from=0"), output=tmp_path / "trained"
+    )
     tagmask.push(run, "ada/shapes")
     near, _ = tagmask.evaluate(run, cooccur, split=["test"])
     far, _ = tagmask.evaluate("hf-hub:ada/shapes", cooccur, split=["test"])

@@ -21,24 +21,33 @@ from tagmask.cli import app
 from tagmask.data.dataset import Dataset
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.folder import evaluate_folder
+from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.sccam import Sccam
 from tagmask.pipeline import DONE, Stage
-from tagmask.recipe import DataConfig, load_recipe
+from tagmask.recipe import DataConfig, Recipe, load_recipe
 from tagmask.recipe_stages import RefineConfig
-from tagmask.refinement import refine_folder
-from tagmask.stages import stages_of
+from tagmask.refinement import refine_folder, write_affinity_labels
+from tagmask.stages import load_affinity, stages_of
+from tagmask.training.checkpoint import STATE_FILE
 from tests.conftest import STAGED_SIDE, staged_recipe
 
 STAGES = {
     "sccam": ["round0", "clusters1", "round1", "clusters2", "round2", "cams", "refine", "segmenter"],
     "rca": ["classifier", "cams", "refine", "segmenter"],
+    "cam": ["classifier", "cams", "affinity-labels", "affinity", "refine", "segmenter"],
 }
+
+
+def recipe_of(method: str, **changes: Any) -> Recipe:
+    if method == "cam":
+        changes = {"refine": {"name": "affinity", "alpha": 4, "affinity": {"low": 1, "logt": 2}}, **changes}
+    return staged_recipe(method, **changes)
 
 
 @pytest.fixture(scope="module")
 def runs(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("runs")
-    return {name: tagmask.train(cooccur, recipe=staged_recipe(name), output=folder / name) for name in STAGES}
+    return {name: tagmask.train(cooccur, recipe=recipe_of(name), output=folder / name) for name in STAGES}
 
 
 def masks(run: Path) -> dict[str, bytes]:
@@ -116,7 +125,7 @@ def test_killed_in_each_stage_and_resumed_gives_the_same(
     """Every stage is killed where it writes for the second time, or at its end where it writes once."""
     import os
 
-    replace_file, recipe, run = os.replace, staged_recipe(method), tmp_path / "run"
+    replace_file, recipe, run = os.replace, recipe_of(method), tmp_path / "run"
     killed: set[str] = set()
     writes: dict[str, int] = {}
 
@@ -150,7 +159,9 @@ def test_from_a_stage_makes_it_and_what_follows_anew(cooccur: Path, tmp_path: Pa
     (run / "refine" / "notes.txt").write_text("mine")
     classifier = (run / "classifier" / "model.safetensors").stat().st_mtime_ns
     changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "threshold": 1.0})
-    with pytest.raises(TagmaskError, match=r"holds a run with other refine\.name, refine\.threshold, refine\.alpha; choose"):
+    with pytest.raises(
+        TagmaskError, match=r"holds a run with other refine\.name, refine\.threshold, refine\.alpha; choose"
+    ):
         tagmask.train(cooccur, recipe=changed, output=run)
     tagmask.train(cooccur, recipe=changed, output=run, from_stage="refine")
     assert all(Image.open(run / "refine" / name).getextrema()[1] == 0 for name in before), "all is background"
@@ -160,20 +171,99 @@ def test_from_a_stage_makes_it_and_what_follows_anew(cooccur: Path, tmp_path: Pa
         tagmask.train(cooccur, recipe=changed, output=run, from_stage="refin")
 
 
-def test_affinity_net_is_trained_and_walked_by(cooccur: Path, tmp_path: Path) -> None:
-    refine = {"name": "affinity", "affinity": {"logt": 2}}
-    run = tagmask.train(cooccur, recipe=staged_recipe("cam", refine=refine, segmenter=None), output=tmp_path / "run")
-    assert list(json.loads((run / "stages.json").read_text())) == [
-        "classifier",
-        "cams",
-        "affinity-labels",
-        "affinity",
-        "refine",
-    ]
+def test_affinity_net_is_trained_and_walked_by(runs: dict[str, Path], cooccur: Path, tmp_path: Path) -> None:
+    run = runs["cam"]
+    assert list(json.loads((run / "stages.json").read_text())) == STAGES["cam"]
     arguments = ["refine", run / "cams", cooccur, "-o", tmp_path / "masks", "--with", "affinity", "--run", run]
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert {path.name: path.read_bytes() for path in (tmp_path / "masks").glob("*.png")} == masks(run)
+
+
+def test_another_refinement_than_the_runs_has_values_of_its_own(
+    runs: dict[str, Path], cooccur: Path, tmp_path: Path
+) -> None:
+    """Powers of a random walk say nothing about background scores."""
+    arguments = ["refine", runs["cam"] / "cams", cooccur, "-o", tmp_path / "masks", "--with", "none", "--run"]
+    done = CliRunner().invoke(app, [str(argument) for argument in (*arguments, runs["cam"])], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(("stage", "key"), [("refine", "low"), ("affinity", "high")])
+def test_what_earlier_stages_were_made_with_is_not_changed_behind_them(
+    stage: str, key: str, runs: dict[str, Path], cooccur: Path
+) -> None:
+    before = (runs["cam"] / "recipe.yaml").read_text()
+    changed = recipe_of("cam", refine={"name": "affinity", "alpha": 4, "affinity": {"low": 1, "logt": 2, key: 7}})
+    with pytest.raises(TagmaskError, match=rf"holds a run with other refine\.affinity\.{key};"):
+        tagmask.train(cooccur, recipe=changed, output=runs["cam"], from_stage=stage)
+    larger = recipe_of("cam", inference={"size": 2 * STAGED_SIDE})
+    with pytest.raises(TagmaskError, match=r"holds a run with other inference\.size;"):
+        tagmask.train(cooccur, recipe=larger, output=runs["cam"])
+    assert (runs["cam"] / "recipe.yaml").read_text() == before
+
+
+def test_a_stage_that_is_none_changes_nothing(cooccur: Path, tmp_path: Path) -> None:
+    run = tagmask.train(cooccur, recipe=staged_recipe("cam", segmenter=None), output=tmp_path / "run")
+    before = (run / "recipe.yaml").read_text()
+    changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "threshold": 1.0})
+    with pytest.raises(TagmaskError, match="no stage 'affinity' in this recipe"):
+        tagmask.train(cooccur, recipe=changed, output=run, from_stage="affinity")
+    assert (run / "recipe.yaml").read_text() == before
+
+
+def test_walk_without_tags_without_activation_and_at_a_smaller_size(
+    runs: dict[str, Path], cooccur: Path, tmp_path: Path
+) -> None:
+    """`longest` is what a large image's affinities are bounded by."""
+    affinity = load_affinity(recipe_of("cam"), 3, runs["cam"])
+    records = api.open_data(cooccur, DataConfig()).records[:3]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.zeros(0, 8, 8), [])
+    write_cams(tmp_path / f"{records[1].name}.npz", torch.zeros(2, 8, 8), [0, 2])
+    write_cams(tmp_path / f"{records[2].name}.npz", torch.full((1, 8, 8), 0.9), [1])
+    config = RefineConfig(name="affinity", longest=20)
+    with (widths := SpiedWidths(affinity)):
+        assert refine_folder(tmp_path, records, tmp_path / "walk", config, affinity=affinity) == []
+    assert max(widths.seen) <= 24  # 20 and what fills up the last tokens
+    assert write_affinity_labels(tmp_path, records, tmp_path / "labels", config, config.affinity) == []
+    for place in ("walk", "labels"):
+        found = [np.asarray(Image.open(tmp_path / place / f"{record.name}.png")) for record in records]
+        assert all(labels.shape == (48, 48) for labels in found)
+        assert [np.unique(labels).tolist() for labels in found] == [[0], [0], [2]], place
+
+
+class SpiedWidths:
+    """The widths of the images whose features are asked for."""
+
+    def __init__(self, affinity: Affinity) -> None:
+        self.affinity, self.seen = affinity, []
+
+    def __enter__(self) -> SpiedWidths:
+        self.handle = self.affinity.network.backbone.register_forward_pre_hook(
+            lambda module, inputs: self.seen.append(inputs[0].shape[-1])
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+
+def with_method(recipe: Recipe, **changes: object) -> Recipe:
+    return recipe.model_copy(update={"method": recipe.method.model_copy(update=changes)})
+
+
+def test_every_pair_has_a_map_after_the_last_whole_epoch(cooccur: Path, tmp_path: Path) -> None:
+    """Steps beyond whole epochs see a few images only, and must not be the only ones that are sure to be gathered."""
+    training = {"steps": 9, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 0}  # 36 of 17 images each
+    recipe = with_method(staged_recipe("rca", training=training, segmenter=None), gather_above=1.0)
+    run = tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
+    state = torch.load(run / "classifier" / STATE_FILE, weights_only=True)["method"]
+    assert state["gathered.written"][:-1].all()
+
+
+def test_gathering_from_an_epoch_that_never_comes_is_refused(cooccur: Path, tmp_path: Path) -> None:
+    with pytest.raises(TagmaskError, match=r"method\.gather_from 1: 4 steps of 4 end in epoch 0 of 17 images"):
+        tagmask.train(cooccur, recipe=with_method(staged_recipe("rca"), gather_from=1), output=tmp_path / "run")
 
 
 @pytest.mark.parametrize("method", ["sccam", "rca", "cam"])

@@ -5,11 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(gt=0)]
+PartOf = Annotated[float, Field(gt=0, le=1)]
+Jitter = tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)]
+
+
+def _rising(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{list(pair)} runs backwards; exchange the two")
+    return pair
+
+
+Rising = AfterValidator(_rising)
 
 
 class Section(BaseModel):
@@ -65,17 +77,19 @@ class ViewsConfig(Section):
     """The augmented views of a training image."""
 
     crop: Positive = Field(default=448, description="side of the square crop, in pixels")
-    scale: tuple[float, float] = Field(default=(0.5, 2.0), description="random rescale of the image before the crop")
-    factors: tuple[float, ...] = Field(
+    scale: Annotated[tuple[Factor, Factor], Rising] = Field(
+        default=(0.5, 2.0), description="random rescale of the image before the crop"
+    )
+    factors: tuple[Factor, ...] = Field(
         default=(), description="instead: one of these factors, as DeepLab-v2 draws them"
     )
-    resize_long: tuple[int, int] | None = Field(
+    resize_long: Annotated[tuple[Positive, Positive], Rising] | None = Field(
         default=None, description="instead: long side drawn from this range, in pixels"
     )
     squash: bool = Field(
         default=False, description="instead: the whole image, whatever its aspect, at the size of the crop"
     )
-    colours: tuple[float, float, float, float] | None = Field(
+    colours: Jitter | None = Field(
         default=None, description="brightness, contrast, saturation, hue jitter of the training image itself"
     )
     flip: Share = 0.5
@@ -83,10 +97,10 @@ class ViewsConfig(Section):
     padding: Literal["black", "mean"] = Field(
         default="black", description="beside an image smaller than the crop; mean: what normalisation takes to zero"
     )
-    weak_area: tuple[float, float] = Field(
+    weak_area: Annotated[tuple[PartOf, PartOf], Rising] = Field(
         default=(0.4, 1.0), description="area of the weak view's random resized crop"
     )
-    jitter: tuple[float, float, float, float] = Field(
+    jitter: Jitter = Field(
         default=(0.4, 0.4, 0.2, 0.1), description="brightness, contrast, saturation, hue of the contrast views"
     )
 
@@ -117,6 +131,12 @@ class PseudoMaskConfig(Section):
     low: Share = Field(default=0.25, description="background score that only sure background stays under")
     refine: Literal["par", "none"] = "par"
 
+    @model_validator(mode="after")
+    def _in_order(self) -> PseudoMaskConfig:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} is above high {self.high}; exchange them")
+        return self
+
 
 class MethodSection(Section):
     """What the sections of all methods share: the name, which says whose section it is."""
@@ -146,7 +166,7 @@ class FullConfig(MethodSection):
     )
 
 
-Accident = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "key_gradients", "reseed"]
+Accident = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "single_class", "reseed"]
 
 
 class SecoConfig(MethodSection):
@@ -182,10 +202,11 @@ class SecoConfig(MethodSection):
     reg_weight: float = Field(default=0.05, ge=0, description="of the dense energy; 0: not computed")
     energy_weight: float = Field(default=1e-7, ge=0)
     ptc_from: int = Field(default=0, ge=0)
-    contrast_from: int = Field(default=1000, ge=0)
-    decoder_from: int = Field(default=2000, ge=0)
+    contrast_from: int = Field(default=1001, ge=0)
+    decoder_from: int = Field(default=2001, ge=0)
     accidents: tuple[Accident, ...] = Field(
-        default=("patch_area",), description="accidents of the reference to reproduce; see docs/methods/seco"
+        default=("patch_area", "single_class"),
+        description="accidents of the reference to reproduce; see docs/methods/seco",
     )
 
 

@@ -46,8 +46,7 @@ def create_run(
         TagmaskError: the folder holds something else; nothing in it is touched.
     """
     run = Run(folder, recipe, classes)
-    if folder.exists() and not folder.is_dir():
-        raise TagmaskError(f"{folder}: a file, not a folder; choose another output")
+    check_folder(folder)
     if (folder / "run.json").exists():
         old = open_run(folder)
         if changed := _what_changed(old, run, free):
@@ -76,6 +75,25 @@ def create_run(
     return run
 
 
+def check_folder(folder: Path) -> None:
+    """Raise a TagmaskError where a file stands in the way of an output folder."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise TagmaskError(f"{folder}: {place} is a file, not a folder; choose another output")
+            return
+
+
+def make_folder(folder: Path) -> None:
+    """Make an output folder where there is none.
+
+    Raises:
+        TagmaskError: a file stands in the way.
+    """
+    check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def _describe(folder: Path, training: str) -> None:
     values = {"format": FORMAT, "tagmask": __version__} | ({"training": training} if training else {})
     write_text(folder / "run.json", json.dumps(values) + "\n")
@@ -102,6 +120,10 @@ def open_run(folder: Path) -> Run:
             f"reads format {FORMAT}: use that version, or train again"
         )
     recipe = load_recipe(folder / "recipe.yaml")
+    if not (folder / "classes.txt").is_file():
+        raise TagmaskError(
+            f"{folder}: classes.txt is missing, the class names in id order; write them again, one a line"
+        )
     names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
     return Run(folder, recipe, check_class_list(names, str(folder / "classes.txt")))
 

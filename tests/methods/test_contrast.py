@@ -104,3 +104,24 @@ def test_token_contrast_is_zero_when_labels_and_features_agree() -> None:
     pairs = 2 * 40 * 39
     assert float(patch_token_contrast(features, labels)) == pytest.approx(0.5 / (pairs + 1), rel=1e-6)
     assert float(patch_token_contrast(features, torch.full_like(labels, 255))) == 0.5
+
+
+@pytest.mark.parametrize("form", ["reference", "supcon"])
+def test_contrast_under_autocast_is_that_of_fp32(form: str) -> None:
+    """Tight clusters, at whose similarities bf16 cannot tell the largest of a row from hundreds of others."""
+    generator = torch.Generator().manual_seed(0)
+    centres = F.normalize(torch.randn(3, 32, generator=generator), dim=1)
+    tags = torch.arange(300) % 3
+    keys = F.normalize(centres[tags] + 0.02 * torch.randn(300, 32, generator=generator), dim=1)
+
+    def losses() -> tuple[torch.Tensor, ...]:
+        loss, revised = local_contrast(keys[:30], tags[:30] + 1, keys, tags + 1, temperature=0.08, form=form)
+        other = global_contrast(keys[:30], revised, centres, temperature=0.1)
+        return loss, other, move_prototypes(centres, keys[:30], tags[:30] + 1, 0.9)
+
+    plain = losses()
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = losses()
+    for one, other in zip(plain, mixed, strict=True):
+        assert other.dtype == torch.float32
+        torch.testing.assert_close(one, other)

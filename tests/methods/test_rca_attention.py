@@ -65,3 +65,10 @@ def test_enlarging() -> None:
     assert enlarged.shape == (2, 120, 160)
     assert (enlarged.float() - exact).abs().max() <= 0.5
     assert enlarge_attention(maps[:0], (9, 9)).shape == (0, 9, 9)
+
+
+def test_an_image_twice_in_a_batch_keeps_the_larger_of_its_maps() -> None:
+    store = AttentionStore(TAGS, (1, 2))
+    maps = torch.tensor([[[1.0, 4.0]], [[0.0, 0.0]], [[0.0, 0.0]]])[None]
+    store.update(torch.tensor([0, 0]), torch.cat([maps.flip(-1), maps]), torch.ones(2, 3), last=False)
+    assert store.maps[0].flatten().tolist() == [1, 1]

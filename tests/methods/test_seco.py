@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.data.batch import Batch
+from tagmask.methods import seco
 from tagmask.methods.build import build_method
 from tagmask.methods.seco import Seco, cut_patches, draw_corners, tag_views
 from tests.conftest import tiny_recipe
@@ -166,7 +167,7 @@ def test_mirrored_strong_view_is_cut_at_the_same_place() -> None:
     "override",
     [
         "data.background=false",
-        "method.accidents=[patch_area,strong_flip,view_tag,ptc_box,key_gradients,reseed]",
+        "method.accidents=[patch_area,strong_flip,view_tag,ptc_box,single_class,reseed]",
         "method.lil_form=supcon",
         "method.pooling=mean",
         "method.region_last_from=0",
@@ -182,3 +183,41 @@ def test_image_without_a_tag_is_all_background() -> None:
     batch = make_batch()
     batch = batch._replace(tags=torch.zeros_like(batch.tags), most_tags=1)
     assert torch.isfinite(make_seco().losses(batch, 5)["loss"])
+
+
+def test_uncertain_pixels_count_once_where_ids_are_counted() -> None:
+    """A few uncertain pixels of an image of class 15 alone are not 15 times as many: the patch is background."""
+    regions = torch.zeros(1, 8, 8, dtype=torch.int64)
+    regions[0, 0, :3] = -1
+    assert tag_views(regions, torch.tensor([[[0, 0]]]), 8, 0.2, torch.tensor([15]), count_ids=True)[0, 2] == 0
+
+
+@pytest.mark.parametrize(("accident", "expected"), [("[]", [2, 0, 0]), ("[single_class]", [2, 3, 0])])
+def test_whose_uncertain_pixels_are_filled(accident: str, expected: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By tag: of the image that is known to bear one alone; by accident: where the map shows one alone."""
+    seen: list[torch.Tensor] = []
+
+    def spy(regions: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        seen.append(arguments[3])  # pyright: ignore[reportArgumentType]
+        return tag_views(regions, *arguments, **options)  # pyright: ignore
+
+    maps = torch.zeros(3, 48, 48, dtype=torch.int64)
+    maps[0, :8], maps[1, :8] = 2, 3
+    monkeypatch.setattr(seco, "region_map", lambda *arguments, **options: maps)
+    monkeypatch.setattr(seco, "tag_views", spy)
+    method, batch = make_seco(f"method.accidents={accident}"), make_batch()
+    tags = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
+    known = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    method.losses(batch._replace(tags=tags, known=known), 5)
+    assert seen[0].tolist() == expected
+
+
+def test_teacher_moves_in_every_step() -> None:
+    """Long before its keys are needed: else it would be the start's weights when the contrast begins."""
+    method = make_seco("method.contrast_from=1000", "method.teacher_momentum=0.75")
+    before = method.teacher["projection"].layers[0].weight.clone()
+    with torch.no_grad():
+        method.projection.layers[0].weight.add_(1.0)
+    method.losses(make_batch(), 0)
+    moved = method.teacher["projection"].layers[0].weight
+    torch.testing.assert_close(moved, before + 0.25)

@@ -90,3 +90,32 @@ def test_conv_stem_is_for_vits_of_fitting_patches() -> None:
     assert backbone(torch.randn(1, 3, 40, 32)).patches.shape == (1, 24, 5, 4)
     with pytest.raises(TagmaskError, match="conv is for a ViT"):
         Backbone(BackboneConfig(name="test_resnet", stem="conv"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit",
+        "test_vit2",  # no class token
+        "test_vit3",  # registers
+        "test_vit4",
+        "deit_tiny_distilled_patch16_224",
+        "deit3_small_patch16_224",  # positions of patches alone
+    ],
+)
+def test_tokens_before_the_patches_may_be_any(name: str) -> None:
+    options = {"depth": 4} if name.startswith("deit") else {}
+    backbone = Backbone(BackboneConfig(name=name, options=options)).eval()
+    network = backbone.network
+    images = torch.randn(1, 3, *network.patch_embed.img_size)
+    with torch.no_grad():
+        features = network.forward_features(images)[:, network.num_prefix_tokens :]
+        tokens = backbone(images)
+    torch.testing.assert_close(tokens.patches.flatten(2).transpose(1, 2), features)
+    if network.cls_token is None:
+        torch.testing.assert_close(tokens.class_token, features.mean(dim=1))
+
+
+def test_network_whose_features_are_no_map_is_named() -> None:
+    with pytest.raises(TagmaskError, match="'beit_base_patch16_224' gives no map of features"):
+        Backbone(BackboneConfig(name="beit_base_patch16_224", options={"depth": 2}))

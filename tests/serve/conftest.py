@@ -13,13 +13,13 @@ from tests.conftest import tiny_recipe
 
 @pytest.fixture(scope="session")
 def run(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = tiny_recipe("cam", "training.steps=2")
+    recipe = tiny_recipe("cam", "training.steps=2", "method.decoder_from=0")
     return api.train(cooccur, recipe=recipe, output=tmp_path_factory.mktemp("runs") / "first")
 
 
 @pytest.fixture(scope="session")
 def other(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    recipe = tiny_recipe("cam", "training.steps=2", "training.seed=7")
+    recipe = tiny_recipe("cam", "training.steps=2", "method.decoder_from=0", "training.seed=7")
     return api.train(cooccur, recipe=recipe, output=tmp_path_factory.mktemp("runs") / "second")
 
 

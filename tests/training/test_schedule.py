@@ -52,3 +52,15 @@ def test_milestones_stand_in_place_of_the_polynomial() -> None:
     config = OptimizerConfig(warmup=0, milestones=(5, 10))
     assert [lr_factor(step, 20, config) for step in (0, 4, 5, 9, 10, 19)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     assert lr_factor(5, 10, OptimizerConfig(warmup=0)) == pytest.approx(0.535887, abs=1e-6)
+
+
+def test_rate_of_deeplab() -> None:
+    """Biases of the head learn 20 times as fast without weight decay; the rate falls in every tenth step."""
+    config = OptimizerConfig(
+        name="sgd", lr=1.0, head_scale=10, bias_scale=2, bias_decay=False, weight_decay=0.5, warmup=0, lr_every=10
+    )
+    factors = [lr_factor(step, 40, config) for step in (0, 9, 10, 39)]
+    assert factors == pytest.approx([1, 1, 0.75**0.9, 0.25**0.9])
+    optimizer = build_optimizer(Two(), config)
+    rates = {(group["base_lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert rates == {(1.0, 0.5), (2.0, 0.0), (10.0, 0.5), (20.0, 0.0)}

@@ -18,7 +18,9 @@ from tagmask.export.png import write_label_map
 from tagmask.inference import Item, Source, stream
 from tagmask.progress import track
 from tagmask.recipe import InferenceConfig
-from tagmask.run import write_text
+from tagmask.run import make_folder, write_text
+
+CONFIDENCE = "confidence.csv"
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,19 @@ def predict(
     model = load(run)
     model.check_decoder()
     recipe = overridden(model.run.recipe, overrides)
-    return _write(model, _find_images(Path(images)), Path(output), recipe.inference, "decoder")
+    items = _find_images(Path(images), Path(output))
+    return _write(model, items, Path(output), recipe.inference, "decoder")
 
 
-def _find_images(path: Path) -> list[Item]:
+def _find_images(path: Path, output: Path) -> list[Item]:
+    """The images in a folder, but for those in the output, which are masks of an earlier start."""
     if path.is_file():
         return [Item(path.stem, path)]
     if not path.is_dir():
         raise TagmaskError(f"{path}: no such image or folder")
     found = sorted(file for file in path.rglob("*") if file.is_file() and is_image_name(file.name))
+    if output.resolve() != path.resolve():
+        found = [file for file in found if output.resolve() not in file.resolve().parents]
     if not found:
         raise TagmaskError(f"{path}: no images in it; expected .jpg, .png, .webp, … files")
     names = [file.relative_to(path).with_suffix("").as_posix() for file in found]
@@ -114,6 +120,34 @@ def _find_images(path: Path) -> list[Item]:
     ]
 
 
+def _table(rows: Iterable[tuple[str, float, str]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "confidence", "classes"])
+    writer.writerows(
+        (name, f"{value:.4f}" if math.isfinite(value) else "", found) for name, value, found in sorted(rows)
+    )
+    return text.getvalue()
+
+
+def _take(output: Path, items: Sequence[Item]) -> None:
+    """Make the output folder; masks are written over only where these verbs wrote before.
+
+    Raises:
+        TagmaskError: it holds files of others' that would be lost.
+    """
+    make_folder(output)
+    if (output / CONFIDENCE).exists():
+        return
+    wanted = ("classes.txt", *(f"{item.name}.png" for item in items))
+    if strange := next((name for name in wanted if (output / name).exists()), None):
+        raise TagmaskError(
+            f"{output / strange}: is there already, not written by `label` or `predict`, which would replace it; "
+            "choose another output"
+        )
+    write_text(output / CONFIDENCE, _table(()))  # so that a second start after a killed one knows its own masks
+
+
 def _write(
     model: Model,
     items: Sequence[Item],
@@ -122,9 +156,9 @@ def _write(
     source: Source,
     cams: Path | None = None,
 ) -> Written:
-    if output.exists() and not output.is_dir():
-        raise TagmaskError(f"{output}: a file, not a folder; choose another output")
-    output.mkdir(parents=True, exist_ok=True)
+    _take(output, items)
+    if cams is not None:
+        make_folder(cams)
     skipped: list[str] = []
     rows: list[tuple[str, float, str]] = []
     names = ("background", *model.classes)
@@ -142,13 +176,7 @@ def _write(
             write_cams(cams / f"{prediction.item.name}{SUFFIX}", prediction.scores[tags], tags)
         present = [names[index] for index in sorted(set(prediction.labels.flat)) if 0 < index < len(names)]
         rows.append((prediction.item.name, prediction.confidence, ";".join(present)))
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "confidence", "classes"])
-    writer.writerows(
-        (name, f"{value:.4f}" if math.isfinite(value) else "", found) for name, value, found in sorted(rows)
-    )
-    write_text(output / "confidence.csv", table.getvalue())
+    write_text(output / CONFIDENCE, _table(rows))
     for folder in (output, *(() if cams is None else (cams,))):
         write_text(folder / CLASSES, "".join(f"{name}\n" for name in model.classes))
     return Written(output, len(rows), tuple(skipped))

@@ -52,7 +52,7 @@ class Model:
         """Refuse a run that has nothing but CAMs.
 
         Raises:
-            TagmaskError: it has no decoder; names the ways out.
+            TagmaskError: it has no decoder, or one that was never trained; names the ways out.
         """
         if not self.has_decoder:
             folder = self.run.folder
@@ -60,6 +60,15 @@ class Model:
                 f"{folder}: a run of {self.run.recipe.method.name} without a segmenter has CAMs alone, and they need "
                 "tags. Add --source cam where there is such an option, or a segmenter: `tagmask train "
                 f"-r {folder}/recipe.yaml -o {folder} --from cams --set 'segmenter={{start: classifier}}'`"
+            )
+        recipe = self.run.recipe
+        begins = getattr(recipe.method, "decoder_from", 0)
+        steps = min(recipe.training.stop or recipe.training.steps, recipe.training.steps)
+        if recipe.segmenter is None and begins >= steps:
+            raise TagmaskError(
+                f"{self.run.folder}: its decoder never learnt: method.decoder_from is {begins}, and training ended "
+                f"after {steps} steps. Add --source cam where there is such an option, or train with a smaller "
+                "method.decoder_from"
             )
 
     def _class_index(self, tag: str) -> int:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tagmask.api.datasets import open_data, to_evaluate
 from tagmask.api.model import PathLike, is_run, load, overridden
-from tagmask.data.dataset import Dataset
+from tagmask.data.dataset import Dataset, Record
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.folder import Conditions, Result, evaluate_folder, result_of
 from tagmask.evaluation.sweep import Sweep, ThresholdSweep
-from tagmask.inference import Item, Source, stream
+from tagmask.inference import Item, Prediction, Source, stream
 from tagmask.methods.base import Method
 from tagmask.recipe import InferenceConfig, load_recipe
 
@@ -50,6 +51,8 @@ def evaluate(
         TagmaskError: whatever is wrong with any of them.
     """
     if is_run(predictions):
+        if recipe is not None:
+            raise TagmaskError("recipe: a run has its own; change it by overrides (--set data.…, inference.…)")
         model = load(predictions)
         if source == "decoder":
             model.check_decoder()
@@ -60,6 +63,10 @@ def evaluate(
             return evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)
         result = evaluate_method(model.method, dataset, chosen.inference, source=source, protocol=protocol, tags=tags)
         return result, None
+    if source != "decoder" or tags:
+        raise TagmaskError(
+            f"{predictions}: a folder of masks, which have no source and are told no tags; leave both out"
+        )
     config = load_recipe(recipe, overrides).data if recipe else load_recipe({"method": "cam"}, overrides).data
     dataset = to_evaluate(open_data(data, config), config, split)
     conditions = Conditions(split=",".join(dataset.splits))
@@ -82,11 +89,11 @@ def evaluate_method(
     items = [
         Item(record.name, record.image, record.tags if given else None, record.context) for record in records.values()
     ]
-    for prediction in stream(method, items, config, source=source):
-        truth = records[prediction.item.name].mask
-        assert truth is not None
-        matrix.add(truth.load(*prediction.labels.shape), prediction.labels)
-    return result_of(matrix, dataset, protocol=protocol, conditions=_conditions(dataset, config, source, given))
+    left_out: list[str] = []
+    for prediction, truth in _compared(method, items, config, source, records, left_out):
+        matrix.add(truth, prediction.labels)
+    conditions = _conditions(dataset, config, source, given)
+    return result_of(matrix, dataset, protocol=protocol, conditions=conditions, left_out=left_out)
 
 
 def evaluate_cams(
@@ -99,17 +106,40 @@ def evaluate_cams(
     sweep = ThresholdSweep(len(dataset.classes))
     records = {record.name: record for record in _with_truth(dataset)}
     items = [Item(record.name, record.image, record.tags, record.context) for record in records.values()]
-    for prediction in stream(method, items, config, source="cam"):
-        record = records[prediction.item.name]
-        assert record.mask is not None
-        truth = record.mask.load(*prediction.labels.shape)
+    left_out: list[str] = []
+    for prediction, truth in _compared(method, items, config, "cam", records, left_out):
         matrix.add(truth, prediction.labels)
         present = torch.zeros(len(dataset.classes))
-        present[list(record.tags)] = 1
+        present[list(records[prediction.item.name].tags)] = 1
         cams = prediction.scores.cpu() * present[:, None, None]
         sweep.add(torch.nn.functional.interpolate(cams[None], size=truth.shape, mode="bilinear")[0], truth)
     conditions = _conditions(dataset, config, "cam", True)
-    return result_of(matrix, dataset, protocol=protocol, conditions=conditions), sweep.result(protocol)
+    result = result_of(matrix, dataset, protocol=protocol, conditions=conditions, left_out=left_out)
+    return result, sweep.result(protocol)
+
+
+def _compared(
+    method: Method,
+    items: Sequence[Item],
+    config: InferenceConfig,
+    source: Source,
+    records: Mapping[str, Record],
+    left_out: list[str],
+) -> Iterator[tuple[Prediction, np.ndarray]]:
+    """Predictions with their true label maps; what does not open is noted in `left_out`."""
+
+    def note(_: Item, error: TagmaskError) -> None:
+        left_out.append(str(error))
+
+    for prediction in stream(method, items, config, source=source, on_error=note):
+        truth = records[prediction.item.name].mask
+        assert truth is not None
+        try:
+            labels = truth.load(*prediction.labels.shape)
+        except TagmaskError as error:
+            left_out.append(str(error))
+            continue
+        yield prediction, labels
 
 
 def _with_truth(dataset: Dataset) -> Sequence[Any]:
@@ -130,4 +160,5 @@ def _conditions(dataset: Dataset, config: InferenceConfig, source: Source, tags:
         flips=config.flip or source == "cam",
         refinement=config.refine,
         threshold=config.background if source == "cam" and dataset.background else None,
+        tag_source=dataset.tag_source,
     )

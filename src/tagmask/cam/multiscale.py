@@ -37,7 +37,9 @@ def multiscale_cams(
             scaled = images if scale == 1 else _resize(images, [int(side * scale) for side in size])
             both = forward(torch.cat([scaled, scaled.flip(-1)]))
         for index, maps in enumerate(both):
-            resized = _resize(maps, list(size))
+            resized = _resize(
+                maps.float(), list(size)
+            )  # under autocast too: ties between classes are no mistake to make
             largest = torch.maximum(resized[:count], resized[count:].flip(-1)).relu_()
             if len(totals) <= index:
                 totals.append(largest)

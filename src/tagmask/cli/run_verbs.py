@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Optional
 import typer
 
 from tagmask.cli.apps import DataPath, Set, Split, app
+from tagmask.errors import TagmaskError
 
 
 @app.command()
@@ -43,7 +44,13 @@ def evaluate(
             output.parent.mkdir(parents=True, exist_ok=True)
             write_text(output, json.dumps(values, indent=1) + "\n")
 
+    if output is not None and output.is_dir():
+        raise TagmaskError(f"{output}: a folder; name a JSON file for the scores")
     if stages:
+        if split or tags or recipe or set_ or source != "decoder":
+            raise TagmaskError(
+                "--stages scores what each stage left; leave --split, --source, --tags, --recipe and --set out"
+            )
         rows = api.evaluate_stages(predictions, data, protocol=protocol)
         render_stages([(row.what, row.result) for row in rows], Console())
         write({row.stage: {"what": row.what, **to_json(row.result)} for row in rows})

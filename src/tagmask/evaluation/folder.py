@@ -27,6 +27,7 @@ class Conditions:
         flips: whether each image was also seen mirrored.
         refinement: what was done to the scores, e.g. `none`, `par`, `crf`.
         threshold: the background score, where the labels come from CAMs.
+        tag_source: where the tags come from, in words.
     """
 
     split: str = ""
@@ -36,6 +37,7 @@ class Conditions:
     flips: bool | None = None
     refinement: str | None = None
     threshold: float | None = None
+    tag_source: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Result:
         classes: R names, in the order of the arrays of `scores`: `background`, if there is one, then the classes.
         images: how many were compared.
         matrix: for other protocols.
+        left_out: what is wrong with the images that could not be.
     """
 
     scores: Scores
@@ -55,6 +58,7 @@ class Result:
     classes: tuple[str, ...]
     images: int
     matrix: ConfusionMatrix
+    left_out: tuple[str, ...] = ()
 
 
 def evaluate_folder(
@@ -100,14 +104,24 @@ def evaluate_folder(
     return result_of(total, dataset, protocol=protocol, conditions=conditions)
 
 
-def result_of(matrix: ConfusionMatrix, dataset: Dataset, *, protocol: str, conditions: Conditions) -> Result:
-    """Scores of a confusion matrix counted over `dataset`.
+def result_of(
+    matrix: ConfusionMatrix,
+    dataset: Dataset,
+    *,
+    protocol: str,
+    conditions: Conditions,
+    left_out: Sequence[str] = (),
+) -> Result:
+    """Scores of a confusion matrix counted over `dataset`, but for the images left out.
 
     Raises:
-        TagmaskError: as `score`.
+        TagmaskError: as `score`; or nothing was counted.
     """
+    if left_out and len(left_out) == len(dataset):
+        raise TagmaskError(f"none of the {len(dataset)} images could be compared; the first: {left_out[0]}")
     names = (("background",) if dataset.background else ()) + dataset.classes
-    return Result(score(matrix, protocol), conditions, names, len(dataset), matrix)
+    images = len(dataset) - len(left_out)
+    return Result(score(matrix, protocol), conditions, names, images, matrix, tuple(left_out))
 
 
 def _pairs(folder: Path, dataset: Dataset) -> list[tuple[Path, MaskSource]]:

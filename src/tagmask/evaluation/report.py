@@ -12,6 +12,8 @@ from rich.table import Table
 
 from tagmask.evaluation.folder import Conditions, Result
 
+SHOWN = 10  # images left out that are named
+
 
 def describe(conditions: Conditions) -> str:
     """The conditions in one line; what nobody said is called not stated."""
@@ -28,6 +30,8 @@ def describe(conditions: Conditions) -> str:
     ]
     if conditions.threshold is not None:
         parts.append(f"background threshold {conditions.threshold:g}")
+    if conditions.tag_source is not None:
+        parts.append(conditions.tag_source)
     return "; ".join(parts)
 
 
@@ -44,6 +48,10 @@ def render(result: Result, console: Console) -> None:
     table.add_section()
     table.add_row("mean", _percent(scores.miou), "", _percent(scores.mean_class_accuracy), _mean_ratio(result))
     console.print(table)
+    for reason in result.left_out[:SHOWN]:
+        console.print(f"left out: {reason}", highlight=False, soft_wrap=True)
+    if len(result.left_out) > SHOWN:
+        console.print(f"left out: {len(result.left_out)} images in all", highlight=False)
     console.print(
         f"mIoU {_percent(scores.miou)}%  pixel accuracy {_percent(scores.pixel_accuracy)}%"
         f"  coverage {_percent(scores.coverage)}%",
@@ -76,6 +84,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "protocol": scores.protocol,
         "conditions": asdict(result.conditions),
         "images": result.images,
+        "left_out": list(result.left_out),
         "miou": _plain(scores.miou),
         "pixel_accuracy": _plain(scores.pixel_accuracy),
         "mean_class_accuracy": _plain(scores.mean_class_accuracy),

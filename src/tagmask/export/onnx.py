@@ -175,13 +175,11 @@ def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) ->
     return model
 
 
-def _positions_of_any_size(backbone: Backbone, height: int, width: int, dtype: torch.dtype) -> Tensor:
+def _positions_of_any_size(backbone: Backbone, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """`Backbone._positions` without its cache and its shortcut, which would fix the size in a graph."""
-    positions: Tensor = backbone.network.pos_embed  # pyright: ignore[reportAssignmentType]
-    side = round((positions.shape[1] - 1) ** 0.5)
-    grid = positions[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    before, grid = backbone.position_grid()
     grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
-    return torch.cat([positions[:, :1].float(), grid.flatten(2).transpose(1, 2)], dim=1).to(dtype)
+    return before.to(dtype), grid.flatten(2).transpose(1, 2).to(dtype)
 
 
 def _compare(model: Any, network: LabelScores, sizes: list[tuple[int, int]]) -> tuple[float | None, float]:

@@ -29,7 +29,7 @@ def patch_token_contrast(features: Tensor, labels: Tensor) -> Tensor:
     Source: ToCo (CVPR 2023), section 3.3, as SeCo uses it.
     """
     tokens = F.normalize(features.flatten(2), dim=1)
-    similarity = (tokens.transpose(1, 2) @ tokens).abs()
+    similarity = _products(tokens.transpose(1, 2), tokens).abs()
     names = labels.flatten(1)
     known = names != 255
     pairs = known[:, :, None] & known[:, None, :]
@@ -68,7 +68,7 @@ def local_contrast(
 
     Source: SeCo (CVPR 2024), section 3.3.
     """
-    similarity = queries @ keys.T / temperature
+    similarity = _products(queries, keys.T) / temperature
     similarity = similarity - similarity.amax(dim=1, keepdim=True).detach()
     unmasked = (tags != MIXED)[:, None] & (key_tags != MIXED)
     positive = unmasked & (tags[:, None] == key_tags)
@@ -120,7 +120,7 @@ def global_contrast(queries: Tensor, tags: Tensor, prototypes: Tensor, *, temper
     classes = torch.arange(1, len(prototypes) + 1, device=tags.device)
     own = tags[:, None] == classes
     present = sum_over_processes(own.any(dim=0).to(queries)) > 0
-    exponentials = (queries @ prototypes.T / temperature).exp() * present
+    exponentials = (_products(queries, prototypes.T) / temperature).exp() * present
     share = (exponentials * own).sum(dim=1) / (exponentials.sum(dim=1) + 1e-12)
     classed = tags > 0
     losses = -torch.where(classed, share + 1e-12, 1).log()
@@ -147,5 +147,13 @@ def move_prototypes(prototypes: Tensor, class_tokens: Tensor, tags: Tensor, mome
     # An image is followed by `later` more of its class, and each of them shrinks what it left.
     later = own.flip(0).cumsum(dim=0).flip(0) - own
     weights = own * (1 - momentum) * momentum**later
-    moved = prototypes * momentum ** own.sum(dim=0)[:, None] + weights.T @ tokens.to(prototypes)
+    moved = prototypes * momentum ** own.sum(dim=0)[:, None] + _products(weights.T, tokens.to(prototypes))
     return F.normalize(moved, dim=1)
+
+
+def _products(left: Tensor, right: Tensor) -> Tensor:
+    """The matrix product in fp32, under autocast too: in bf16 many similarities tie with the largest of a row, which
+    the released loss leaves out."""
+    left, right = (part.float() if part.dtype in (torch.bfloat16, torch.float16) else part for part in (left, right))
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right

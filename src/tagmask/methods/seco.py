@@ -63,6 +63,7 @@ class Seco(Method):
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """One step of the paper's schedule; terms whose phase has not begun are not computed."""
         config = self.config
+        self._move_teacher()
         outputs = self.network(batch.images)
         tokens = outputs.tokens
         terms = {
@@ -70,7 +71,7 @@ class Seco(Method):
             "cls_aux": (1.0, classification_loss(outputs.aux_logits, batch.tags, batch.known)),
         }
         if step >= config.prototypes_from:
-            only = torch.where(batch.tags.sum(dim=1) == 1, batch.tags.argmax(dim=1) + 1, MIXED)
+            only = _only_tag(batch, MIXED)
             self.prototypes.copy_(
                 move_prototypes(self.prototypes, tokens.class_token.float(), only, config.prototype_momentum)
             )
@@ -110,8 +111,8 @@ class Seco(Method):
         boxes = batch.boxes
         if "ptc_box" not in self.config.accidents:
             height, width = batch.images.shape[-2:]
-            scale = torch.tensor([grid[0] / height, grid[0] / height, grid[1] / width, grid[1] / width])
-            boxes = (boxes * scale.to(boxes.device)).round().long()
+            boxes = torch.cat([boxes[:, :2] * (grid[0] / height), boxes[:, 2:] * (grid[1] / width)], dim=1)
+            boxes = boxes.round().long()
         labels = to_labels(enlarge(present.aux, grid), boxes=boxes, **self._labelling(present))
         return patch_token_contrast(tokens.patches.float(), labels)
 
@@ -138,7 +139,8 @@ class Seco(Method):
         cams = present.last if step >= config.region_last_from else present.aux
         regions = region_map(cams, boxes=batch.boxes, **self._labelling(present))
         corners = draw_corners(regions, config.patches, config.patch_size, self._noise(regions, step))
-        single = torch.where(batch.tags.sum(dim=1) == 1, batch.tags.argmax(dim=1) + 1, 0)
+        by_map = "single_class" in config.accidents
+        single = _only_class(regions.flatten(1)).clamp(min=0) if by_map else _only_tag(batch, 0)
         tags = tag_views(
             regions,
             corners,
@@ -156,18 +158,14 @@ class Seco(Method):
         keys = self._keys(batch, tokens.class_token, other, corners)
         all_keys, all_tags = gather_rows(keys), gather_rows(tags)
         self._enqueue(all_keys, all_tags)
-        if "key_gradients" in config.accidents:
-            rank = world()[0]
-            all_keys = torch.cat([all_keys[: rank * len(keys)], keys, all_keys[(rank + 1) * len(keys) :]])
         columns = torch.cat([all_keys, self.queue]), torch.cat([all_tags, self.queue_tags])
         lil, revised = local_contrast(queries, tags, *columns, temperature=config.lil_temperature, form=config.lil_form)
         return lil, global_contrast(queries, revised, self.prototypes, temperature=config.lig_temperature)
 
     def _keys(self, batch: Batch, first: Tensor, second: Tensor, corners: Tensor) -> Tensor:
-        """The teacher, moved one step, on its patches; and its head on the student's global class tokens."""
+        """The teacher on its patches, and its head on the student's global class tokens; constants."""
         assert batch.strong is not None
         assert batch.strong_flipped is not None
-        self._move_teacher()
         if "strong_flip" not in self.config.accidents:
             # A mirrored view has the place it was asked for at the other side.
             mirrored = batch.strong.shape[-1] - self.config.patch_size - corners[..., 1]
@@ -176,9 +174,7 @@ class Seco(Method):
         with torch.no_grad():
             patches = cut_patches(batch.strong, corners, self.config.patch_size)
             local = self.teacher["backbone"](patches).class_token
-        if "key_gradients" not in self.config.accidents:
-            first, second = first.detach(), second.detach()
-        return self.teacher["projection"](self._view_rows(first, second, local)).float()
+            return self.teacher["projection"](self._view_rows(first, second, local)).float()
 
     def _view_rows(self, first: Tensor, second: Tensor, patches: Tensor) -> Tensor:
         """Class tokens (B, D), (B, D), (B*n, D) as rows (B*(n+2), D), all of an image together."""
@@ -285,16 +281,23 @@ def tag_views(
 
     Source: SeCo (CVPR 2024), section 3.2.
     """
-    filled = torch.where((regions == UNCERTAIN) & (single > 0)[:, None, None], single[:, None, None], regions)
-    patches = _windows(filled[:, None], corners, size)[..., 0].flatten(2)
-    only = _only_class(patches)
-    is_class = (patches > 0) & (patches != IGNORE)
-    weight = torch.where(is_class, patches, 0) if count_ids else is_class.long()
-    occupied = (weight + (patches == UNCERTAIN)).sum(dim=-1) / size**2
+    patches = _windows(regions[:, None], corners, size)[..., 0].flatten(2)
+    uncertain = patches == UNCERTAIN
+    weight = (patches > 0) & (patches != IGNORE)
+    # Before the fill, so that ids are counted of no uncertain pixel.
+    weight = (torch.where(weight, patches, 0) if count_ids else weight.long()) + uncertain
+    only = _only_class(torch.where(uncertain & (single > 0)[:, None, None], single[:, None, None], patches))
+    occupied = weight.sum(dim=-1) / size**2
     local = torch.where(occupied <= area, 0 if background else MIXED, torch.where(only > 0, only, MIXED))
     whole = _only_class(regions.flatten(1))
     whole = torch.where(whole > 0, whole, torch.where(whole == 0, empty_tag, MIXED))
     return torch.cat([whole[:, None].expand(-1, GLOBAL_VIEWS), local], dim=1)
+
+
+def _only_tag(batch: Batch, other: int) -> Tensor:
+    """(B,) label id of an image's tag where it is known to bear exactly one, else `other`."""
+    one = (batch.tags.sum(dim=1) == 1) & (batch.known > 0).all(dim=1)
+    return torch.where(one, batch.tags.argmax(dim=1) + 1, other)
 
 
 def _only_class(pixels: Tensor) -> Tensor:

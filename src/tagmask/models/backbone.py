@@ -79,10 +79,17 @@ class Backbone(nn.Module):
         if isinstance(network, deeplabv2.DeepLabV2) and config.weights:
             self._check_scale(network, config)
         if self.is_vit:
-            assert network.pos_embed is not None
+            if network.pos_embed is None:
+                raise TagmaskError(f"backbone.name: {config.name!r} has no absolute positions; choose another ViT")
             network.pos_embed.requires_grad_(False)  # frozen in the reference, and what lets resizing be cached
-        self._resized: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
-        self._measure()
+        self._resized: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        try:
+            self._measure()
+        except (AssertionError, AttributeError, IndexError, RuntimeError, ValueError) as error:
+            raise TagmaskError(
+                f"backbone.name: {config.name!r} gives no map of features for images of any size ({error}); choose a "
+                "ViT of timm's vision_transformer, or a network of convolutions"
+            ) from None
 
     def _check_scale(self, network: deeplabv2.DeepLabV2, config: BackboneConfig) -> None:
         """What the weights found out about their images must stand in the recipe, where a trained run looks for it."""
@@ -156,32 +163,46 @@ class Backbone(nn.Module):
         height, width = images.shape[2] // size[0], images.shape[3] // size[1]
         images = images[:, :, : height * size[0], : width * size[1]]
         tokens = network.patch_embed.proj(images).flatten(2).transpose(1, 2)
-        tokens = torch.cat([network.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        tokens = network.norm_pre(tokens + self._positions(height, width, tokens.dtype))
+        before, grid = self._positions(height, width, tokens.dtype)
+        prefix = torch.cat([tokens[:1, :0], *self._prefix()], dim=1)
+        if before.shape[1]:
+            prefix = prefix + before
+        first = prefix.shape[1]
+        tokens = network.norm_pre(torch.cat([prefix.expand(len(tokens), -1, -1), tokens + grid], dim=1))
         aux = tokens
         for index, block in enumerate(network.blocks, start=1):
             tokens = block(tokens)
             if index == len(network.blocks) + 1 + AUX_BLOCK:
                 aux = tokens
         tokens = network.norm(tokens)
-        patches, aux = (part[:, 1:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux))
-        return Tokens(tokens[:, 0], patches, aux)
+        patches, aux = (
+            part[:, first:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux)
+        )
+        return Tokens(tokens[:, 0] if network.cls_token is not None else patches.mean(dim=(2, 3)), patches, aux)
 
-    def _positions(self, height: int, width: int, dtype: torch.dtype) -> Tensor:
-        """Position embedding (1, 1 + h*w, D) resized bicubically to the token grid; frozen, so kept."""
-        positions = self.network.pos_embed
-        key = (height, width, positions.device, dtype)
+    def _prefix(self) -> list[Tensor]:
+        """The tokens before those of the patches, (1, n, D) each: class, distillation and register tokens."""
+        found = (getattr(self.network, name, None) for name in ("cls_token", "dist_token", "reg_token"))
+        return [token for token in found if token is not None]
+
+    def _positions(self, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Position embeddings: (1, n, D) of the prefix, which may have none, n = 0, and (1, h*w, D) of the patches,
+        resized bicubically to the token grid; frozen, so kept."""
+        key = (height, width, self.network.pos_embed.device, dtype)
         if key not in self._resized:
-            side = round((positions.shape[1] - 1) ** 0.5)
-            grid = positions[:, 1:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
-            if (height, width) != (side, side):
+            before, grid = self.position_grid()
+            if (height, width) != tuple(grid.shape[-2:]):
                 grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
-            grid = grid.flatten(2).transpose(1, 2)
-            resized = torch.cat([positions[:, :1].float(), grid], dim=1).to(dtype)
             if len(self._resized) > 64:
                 self._resized.clear()
-            self._resized[key] = resized.detach()
+            self._resized[key] = before.to(dtype), grid.flatten(2).transpose(1, 2).to(dtype)
         return self._resized[key]
+
+    def position_grid(self) -> tuple[Tensor, Tensor]:
+        """A ViT's position embeddings as they are: (1, n, D) of the prefix and (1, D, h, w) of its own grid."""
+        positions, own = self.network.pos_embed.detach(), self.network.patch_embed.grid_size
+        first = positions.shape[1] - own[0] * own[1]
+        return positions[:, :first], positions[:, first:].float().reshape(1, *own, -1).permute(0, 3, 1, 2)
 
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._resized.clear()

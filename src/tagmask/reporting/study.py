@@ -107,6 +107,7 @@ def study(
         flips=config.flip or told,
         refinement=config.refine,
         threshold=config.background if told and dataset.background else None,
+        tag_source=dataset.tag_source,
     )
     true = replace(dataset, records=tuple(facts.record for facts in images if facts.record.mask is not None))
     scored = matrix.counts.any() or matrix.ignored.any()

@@ -97,7 +97,8 @@ def train(
             optimizer.zero_grad()
             fabric.backward(losses["loss"])
             if recipe.optimizer.clip is not None:
-                fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip)
+                # A norm that is not finite is found at the next look at the loss; a look here waits for the device.
+                fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip, error_if_nonfinite=False)
             optimizer.step()
             first_bad_step = torch.where((first_bad_step < 0) & ~losses["loss"].isfinite(), step, first_bad_step)
             done = step + 1
@@ -107,11 +108,11 @@ def train(
                 _stop_if_not_finite(int(first_bad_step), losses)
             if logs and log:
                 log.losses(done, losses, lr=optimizer.param_groups[0]["lr"], images=config.batch)
+            if saves and log:
+                save_state(folder, method, optimizer, done)
             if log and evaluate and config.evaluate_every and done % config.evaluate_every == 0 and done < stop:
                 log.evaluation(done, evaluate(method.eval()))
                 method.train()
-            if saves and log:
-                save_state(folder, method, optimizer, done)
         method.eval()
         if log:
             if evaluate:

@@ -1,0 +1,140 @@
+"""What the verbs write: nothing of the user's is replaced, nothing wrong is hidden."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import tagmask
+from tagmask.cli import app
+from tagmask.errors import TagmaskError
+from tests.conftest import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def run(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = tiny_recipe("cam", "training.steps=2", "method.decoder_from=0")
+    return tagmask.train(cooccur, recipe=recipe, output=tmp_path_factory.mktemp("outputs") / "run")
+
+
+@pytest.fixture
+def data(cooccur: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(cooccur, tmp_path / "set"))
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("output", ["masks", ".", "images"])
+def test_files_of_others_are_not_written_over(run: Path, data: Path, output: str) -> None:
+    before = contents(data)
+    with pytest.raises(TagmaskError, match="is there already, not written by `label` or `predict`"):
+        tagmask.label(run, data, output=data / output)
+    with pytest.raises(TagmaskError, match="is there already, not written by `label` or `predict`"):
+        tagmask.predict(run, data / "images", output=data / ("images" if output == "." else output))
+    assert contents(data) == before
+
+
+def test_own_masks_are_made_anew_and_are_no_photographs(run: Path, data: Path) -> None:
+    images = len(list((data / "images").iterdir()))
+    for _ in range(2):
+        assert tagmask.predict(run, data / "images", output=data / "images" / "masks").images == images
+
+
+def test_a_file_in_the_way_is_named(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter").write_text("mine")
+    with pytest.raises(TagmaskError, match="letter is a file, not a folder"):
+        tagmask.predict(run, cooccur / "images", output=tmp_path / "letter" / "masks")
+    with pytest.raises(TagmaskError, match="letter is a file, not a folder"):
+        tagmask.train(cooccur, recipe=tiny_recipe("cam"), output=tmp_path / "letter" / "run")
+    assert (tmp_path / "letter").read_text() == "mine"
+
+
+def test_a_decoder_that_never_learnt_is_not_used(cooccur: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("cam", "training.steps=2", "method.decoder_from=2")
+    run = tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
+    with pytest.raises(TagmaskError, match=r"decoder never learnt: method\.decoder_from is 2, .* after 2 steps"):
+        tagmask.predict(run, cooccur / "images", output=tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()
+    assert tagmask.label(run, cooccur, output=tmp_path / "masks", source="cam").images == 24
+
+
+def test_held_out_images_that_do_not_open_are_left_out_and_said(data: Path, tmp_path: Path) -> None:
+    rows = (data / "tags.csv").read_text().splitlines()[1:]
+    splits = {split: [row.split(",")[0] for row in rows if row.endswith(split)] for split in ("val", "test")}
+    held_out = [splits["val"][0], splits["test"][0], *splits["val"][1:], *splits["test"][1:]]
+    broken = data / "images" / held_out[0]
+    broken.write_bytes(broken.read_bytes()[:60])
+    Image.new("L", (3, 3)).save(data / "masks" / f"{Path(held_out[1]).stem}.png")
+    recipe = tiny_recipe("cam", "training.steps=3", "training.evaluate_every=1", "method.decoder_from=0")
+    run = tagmask.train(data, recipe=recipe, output=tmp_path / "run")
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "eval/decoder_miou" in line] == [1, 2, 3]
+    for source in ("decoder", "cam"):
+        result, _ = tagmask.evaluate(run, data, split=["val", "test"], source=source)
+        assert result.images == len(held_out) - 2
+        assert sorted(Path(held_out[0]).stem in reason for reason in result.left_out) == [False, True]
+    answer = CliRunner().invoke(app, ["evaluate", str(run), str(data), "--split", "val", "--split", "test"])
+    assert answer.output.count("left out:") == 2
+
+
+def test_results_say_where_the_tags_come_from(run: Path, cooccur: Path) -> None:
+    result, _ = tagmask.evaluate(run, cooccur, split=["test"])
+    assert result.conditions.tag_source == "tags given in tags.csv"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--stages", "--split", "val"], "--stages scores what each stage left; leave"),
+        (["--recipe", "seco/default"], "a run has its own"),
+        (["-o", "."], "a folder; name a JSON file"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(run: Path, options: list[str], message: str) -> None:
+    refused = CliRunner().invoke(app, ["evaluate", str(run), *options])
+    assert message in str(refused.exception)
+
+
+def test_masks_have_no_source(cooccur: Path) -> None:
+    with pytest.raises(TagmaskError, match="a folder of masks, which have no source"):
+        tagmask.evaluate(cooccur / "masks", cooccur, source="cam")
+
+
+def test_a_run_without_class_names_is_named(run: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(run, tmp_path / "broken"))
+    (broken / "classes.txt").unlink()
+    with pytest.raises(TagmaskError, match=r"classes\.txt is missing"):
+        tagmask.load(broken)
+
+
+def test_other_training_images_are_another_run(cooccur: Path, data: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe("cam", "training.steps=1", "method.decoder_from=0")
+    run = tagmask.train(data, recipe=recipe, output=tmp_path / "run")
+    tagmask.train(data, recipe=recipe, output=run)
+    lines = (data / "tags.csv").read_text().splitlines()
+    (data / "tags.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    with pytest.raises(TagmaskError, match="its training images or their tags were others"):
+        tagmask.train(data, recipe=recipe, output=run)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"method": {"name": "cam", "pseudo_mask": {"low": 0.8, "high": 0.5}}}, "low 0.8 is above high 0.5"),
+        ({"views": {"scale": [2, 1]}}, "runs backwards"),
+        ({"views": {"resize_long": [512, 256]}}, "runs backwards"),
+        ({"views": {"weak_area": [-1, 5]}}, "weak_area"),
+        ({"views": {"jitter": [0.4, 0.4, 0.2, 0.7]}}, "jitter"),
+    ],
+)
+def test_values_out_of_range_are_refused(overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(TagmaskError, match=message):
+        tagmask.load_recipe({"method": {"name": "cam"}, **overrides})
