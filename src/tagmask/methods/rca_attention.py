@@ -77,7 +77,8 @@ class AttentionStore(nn.Module):
 def _merged(indices: Tensor, values: Tensor) -> Tensor:
     """Values (B, …) ≥ 0, those of the same index replaced by their maximum."""
     first = (indices[:, None] == indices).float().argmax(dim=1)
-    return torch.zeros_like(values).index_reduce_(0, first, values, "amax")[first]
+    places = first.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return torch.zeros_like(values).scatter_reduce_(0, places, values, "amax")[first]
 
 
 def enlarge_attention(maps: Tensor, size: Sequence[int]) -> Tensor:
