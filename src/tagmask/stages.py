@@ -274,6 +274,8 @@ def check_stages(recipe: Recipe) -> None:
             "method.cam_source gathered: maps are gathered over whole, unmirrored images; set views.squash=true and "
             "views.flip=0, or method.cam_source=final"
         )
+    if isinstance(recipe.method, SccamConfig) and recipe.training.stop is not None:
+        raise TagmaskError("training.stop: a round of SC-CAM ends by method.stop_at; remove training.stop")
     segmenter = recipe.segmenter
     if segmenter is not None and segmenter.start == "classifier" and segmenter.backbone is not None:
         raise TagmaskError("segmenter.start classifier: the backbone is the classifier's; remove segmenter.backbone")

@@ -13,6 +13,7 @@ from torch import Tensor
 from tagmask.errors import TagmaskError
 
 SUFFIX = ".npz"
+BELOW_ONE = np.nextafter(np.float16(1), np.float16(0))
 CLASSES = "classes.txt"
 """Beside the CAMs: the class list their ids are of, a name a line."""
 
@@ -22,13 +23,15 @@ def write_cams(path: Path, cams: Tensor, tags: Sequence[int]) -> None:
 
     Args:
         path: ends with `.npz`; missing folders are made.
-        cams: (n, h, w) in [0, 1] of the image's tags; n may be 0.
+        cams: (n, h, w) in [0, 1) of the image's tags; n may be 0.
         tags: their class indices 0..K-1, ascending.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
+    # A CAM is below 1, also where float16 has no number between it and 1.
+    values = np.minimum(cams.cpu().numpy().astype(np.float16), BELOW_ONE)
     with temporary.open("wb") as file:
-        np.savez(file, cams=cams.cpu().numpy().astype(np.float16), ids=np.asarray(tags, dtype=np.int64) + 1)
+        np.savez(file, cams=values, ids=np.asarray(tags, dtype=np.int64) + 1)
     os.replace(temporary, path)
 
 
