@@ -76,7 +76,7 @@ def test_run_goes_from_tags_to_a_segmenter(method: str, runs: dict[str, Path], c
 
 def test_every_stage_is_scored_by_what_it_left(runs: dict[str, Path], cooccur: Path, tmp_path: Path) -> None:
     rows = {row.stage: row for row in tagmask.evaluate_stages(runs["sccam"])}
-    assert list(rows) == ["cams", "refine", "segmenter"]
+    assert list(rows) == ["cams", "cams-fixed", "refine", "segmenter"]
     config = staged_recipe("sccam").data
     training = api.training_split(api.open_data(cooccur, config), config)
     masks_alone = evaluate_folder(runs["sccam"] / "refine", training)
@@ -95,13 +95,15 @@ def test_every_stage_is_scored_by_what_it_left(runs: dict[str, Path], cooccur: P
         assert found <= rows["cams"].result.scores.miou + 1e-9
         if other == threshold:
             assert found == pytest.approx(rows["cams"].result.scores.miou, abs=1e-9)
+        if other == 0.5:  # the recipe's own
+            assert found == pytest.approx(rows["cams-fixed"].result.scores.miou, abs=1e-9)
 
 
 def test_stages_are_scored_on_the_command_line(runs: dict[str, Path], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["evaluate", str(runs["sccam"]), "--stages", "-o", str(tmp_path / "stages.json")])
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "stages.json").read_text())
-    assert list(written) == ["cams", "refine", "segmenter"]
+    assert list(written) == ["cams", "cams-fixed", "refine", "segmenter"]
     assert f"{100 * written['refine']['miou']:.1f}" in done.output
 
 

@@ -24,15 +24,18 @@ from tagmask.run import open_run
 from tagmask.stages import CAMS, LABELS, MASKS, SEGMENTER
 from tagmask.training.checkpoint import MODEL_FILE
 
+CAMS_FIXED = "cams-fixed"
+
 
 @dataclass(frozen=True)
 class StageScore:
     """Scores of one stage's products.
 
     Attributes:
-        stage: its name, as of its folder.
+        stage: its name, as of its folder; `cams-fixed` for CAMs at the recipe's own background score.
         what: in words, with the background score where one was chosen.
-        result: of CAMs at the best background score, of masks as they are, of the segmenter without tags.
+        result: of CAMs at the best background score (which needs the truth) and at the recipe's, of masks as they
+            are, of the segmenter without tags.
     """
 
     stage: str
@@ -63,7 +66,11 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
         raise TagmaskError(f"image {untrue[0]!r} has no true mask ({len(untrue)} such); set data.masks")
     scores = []
     if (folder / CAMS).is_dir() and dataset.background:
-        scores.append(score_cams(folder / CAMS, training, protocol=protocol))
+        sweep = _sweep_of(folder / CAMS, training)
+        scores += [
+            _cams_at(sweep, training, protocol, None),
+            _cams_at(sweep, training, protocol, recipe.inference.background),
+        ]
     for stage, what in (
         (LABELS, "labels that AffinityNet learns from"),
         (MASKS, f"masks, {(recipe.refine or RefineConfig()).name}"),
@@ -83,6 +90,10 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
 
 def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "seco") -> StageScore:
     """A folder of CAMs at the background score that suits it best; images without a file count as all background."""
+    return _cams_at(_sweep_of(folder, dataset), dataset, protocol, None)
+
+
+def _sweep_of(folder: Path, dataset: Dataset) -> ThresholdSweep:
     sweep = ThresholdSweep(len(dataset.classes))
     for record in dataset.records:
         assert record.mask is not None
@@ -96,13 +107,19 @@ def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "seco") -> Sta
                 known = ids <= len(maps)
                 maps[ids[known] - 1] = beside_context(cams[known], cams[~known])
         sweep.add(maps, truth)
+    return sweep
+
+
+def _cams_at(sweep: ThresholdSweep, dataset: Dataset, protocol: str, wanted: float | None) -> StageScore:
+    """CAMs at the background score of the sweep that is nearest to the wanted one, or at the best."""
     found = sweep.result(protocol)
-    index = int(np.argmin(np.abs(found.thresholds - found.best_threshold)))
-    conditions = Conditions(
-        split=", ".join(dataset.splits), source="cam", tags_given=True, threshold=found.best_threshold
-    )
+    index = int(np.argmin(np.abs(found.thresholds - (found.best_threshold if wanted is None else wanted))))
+    threshold = float(found.thresholds[index])
+    conditions = Conditions(split=", ".join(dataset.splits), source="cam", tags_given=True, threshold=threshold)
     result = result_of(sweep.matrix(index), dataset, protocol=protocol, conditions=conditions)
-    return StageScore(CAMS, f"CAMs at their best background score, {found.best_threshold:.2f}", result)
+    if wanted is None:
+        return StageScore(CAMS, f"CAMs at their best background score, {threshold:.2f}", result)
+    return StageScore(CAMS_FIXED, f"CAMs at the recipe's background score, {threshold:.2f}", result)
 
 
 def score_masks(folder: Path, dataset: Dataset, stage: str, what: str, *, protocol: str = "seco") -> StageScore:
