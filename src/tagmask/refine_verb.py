@@ -13,7 +13,7 @@ from tagmask.data.dataset import Record, check_class_list
 from tagmask.errors import TagmaskError
 from tagmask.recipe import load_recipe
 from tagmask.refinement import refine_folder
-from tagmask.run import make_folder, open_run, write_text
+from tagmask.run import make_folder, open_run, write_classes
 from tagmask.stages import load_affinity
 
 
@@ -65,8 +65,8 @@ def refine_cams(
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
     _check_ids(cams, found, len(dataset.classes))
     make_folder(output)
-    names = "".join(f"{name}\n" for name in dataset.classes)
-    if (output / CLASSES).is_file() and (output / CLASSES).read_text(encoding="utf-8") != names:
+    listed = output / CLASSES
+    if listed.is_file() and listed.read_text(encoding="utf-8").splitlines() != list(dataset.classes):
         raise TagmaskError(f"{output / CLASSES}: lists other classes; choose another output")
     kept = sum((output / f"{record.name}.png").exists() for record in found)
     skipped = refine_folder(
@@ -78,7 +78,7 @@ def refine_cams(
         affinity=affinity,
         classes=len(dataset.classes) if chosen.data.context else None,
     )
-    write_text(output / CLASSES, names)
+    write_classes(output, dataset.classes)
     return Written(output, len(found) - len(skipped), tuple(skipped), kept)
 
 

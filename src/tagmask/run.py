@@ -70,7 +70,7 @@ def create_run(
         raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", recipe.dump())
-    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
+    write_classes(folder, classes)
     _describe(folder, training)
     return run
 
@@ -133,6 +133,11 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def write_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Write `classes.txt`, a name a line in id order: beside a model, masks or CAMs it says what their ids mean."""
+    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
 
 
 def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from tagmask.cam.files import CLASSES, SUFFIX
+from tagmask.cam.files import SUFFIX
 from tagmask.data.dataset import Dataset
 from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
@@ -25,7 +25,7 @@ from tagmask.pipeline import Stage
 from tagmask.recipe import Recipe
 from tagmask.recipe_stages import RcaConfig, RefineConfig, SccamConfig, StageTraining
 from tagmask.refinement import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
-from tagmask.run import write_text
+from tagmask.run import write_classes
 from tagmask.subcategories import CLUSTERS, read_clusters, write_clusters
 from tagmask.training.checkpoint import MODEL_FILE, STATE_FILE, load_model
 from tagmask.training.loop import Evaluate
@@ -198,7 +198,7 @@ class _Work:
 
     def write_cams(self, place: Path) -> None:
         recipe, method = self.recipe, self.recipe.method
-        write_text(place / CLASSES, "".join(f"{name}\n" for name in self.things.classes))
+        write_classes(place, self.things.classes)
         if isinstance(method, RcaConfig) and method.cam_source == "gathered":
             write_gathered(place, self.dataset.records, self._gathered(method))
             return

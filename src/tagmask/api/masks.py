@@ -11,14 +11,14 @@ from pathlib import Path
 
 from tagmask.api.datasets import open_data
 from tagmask.api.model import Model, PathLike, load, overridden
-from tagmask.cam.files import CLASSES, SUFFIX, write_cams
+from tagmask.cam.files import SUFFIX, write_cams
 from tagmask.data.images import is_image_name
 from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
 from tagmask.inference import Item, Source, stream
 from tagmask.progress import track
 from tagmask.recipe import InferenceConfig
-from tagmask.run import make_folder, write_text
+from tagmask.run import make_folder, write_classes, write_text
 
 CONFIDENCE = "confidence.csv"
 
@@ -178,5 +178,5 @@ def _write(
         rows.append((prediction.item.name, prediction.confidence, ";".join(present)))
     write_text(output / CONFIDENCE, _table(rows))
     for folder in (output, *(() if cams is None else (cams,))):
-        write_text(folder / CLASSES, "".join(f"{name}\n" for name in model.classes))
+        write_classes(folder, model.classes)
     return Written(output, len(rows), tuple(skipped))
