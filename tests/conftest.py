@@ -63,6 +63,17 @@ STAGED_SECTIONS: dict[str, dict[str, Any]] = {
     "sccam": {"rounds": 2, "subclasses": 2, "first_steps": 2, "stop_at": [0.5, 1.0], "scales": [1.0, 0.5]},
     "rca": {"memory": 8, "prototypes": 2, "hidden": 4, "contrast_from": 0, "memory_above": 0.0, "gather_from": 0},
     "cam": {"decoder_from": 100, "scales": [1.0]},
+    "seco": {
+        "scales": [1.0],
+        "patches": 2,
+        "patch_size": 16,
+        "projection_hidden": 8,
+        "queue": 8,
+        "prototypes_from": 0,
+        "contrast_from": 1,
+        "decoder_from": 2,
+        "accidents": [],
+    },
 }
 
 

@@ -32,6 +32,7 @@ from tests.conftest import STAGED_SIDE, staged_recipe
 STAGES = {
     "sccam": ["round0", "clusters1", "round1", "clusters2", "round2", "cams", "refine", "segmenter"],
     "rca": ["classifier", "cams", "refine", "segmenter"],
+    "seco": ["classifier", "cams", "refine", "segmenter"],
     "cam": ["classifier", "cams", "affinity-labels", "affinity", "refine", "segmenter"],
 }
 
@@ -147,8 +148,10 @@ def test_killed_in_each_stage_and_resumed_gives_the_same(
     assert killed == set(STAGES[method])
     monkeypatch.undo()
     assert masks(run) == masks(runs[method])
-    ours, theirs = (tagmask.load(folder, device="cpu").method.state_dict() for folder in (run, runs[method]))
-    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+    ours, theirs = (tagmask.load(folder, device="cpu").method for folder in (run, runs[method]))
+    for part in ("classifier.network", "segmenter.network"):
+        trained, expected = ours.get_submodule(part).state_dict(), theirs.get_submodule(part).state_dict()
+        assert [name for name, value in trained.items() if not torch.equal(value, expected[name])] == []
 
 
 def test_from_a_stage_makes_it_and_what_follows_anew(cooccur: Path, tmp_path: Path) -> None:
@@ -292,6 +295,30 @@ def test_rca_gathers_over_whole_images_only(cooccur: Path, tmp_path: Path) -> No
     with pytest.raises(TagmaskError, match=r"set views\.squash=true and views\.flip=0"):
         tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_cams_for_masks_have_scales_of_their_own(cooccur: Path, tmp_path: Path) -> None:
+    recipe = staged_recipe("cam", segmenter=None)
+    run = tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
+    changed = staged_recipe("cam", segmenter=None, inference={"size": STAGED_SIDE, "cam_scales": [1.0, 1.5]})
+    with pytest.raises(TagmaskError, match=r"holds a run with other inference\.cam_scales;"):
+        tagmask.train(cooccur, recipe=changed, output=run)
+    tagmask.train(cooccur, recipe=changed, output=run, from_stage="cams")
+    model, data = tagmask.load(run, device="cpu"), api.open_data(cooccur, changed.data)
+    record = next(record for record in api.training_split(data, changed.data).records if record.tags)
+    image = Image.open(record.image).resize((STAGED_SIDE, STAGED_SIDE), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected = model.method.cams(model.method.network.backbone.normalise(pixels), (1.0, 1.5))[0]
+    cams, ids = read_cams(run / "cams" / f"{record.name}.npz")
+    torch.testing.assert_close(cams, expected[list(record.tags)], atol=2e-3, rtol=0)
+    assert ids.tolist() == [tag + 1 for tag in record.tags]
+
+
+def test_gathered_maps_have_no_scales(cooccur: Path, tmp_path: Path) -> None:
+    recipe = staged_recipe("rca", inference={"size": STAGED_SIDE, "cam_scales": [1.0, 1.5]})
+    with pytest.raises(TagmaskError, match=r"remove it, or set method\.cam_source=final"):
+        tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
 
 
 def test_from_needs_stages(cooccur: Path, tmp_path: Path) -> None:

@@ -259,6 +259,9 @@ class InferenceConfig(Section):
     size: int | None = Field(default=448, gt=0, description="square side images are resized to; none: their own size")
     long_side: int | None = Field(default=None, gt=0, description="instead: long side, aspect kept")
     scales: Scales = (1.0,)
+    cam_scales: Scales | None = Field(
+        default=None, description="of the CAMs that become a segmenter's masks; none: method.scales"
+    )
     flip: bool = True
     background: Share = Field(default=0.5, description="background score against CAMs when labelling with tags")
     refine: Literal["none", "par", "crf"] = "none"

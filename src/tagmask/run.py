@@ -156,7 +156,7 @@ def _what_matters(recipe: Recipe) -> dict[str, object]:
         *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every")),
     ]
     # CAMs on disk are made with the first ones; all else of the section only serves to look at what was trained.
-    serving = ("inference.size", "inference.long_side", "inference.scales") if recipe.staged else ()
+    serving = [f"inference.{name}" for name in ("size", "long_side", "scales", "cam_scales") if recipe.staged]
     return {
         key: value
         for key, value in values.items()

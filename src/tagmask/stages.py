@@ -202,7 +202,8 @@ class _Work:
         if isinstance(method, RcaConfig) and method.cam_source == "gathered":
             write_gathered(place, self.dataset.records, self._gathered(method))
             return
-        inference = recipe.inference.model_copy(update={"scales": getattr(method, "scales", recipe.inference.scales)})
+        scales = recipe.inference.cam_scales or getattr(method, "scales", recipe.inference.scales)
+        inference = recipe.inference.model_copy(update={"scales": scales})
         _say(write_cam_folder(self._trained_classifier(), self.dataset.records, inference, place))
 
     def _gathered(self, method: RcaConfig) -> Callable[[int], tuple[Tensor, Tensor]]:
@@ -273,6 +274,11 @@ def check_stages(recipe: Recipe) -> None:
         raise TagmaskError(
             "method.cam_source gathered: maps are gathered over whole, unmirrored images; set views.squash=true and "
             "views.flip=0, or method.cam_source=final"
+        )
+    if gathers and recipe.inference.cam_scales is not None:
+        raise TagmaskError(
+            "inference.cam_scales: gathered maps have the scale they were trained at; remove it, or set "
+            "method.cam_source=final"
         )
     if isinstance(recipe.method, SccamConfig) and recipe.training.stop is not None:
         raise TagmaskError("training.stop: a round of SC-CAM ends by method.stop_at; remove training.stop")
