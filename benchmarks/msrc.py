@@ -1,6 +1,7 @@
 """MSRC-21, 15 things against background: train on the tags of train + val, measure on test.
 
     make bench NAME=msrc ARGS="cam seco full --seeds 0"
+    make bench NAME=msrc ARGS="seco --seeds 0 --set refine=null --set segmenter=null --output runs/msrc-single"
 
 Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). A run that
 is there already is measured, not trained again; one that was killed goes on.
@@ -39,6 +40,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
     row = {
         "method": method,
         "seed": seed,
+        "overrides": overrides,
         "training_seconds": round(seconds),
         "decoder_no_tags": to_json(decoder),
         "decoder_no_tags_crf": to_json(refined),
@@ -55,6 +57,10 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
     }
 
 
+def settings_of(row: dict[str, Any]) -> tuple[str, int, list[str]]:
+    return row["method"], row["seed"], row.get("overrides", [])
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="+")
@@ -67,7 +73,7 @@ if __name__ == "__main__":
     for name in arguments.methods:
         for number in arguments.seeds:
             row = measure(name, number, arguments.output, arguments.overrides)
-            rows = [old for old in rows if (old["method"], old["seed"]) != (name, number)] + [row]
+            rows = [old for old in rows if settings_of(old) != settings_of(row)] + [row]
             write_results("msrc", {"runs": rows, **device_facts()})
     print(
         json.dumps({f"{row['method']}-{row['seed']}": round(100 * row["decoder_no_tags"]["miou"], 2) for row in rows})

@@ -1,4 +1,4 @@
-"""MSRC-21 things through all stages: CAMs, + dense CRF, + random walk, + segmenter, for CAM, SC-CAM by round, RCA, SeCo.
+"""MSRC-21 things through all stages: CAMs, + CRF, + random walk, + segmenter, for CAM, SC-CAM by round, RCA and SeCo.
 
     make bench NAME=msrc_stages ARGS="cam sccam rca seco --seeds 0"
 
