@@ -97,17 +97,16 @@ def refine_folder(
     if config.name == "fusion" and config.saliency is not None:
         _check_saliency(config.saliency, records)
 
-    def by(member: RefineConfig, record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
-        if member.name == "affinity":
-            assert affinity is not None
-            return _walked(affinity, image, own, ids, member)
-        if member.name == "fusion":
-            return _fused(image, own, ids, member, _saliency(record, image, member), classes)
-        return _refined(image, own, ids, member, background)
-
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        if config.name == "affinity":
+            assert affinity is not None
+            members = _walked(affinity, image, own, ids, config)
+        elif config.name == "fusion":
+            members = _fused(image, own, ids, config, _saliency(record, image, config), classes)
+        else:
+            members = _refined(image, own, ids, config, background)
         # What one member calls background and another surroundings is background to both.
-        masks = [_things(by(member, record, image, own, ids), classes) for member in config.members()]
+        masks = [_things(member.cpu().numpy(), classes) for member in members]
         return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
     return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name))
@@ -128,7 +127,7 @@ def write_affinity_labels(
 
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         pixels = torch.from_numpy(np.array(image))
-        marginals = (crf_on_cams(pixels, own, power, preset=config.crf) for power in (affinity.low, affinity.high))
+        marginals = crf_on_cams(pixels, own, affinity.low, affinity.high, preset=config.crf)
         low, high = (_with_surroundings(planes, ids, classes) for planes in marginals)
         planes = confident_labels(low, high, pool=1)
         ids = ids if classes is None else ids[ids <= classes]
@@ -174,28 +173,31 @@ def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, lab
     return skipped
 
 
-def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> np.ndarray:
+def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:
     """Thresholds, PAR or CRF; without background an image without a tag is ignored everywhere."""
-    height, width = image.height, image.width
+    members = config.members()
     if not len(cams):
-        return np.full((height, width), 0 if background else IGNORE)
+        return [torch.full((image.height, image.width), 0 if background else IGNORE)] * len(members)
     pixels = torch.from_numpy(np.array(image))
     if config.name == "crf" and background:
-        scores = crf_on_cams(pixels, cams, config.alpha, preset=config.crf)
+        scores = crf_on_cams(pixels, cams, *(member.alpha for member in members), preset=config.crf)
     else:
-        scores = torch.cat([torch.full_like(cams[:1], config.threshold), cams]) if background else cams
+        thresholds = [torch.full_like(cams[:1], member.threshold) for member in members]
+        scores = torch.stack([torch.cat([flat, cams]) if background else cams for flat in thresholds])
         if config.name == "crf":
             scores = dense_crf(pixels, scores, preset=config.crf, present_above=-1.0)
         elif config.name == "par":
-            scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), scores[None])[0]
-    winners = scores.argmax(dim=0)
-    return (F.pad(ids, (1, 0)) if background else ids)[winners].numpy()
+            both = scores.flatten(0, 1)[None]
+            scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), both).view_as(scores)
+    table = F.pad(ids, (1, 0)) if background else ids
+    return [table[winners] for winners in scores.argmax(dim=1)]
 
 
 @torch.inference_mode()
-def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig) -> np.ndarray:
+def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig) -> list[Tensor]:
+    members = config.members()
     if not len(cams):
-        return np.zeros((image.height, image.width))
+        return [torch.zeros(image.height, image.width)] * len(members)
     backbone, walk = method.network.backbone, config.affinity
     device = next(method.parameters()).device
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
@@ -210,12 +212,12 @@ def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, con
         matrix,
         cams.to(device),
         ids.to(device),
-        alpha=config.alpha,
+        *(member.alpha for member in members),
         beta=walk.beta,
         logt=walk.logt,
         stride=stride,
     )
-    return labels.cpu().numpy()
+    return list(labels)
 
 
 def _fused(
@@ -225,13 +227,13 @@ def _fused(
     config: RefineConfig,
     saliency: Tensor | None,
     classes: int | None,
-) -> np.ndarray:
+) -> list[Tensor]:
     """RCA's labels; the release hands blue first to the CRF, which is not symmetric in colours."""
     blue_first = torch.from_numpy(np.array(image)[..., ::-1].copy())
-    scores = attention_scores(cams, config.alpha)
+    scores = torch.stack([attention_scores(cams, member.alpha) for member in config.members()])
     marginals = dense_crf(blue_first, scores, preset=config.crf, present_above=-1.0)
     things = ids if classes is None else ids[ids <= classes]
-    return fuse_labels(_with_surroundings(marginals, ids, classes), things, saliency).numpy()
+    return [fuse_labels(_with_surroundings(planes, ids, classes), things, saliency) for planes in marginals]
 
 
 def _check_saliency(folder: Path, records: Sequence[Record]) -> None:

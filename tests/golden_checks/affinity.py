@@ -84,8 +84,8 @@ def walk(vectors: Vectors) -> None:
     alpha, beta = float(vectors["param_alpha"]), float(vectors["param_beta"])
     for key in (key for key in vectors if key.startswith("out_scores_logt_")):
         logt = int(key.rpartition("_")[2])
-        scores = walk_scores(affinity, cams, alpha=alpha, beta=beta, logt=logt)
+        scores = walk_scores(affinity, cams, alpha, beta=beta, logt=logt)[0]
         assert list(scores.shape[1:]) == vectors["param_grid"].tolist()
         assert_close(scores, vectors[key], relative=1e-4)
-        labels = walk_to_labels(affinity, cams, ids, alpha=alpha, beta=beta, logt=logt)
+        labels = walk_to_labels(affinity, cams, ids, alpha, beta=beta, logt=logt)[0]
         assert (labels == tensor(vectors[f"out_label_logt_{logt}"])).float().mean() >= 0.999

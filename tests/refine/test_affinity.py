@@ -123,7 +123,7 @@ def test_walk_fills_a_region_and_drops_what_leaks() -> None:
     cams = torch.zeros(1, 96, 96)
     cams[0, 16:48, 24:72] = 0.9
     cams[0, 80:88, 80:88] = 0.9
-    labels = walk_to_labels(affinity_matrix(features, border="clean"), cams, torch.tensor([7]))
+    labels = walk_to_labels(affinity_matrix(features, border="clean"), cams, torch.tensor([7]), 16)[0]
     inside = F.interpolate((features > 0).float()[None], scale_factor=8)[0, 0].bool()
     agreement = ((labels == 7) == inside).float().mean()
     assert agreement > 0.9
@@ -134,15 +134,24 @@ def test_walk_fills_a_region_and_drops_what_leaks() -> None:
 def test_no_tag_and_all_zero_cams_are_background(size: tuple[int, int]) -> None:
     height, width = size
     affinity = affinity_matrix(torch.rand(4, -(-height // 8), -(-width // 8)))
-    none = walk_to_labels(affinity, torch.zeros(0, *size), torch.zeros(0, dtype=torch.long))
-    dark = walk_to_labels(affinity, torch.zeros(2, *size), torch.tensor([1, 4]))
-    assert torch.equal(none, torch.zeros(size, dtype=torch.long))
+    none = walk_to_labels(affinity, torch.zeros(0, *size), torch.zeros(0, dtype=torch.long), 4, 16)
+    dark = walk_to_labels(affinity, torch.zeros(2, *size), torch.tensor([1, 4]), 4, 16)
+    assert torch.equal(none, torch.zeros(2, *size, dtype=torch.long))
     assert torch.equal(dark, none)
+
+
+def test_several_powers_at_once_are_each_by_itself() -> None:
+    affinity, cams, ids = affinity_matrix(torch.rand(4, 8, 9)), torch.rand(2, 60, 70), torch.tensor([1, 4])
+    both = walk_to_labels(affinity, cams, ids, 0.5, 3, logt=2)
+    assert len(both.unique()) == 3
+    assert not torch.equal(*both)
+    for labels, alpha in zip(both, (0.5, 3), strict=True):
+        assert torch.equal(labels, walk_to_labels(affinity, cams, ids, alpha, logt=2)[0])
 
 
 def test_a_matrix_of_another_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="affinities of 4 cells for a grid of"):
-        walk_scores(torch.eye(4), torch.zeros(1, 64, 64))
+        walk_scores(torch.eye(4), torch.zeros(1, 64, 64), 16)
 
 
 def test_confident_labels_follow_the_table() -> None:
@@ -176,8 +185,8 @@ def test_an_image_of_375_by_500_needs_less_than_200_megabytes() -> None:
     features, cams = torch.rand(448, 47, 63), torch.rand(3, 375, 500)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present size
     before = _resident("VmRSS")
-    labels = walk_to_labels(affinity_matrix(features, border="clean"), cams, torch.tensor([1, 2, 3]), logt=4)
-    assert labels.shape == (375, 500)
+    labels = walk_to_labels(affinity_matrix(features, border="clean"), cams, torch.tensor([1, 2, 3]), 4, 16, logt=4)
+    assert labels.shape == (2, 375, 500)
     assert _resident("VmHWM") - before < 200
 
 

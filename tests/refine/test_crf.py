@@ -128,14 +128,33 @@ def test_enormous_weights_stay_finite() -> None:
 def test_crf_on_cams_puts_background_first() -> None:
     image, scores = scene(12, 15, 2)
     cams = scores * 0.9
-    marginals = crf_on_cams(image, cams, 4)
-    background = (1 - cams.amax(0, keepdim=True)) ** 4
-    assert torch.equal(marginals, dense_crf(image, torch.cat([background, cams]), preset="cam"))
+    marginals = crf_on_cams(image, cams, 4, 0.5)
+    for own, alpha in zip(marginals, (4, 0.5), strict=True):
+        background = (1 - cams.amax(0, keepdim=True)) ** alpha
+        torch.testing.assert_close(own, dense_crf(image, torch.cat([background, cams]), preset="cam"))
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**16), classes=st.integers(1, 9), sets=st.integers(1, 3))
+def test_several_sets_of_scores_are_each_by_itself(seed: int, classes: int, sets: int) -> None:
+    image, _ = scene(9, 11, classes, seed)
+    scores = torch.rand(sets, classes, 9, 11, generator=torch.Generator().manual_seed(seed))
+    together = dense_crf(image, scores, preset=SMALL)
+    for own, alone in zip(together, scores, strict=True):
+        torch.testing.assert_close(own, dense_crf(image, alone, preset=SMALL))
+
+
+def test_a_class_of_one_set_stays_in_all() -> None:
+    image, scores = scene(10, 12, 3)
+    less = torch.stack([scores[0], scores[1], torch.zeros(10, 12)])
+    marginals = dense_crf(image, torch.stack([scores, less]), preset=SMALL)
+    torch.testing.assert_close(marginals[0], dense_crf(image, scores, preset=SMALL))
+    assert float(marginals[1, 2].max()) < 1e-3
 
 
 def test_cams_of_no_class_are_background() -> None:
     image, _ = scene(6, 7, 1)
-    assert torch.equal(crf_on_cams(image, torch.zeros(0, 6, 7), 4), torch.ones(1, 6, 7))
+    assert torch.equal(crf_on_cams(image, torch.zeros(0, 6, 7), 4), torch.ones(1, 1, 6, 7))
 
 
 def test_one_pixel() -> None:

@@ -174,43 +174,42 @@ def walk_to_labels(
     affinity: Tensor,
     cams: Tensor,
     ids: Tensor,
-    *,
-    alpha: float = 16,
+    *alphas: float,
     beta: float = 8,
     logt: int = 8,
     stride: int = STRIDE,
 ) -> Tensor:
-    """Label map of one image from its CAMs after a random walk.
+    """Label maps of one image from its CAMs after a random walk, one for each strength of the background.
 
     Args:
         affinity: (hw, hw) on the grid of the image padded right and below to multiples of `stride`.
         cams: (n, H, W) in [0, 1] of the classes the image bears; n may be 0.
         ids: (n,) their label ids, ascending.
-        alpha: power of the background score.
+        alphas: powers of the background score; the papers' is 16.
         beta, logt: of `random_walk`.
 
     Returns:
-        (H, W) int64 label map: 0 background, else one of `ids`.
+        (V, H, W) int64 label maps for V powers: 0 background, else one of `ids`.
 
     Source: PSA (CVPR 2018), section 3.3; spec A6.5.
     """
     height, width = cams.shape[-2:]
-    scores = walk_scores(affinity, cams, alpha=alpha, beta=beta, logt=logt, stride=stride)
-    enlarged = F.interpolate(scores[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
-    best = enlarged[:, :height, :width].argmax(dim=0)
+    scores = walk_scores(affinity, cams, *alphas, beta=beta, logt=logt, stride=stride)
+    enlarged = F.interpolate(scores, scale_factor=stride, mode="bilinear", align_corners=False)
+    best = enlarged[..., :height, :width].argmax(dim=1)
     return F.pad(ids.to(best), (1, 0))[best]
 
 
 def walk_scores(
-    affinity: Tensor, cams: Tensor, *, alpha: float = 16, beta: float = 8, logt: int = 8, stride: int = STRIDE
+    affinity: Tensor, cams: Tensor, *alphas: float, beta: float = 8, logt: int = 8, stride: int = STRIDE
 ) -> Tensor:
-    """Scores (n + 1, h, w) of background and classes on the grid after the walk; see `walk_to_labels`."""
+    """Scores (V, n + 1, h, w) of background and classes on the grid after the walk; see `walk_to_labels`."""
     height, width = cams.shape[-2:]
-    padded = F.pad(with_background(cams, alpha), (0, -width % stride, 0, -height % stride))
-    pooled = F.avg_pool2d(padded[None], stride)[0]
-    if pooled[0].numel() != len(affinity):
-        raise ValueError(f"affinities of {len(affinity)} cells for a grid of {tuple(pooled.shape[1:])}")
-    return random_walk(affinity, pooled.flatten(1), beta=beta, logt=logt).view_as(pooled)
+    scores = torch.stack([with_background(cams, alpha) for alpha in alphas])
+    pooled = F.avg_pool2d(F.pad(scores, (0, -width % stride, 0, -height % stride)), stride)
+    if pooled[0, 0].numel() != len(affinity):
+        raise ValueError(f"affinities of {len(affinity)} cells for a grid of {tuple(pooled.shape[2:])}")
+    return random_walk(affinity, pooled.flatten(2).flatten(0, 1), beta=beta, logt=logt).view_as(pooled)
 
 
 def _sources(grid: Tensor, radius: int) -> Tensor:

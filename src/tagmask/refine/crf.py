@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import count
 from typing import Literal
 
 import torch
@@ -81,12 +82,13 @@ def dense_crf(
     Args:
         image: (H, W, 3) uint8, in the order of channels the paper used; the lattice is not symmetric in them.
         probabilities: (C, H, W) scores in [0, 1]; they need not sum to 1. The unary term is `-log max(score, 1e-5)`.
+            Or (V, C, H, W), several sets of scores of the same image: two cost little more than one.
         preset: a name of `PRESETS`, or the parameters themselves.
         kernel: `lattice`, linear in the number of pixels and equal to pydensecrf to about 1e-4; or `exact`, all pairs.
-        present_above: classes that are nowhere more probable than this are left out; their marginal is 0.
+        present_above: classes that are nowhere more probable than this (in no set) are left out; their marginal is 0.
 
     Returns:
-        (C, H, W) float32 marginals, summing to 1 over the classes.
+        float32 marginals of the scores' shape, summing to 1 over the classes.
 
     Raises:
         TagmaskError: sizes or types do not fit, or a name is unknown.
@@ -95,38 +97,40 @@ def dense_crf(
     """
     parameters = _checked(image, probabilities, preset, kernel)
     height, width = image.shape[:2]
-    scores = probabilities.flatten(1).float()
-    peaks = scores.amax(dim=1)
+    scores = probabilities.reshape(-1, *probabilities.shape[-3:]).flatten(2).float()
+    peaks = scores.amax(dim=(0, 2))
     present = peaks > present_above
     present[peaks.argmax()] = True
     channels = present.nonzero().squeeze(1)
-    scores = scores.index_select(0, channels)
-    logits = F.pad(scores.clamp_min(LEAST_PROBABILITY).log().t(), (0, _padding(len(scores))), value=-torch.inf)[None]
+    sets, classes = len(scores), len(channels)
+    logits = scores.index_select(1, channels).clamp_min_(LEAST_PROBABILITY).log_().permute(2, 0, 1)[None]
+    logits = F.pad(logits, (0, _padding(classes, sets)), value=-torch.inf)
     position = _position_filter(height, width, parameters, kernel, probabilities.device)
     colour = _colour_filter(image.to(probabilities.device), parameters, kernel)
     marginals = _mean_field(logits, _sum_of(position, colour), parameters.iterations)
-    result = probabilities.new_zeros(len(probabilities), height * width, dtype=torch.float32)
-    result.index_copy_(0, channels, marginals[0, :, : len(scores)].t())
+    result = torch.zeros_like(scores)
+    result.index_copy_(1, channels, marginals[0, :, :, :classes].permute(1, 2, 0))
     return result.view(probabilities.shape)
 
 
 def crf_on_cams(
-    image: Tensor, cams: Tensor, alpha: float, *, preset: str | CrfParameters = "cam", kernel: Kernel = "lattice"
+    image: Tensor, cams: Tensor, *alphas: float, preset: str | CrfParameters = "cam", kernel: Kernel = "lattice"
 ) -> Tensor:
     """Dense CRF on the CAMs of an image's tags and their background score.
 
     Args:
         image: (H, W, 3) uint8.
         cams: (C, H, W) in [0, 1], the present classes only; there may be none.
-        alpha: exponent of the background score.
+        alphas: exponents of the background score.
         preset, kernel: as in `dense_crf`.
 
     Returns:
-        (C + 1, H, W) marginals of background and the classes.
+        (V, C + 1, H, W) marginals of background and the classes, for each of V exponents.
 
     Source: AffinityNet (CVPR 2018); SC-CAM (CVPR 2020) and RCA (CVPR 2022) take it over.
     """
-    return dense_crf(image, with_background(cams, alpha), preset=preset, kernel=kernel)
+    scores = torch.stack([with_background(cams, alpha) for alpha in alphas])
+    return dense_crf(image, scores, preset=preset, kernel=kernel)
 
 
 def _checked(image: Tensor, probabilities: Tensor, preset: str | CrfParameters, kernel: str) -> CrfParameters:
@@ -134,9 +138,10 @@ def _checked(image: Tensor, probabilities: Tensor, preset: str | CrfParameters, 
         raise TagmaskError(
             f"dense CRF: the image is {image.dtype} {tuple(image.shape)}; it must be uint8 of shape (H, W, 3)"
         )
-    if probabilities.dim() != 3 or probabilities.shape[1:] != image.shape[:2] or len(probabilities) == 0:
+    sizes = probabilities.shape
+    if probabilities.dim() not in (3, 4) or sizes[-2:] != image.shape[:2] or 0 in sizes[:-2]:
         raise TagmaskError(
-            f"dense CRF: the scores are {tuple(probabilities.shape)}; this image needs (classes, {image.shape[0]}, "
+            f"dense CRF: the scores are {tuple(sizes)}; this image needs (classes, {image.shape[0]}, "
             f"{image.shape[1]}) with at least one class: resize them first"
         )
     if kernel not in KERNELS:
@@ -148,18 +153,18 @@ def _checked(image: Tensor, probabilities: Tensor, preset: str | CrfParameters, 
     return PRESETS[preset]
 
 
-def _padding(classes: int) -> int:
-    """Impossible classes to add: a filter costs least where the number of classes is 4 or a multiple of 8."""
-    return 4 - classes if classes < 5 else -classes % 8
+def _padding(classes: int, sets: int) -> int:
+    """Impossible classes to add to each set: a filter costs least where there are 4 columns or a multiple of 8."""
+    return next(more for more in count() if sets * (classes + more) == 4 or sets * (classes + more) % 8 == 0)
 
 
 def _mean_field(logits: Tensor, messages: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
-    """Marginals (1, N, C) after `iterations` of `softmax(logits + messages(marginals))`."""
+    """Marginals (1, N, V, C) after `iterations` of `softmax(logits + messages(marginals))`, messages (1, N, V * C)."""
     logits = logits.contiguous() - logits.amax(dim=-1, keepdim=True)
     marginals = _to_shares(logits.clone())
     bounded = False
     for iteration in range(iterations):
-        energies = messages(marginals)
+        energies = messages(marginals.flatten(2)).view_as(logits)
         if iteration == 0:
             # What a class receives lies between 0 and what all classes together receive, which stays the same. Logits
             # lowered by half of that neither overflow nor all vanish, and no step need look for a pixel's largest.
