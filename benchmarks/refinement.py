@@ -31,11 +31,13 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor
 
 from tagmask.refine import crf
+from tagmask.refine.background import with_background
 from tagmask.refine.energy import dense_energy
 from tagmask.refine.par import ITERATIONS, pixel_adaptive_refinement
 
 Timed = Callable[[], Any]
 TABLE_BYTES = 8  # an index and a weight
+BAND = 2, 8  # powers of the background
 
 
 def photograph(height: int, width: int) -> Tensor:
@@ -115,6 +117,29 @@ def compare_crf(classes: int, height: int, width: int, preset: str, repeats: int
     return result
 
 
+def compare_band(tags: int, height: int, width: int, repeats: int, device: str) -> dict[str, float]:
+    """An image under `refine.band`: the CRFs of two backgrounds, which pydensecrf runs one after the other."""
+    image, cams = photograph(height, width).to(device), scores(tags + 1, height, width)[1:].to(device)
+    parameters = crf.PRESETS["cam"]
+
+    def reference() -> list[np.ndarray]:
+        planes = (with_background(cams, power).cpu().numpy() for power in BAND)
+        return [pydensecrf_marginals(image.cpu().numpy(), own, parameters) for own in planes]
+
+    steps: dict[str, Timed] = {
+        "s": partial(crf.crf_on_cams, image, cams, *BAND),
+        "one_by_one_s": lambda: [crf.crf_on_cams(image, cams, power) for power in BAND],
+    }
+    if find_spec("pydensecrf"):
+        steps["pydensecrf_s"] = reference
+    result = medians(steps, repeats, device)
+    if find_spec("pydensecrf"):
+        result["share_of_pydensecrf"] = result["s"] / result["pydensecrf_s"]
+        expected = torch.from_numpy(np.stack(reference())).to(device)
+        result["mean_difference"] = float((crf.crf_on_cams(image, cams, *BAND) - expected).abs().mean())
+    return result
+
+
 def time_par(classes: int, side: int, repeats: int, device: str) -> dict[str, float]:
     images = photograph(side, side).permute(2, 0, 1)[None].float().to(device)
     masks = scores(classes, side, side)[None].to(device)
@@ -151,6 +176,9 @@ if __name__ == "__main__":
         "crf_375x500_3_seco": partial(compare_crf, 3, 375, 500, "seco", *how),
         "crf_448_21_cam": partial(compare_crf, 21, 448, 448, "cam", *how),
         "crf_448_21_seco": partial(compare_crf, 21, 448, 448, "seco", *how),
+        "band_375x500_1_tag": partial(compare_band, 1, 375, 500, *how),
+        "band_375x500_2_tags": partial(compare_band, 2, 375, 500, *how),
+        "band_375x500_4_tags": partial(compare_band, 4, 375, 500, *how),
     }
     results: dict[str, Any] = facts | {"clock": "seconds of one core" if options.device == "cpu" else "wall seconds"}
     for name, step in steps.items():

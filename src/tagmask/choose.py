@@ -22,7 +22,7 @@ Weights = Literal["cached", "reachable", "missing"]
 
 EPOCHS = {"seco": 20, "cam": 12}  # plain CAM: as many for the classifier as for the segmenter after it
 BAND = (1.0, 3.0)  # powers of the background between which pixels teach the segmenter nothing
-CRF_SECONDS = 0.5  # two dense CRFs of a photograph of 375 x 500 on a core
+CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
 PATIENCE = 5.0  # seconds for the hub's first answer
 GB = 2**30
