@@ -65,3 +65,15 @@ def test_file_that_is_no_mapping(tmp_path: Path) -> None:
     file.write_text("- method\n")
     with pytest.raises(TagmaskError, match=r"recipe\.yaml: a recipe is a mapping"):
         load_recipe(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["method: cam\nmethod: seco\n", "method: cam\ntraining: {steps: 4}\ntraining: {batch: 2}\n"]
+)
+def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    line = text.count("\n")
+    with pytest.raises(
+        TagmaskError, match=rf"recipe\.yaml: not a recipe: key '\w+' stands twice, again in line {line}"
+    ):
+        load_recipe(tmp_path / "recipe.yaml")

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -29,6 +29,12 @@ from tagmask.refine.par import pixel_adaptive_refinement
 
 Source = Literal["decoder", "cam"]
 CLASS_CHUNK = 1 << 24  # elements of scores enlarged at a time, so that large photographs fit in memory
+
+
+def check_source(source: str) -> None:
+    """Refuse a source that there is not, for callers whose types nobody checks."""
+    if source not in get_args(Source):
+        raise TagmaskError(f"source: {source!r} is neither of {', '.join(get_args(Source))}")
 
 
 @dataclass(frozen=True)

@@ -135,11 +135,25 @@ def _find(source: str | Path) -> Path:
     raise TagmaskError(f"no recipe {str(source)!r}; {hint}there are: {', '.join(recipe_names())}, or give a YAML file")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} stands twice, again in line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        # A safe loader of ours: it builds plain values alone.
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TagmaskError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+        raise TagmaskError(f"{path}: not a recipe: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
         raise TagmaskError(f"{path}: a recipe is a mapping of sections (method, data, …), not {type(values).__name__}")
     return values

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from tagmask.api import Written, open_data
+from tagmask.api.mask_folder import check_classes
 from tagmask.cam.files import CLASSES, SUFFIX, read_cams
 from tagmask.data.dataset import Record, check_class_list
 from tagmask.errors import TagmaskError
@@ -65,10 +66,12 @@ def refine_cams(
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
     _check_ids(cams, found, len(dataset.classes))
     make_folder(output)
-    listed = output / CLASSES
-    if listed.is_file() and listed.read_text(encoding="utf-8").splitlines() != list(dataset.classes):
-        raise TagmaskError(f"{output / CLASSES}: lists other classes; choose another output")
-    kept = sum((output / f"{record.name}.png").exists() for record in found)
+    check_classes(output, dataset.classes)
+    present = [path for record in found if (path := output / f"{record.name}.png").exists()]
+    # The class list is written first, so that a second start after a killed one knows its own masks.
+    if present and not (output / CLASSES).is_file():
+        raise TagmaskError(f"{present[0]}: is there already, not written by `refine`; choose another output")
+    write_classes(output, dataset.classes)
     skipped = refine_folder(
         cams,
         found,
@@ -78,8 +81,7 @@ def refine_cams(
         affinity=affinity,
         classes=len(dataset.classes) if chosen.data.context else None,
     )
-    write_classes(output, dataset.classes)
-    return Written(output, len(found) - len(skipped), tuple(skipped), kept)
+    return Written(output, len(found) - len(skipped), tuple(skipped), len(present))
 
 
 def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tagmask
+from tagmask.api import open_data
 from tagmask.cli import app
 from tagmask.errors import TagmaskError
 from tests.conftest import tiny_recipe
@@ -46,6 +48,111 @@ def test_own_masks_are_made_anew_and_are_no_photographs(run: Path, data: Path) -
     images = len(list((data / "images").iterdir()))
     for _ in range(2):
         assert tagmask.predict(run, data / "images", output=data / "images" / "masks").images == images
+
+
+def test_only_listed_masks_are_made_anew(run: Path, data: Path, tmp_path: Path) -> None:
+    """Masks of other photographs, written beside true ones, give no right to the true ones."""
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(next((data / "images").iterdir()), other / "elsewhere.png")
+    tagmask.predict(run, other, output=data / "masks")
+    before = contents(data)
+    with pytest.raises(TagmaskError, match="is there already, not written by `label` or `predict`"):
+        tagmask.predict(run, data / "images", output=data / "masks")
+    assert contents(data) == before
+
+
+def test_masks_corrected_by_hand_are_kept_and_rows_of_others_stay(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    first, second = sorted((cooccur / "images").iterdir())[:2]
+    tagmask.predict(run, first, output=tmp_path)
+    tagmask.predict(run, second, output=tmp_path)
+    rows = (tmp_path / "confidence.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["image", first.stem, second.stem]
+    corrected = tmp_path / f"{first.stem}.png"
+    Image.new("L", (48, 48), 1).save(corrected)
+    later = (tmp_path / "confidence.csv").stat().st_mtime_ns + 10**9
+    os.utime(corrected, ns=(later, later))
+    with pytest.raises(TagmaskError, match="was changed since it was written"):
+        tagmask.predict(run, first, output=tmp_path)
+    assert Image.open(corrected).getextrema() == (1, 1)
+
+
+def test_masks_of_another_class_list_are_not_mixed_in(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    for folder in (tmp_path / "masks", tmp_path / "cams"):
+        folder.mkdir()
+        (folder / "classes.txt").write_text("cow\nbig dog\n")
+    (tmp_path / "masks" / "confidence.csv").write_text("image,confidence,classes\na,0.5,cow\n")
+    with pytest.raises(TagmaskError, match=r"masks/classes\.txt: lists other classes"):
+        tagmask.predict(run, cooccur / "images", output=tmp_path / "masks")
+    with pytest.raises(TagmaskError, match=r"cams/classes\.txt: lists other classes"):
+        tagmask.label(run, cooccur, output=tmp_path / "new", source="cam", save_cams=tmp_path / "cams")
+
+
+def test_refine_does_not_fill_up_a_folder_of_true_masks(run: Path, data: Path, tmp_path: Path) -> None:
+    tagmask.label(run, data, output=tmp_path / "m", source="cam", save_cams=tmp_path / "cams")
+    sorted((data / "masks").iterdir())[0].unlink()
+    before = contents(data)
+    arguments = ["refine", str(tmp_path / "cams"), str(data), "-o", str(data / "masks"), "--with", "none"]
+    result = CliRunner().invoke(app, arguments)
+    assert "is there already, not written by `refine`" in str(result.exception)
+    assert contents(data) == before
+
+
+def test_scores_and_reports_replace_nothing_else(run: Path, data: Path, tmp_path: Path) -> None:
+    before = contents(data)
+    for verb, what in (("evaluate", "holds no scores"), ("report", "is no report")):
+        result = CliRunner().invoke(app, [verb, str(run), str(data), "-o", str(data / "tags.csv")])
+        assert what in str(result.exception)
+    assert contents(data) == before
+    for _ in range(2):
+        result = CliRunner().invoke(app, ["evaluate", str(run), str(data), "-o", str(tmp_path / "scores.json")])
+        assert result.exit_code == 0, result.output
+
+
+def test_masks_of_other_ids_are_not_scored(run: Path, data: Path) -> None:
+    (data / "masks" / "classes.txt").write_text("train\nboat\ncow\n")
+    with pytest.raises(TagmaskError, match=r"the label ids there stand for train, boat, cow, those of the data for"):
+        tagmask.evaluate(data / "masks", data)
+
+
+def test_images_without_a_true_mask_are_left_out_and_counted(run: Path, data: Path) -> None:
+    split = ["test"]
+    names = [record.name for record in open_data(data, tiny_recipe("cam").data).split(split).records]
+    (data / "masks" / f"{names[0]}.png").unlink()
+    result, _ = tagmask.evaluate(run, data, split=split)
+    assert result.images == len(names) - 1
+    assert result.left_out == (f"image {names[0]!r}: no true mask",)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "label"])
+def test_a_source_that_there_is_not_is_refused(verb: str, run: Path, cooccur: Path, tmp_path: Path) -> None:
+    more = {"output": tmp_path / "masks"} if verb == "label" else {}
+    with pytest.raises(TagmaskError, match="source: 'cams' is neither of decoder, cam"):
+        getattr(tagmask, verb)(run, cooccur, source="cams", **more)
+
+
+def test_what_belongs_to_the_trained_run_is_not_set_afterwards(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    for key in ("training.steps=5", "data.classes=[cow]", "method.pooling=max"):
+        with pytest.raises(TagmaskError, match=f"--set {key.split('=')[0]}: belongs to the trained run"):
+            tagmask.label(run, cooccur, output=tmp_path / "masks", overrides=[key])
+    assert not (tmp_path / "masks").exists()
+
+
+def test_photographs_are_found_behind_links_and_true_masks_are_none(run: Path, data: Path, tmp_path: Path) -> None:
+    images = len(list((data / "images").iterdir()))
+    assert tagmask.predict(run, data, output=tmp_path / "all").images == images
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "folder").symlink_to(data / "images")
+    assert tagmask.predict(run, tmp_path / "linked", output=tmp_path / "of-links").images == images
+
+
+def test_every_photograph_has_a_mask_of_its_own(run: Path, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a.png", "a.webp", "a.png.png"):
+        Image.open(next((data / "images").iterdir())).save(folder / name)
+    written = tagmask.predict(run, folder, output=tmp_path / "masks")
+    assert written.images == len(list((tmp_path / "masks").glob("*.png"))) == 3
 
 
 def test_a_file_in_the_way_is_named(run: Path, cooccur: Path, tmp_path: Path) -> None:

@@ -124,3 +124,10 @@ def test_splits_that_are_missing_in_some_rows_and_small_images_are_warned_of(tmp
     assert "splits: 1 images have no split, and others have one" in warnings
     assert "sizes: 2 images have a side under 32 pixels" in warnings
     assert "class 'cat': only 2 images bear it" in warnings
+
+
+def test_names_that_look_like_several_tags_or_like_each_other_are_warned_of(tmp_path):
+    write_table(tmp_path, 'image,tags\na.jpg,"cow,boat"\nb.jpg,Cow\nc.jpg,cow\n', "a.jpg b.jpg c.jpg")
+    warnings = messages(check_dataset(tmp_path).warnings)
+    assert "class 'cow,boat': holds ','; several tags are joined by ';'" in warnings
+    assert "class 'cow': differs from 'Cow' in capitals alone" in warnings

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,3 +154,14 @@ def test_arguments_out_of_range_are_named(tmp_path: Path, name: str, value: floa
     with pytest.raises(TagmaskError, match=f"{name}={value}"):
         make_cooccur(tmp_path / "set", **{"images": 3, name: value})
     assert not (tmp_path / "set").exists()
+
+
+def test_a_file_added_to_a_set_is_not_lost(tmp_path: Path) -> None:
+    target = make_cooccur(tmp_path / "set", images=4, size=48, classes=3)
+    mine = target / "images" / "mine.jpg"
+    Image.new("RGB", (4, 4)).save(mine)
+    later = (target / "cooccur.json").stat().st_mtime_ns + 10**9
+    os.utime(mine, ns=(later, later))
+    with pytest.raises(TagmaskError, match=r"images/mine\.jpg was added or changed since the set was made"):
+        make_cooccur(target, images=4, size=48, classes=3)
+    assert mine.exists()

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
+import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tagmask.api.datasets import open_data
+from tagmask.api.mask_folder import MaskFolder, check_classes
 from tagmask.api.model import Model, PathLike, load, overridden
-from tagmask.cam.files import SUFFIX, write_cams
+from tagmask.cam.files import CLASSES, SUFFIX, write_cams
 from tagmask.data.images import is_image_name
 from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
-from tagmask.inference import Item, Source, stream
+from tagmask.inference import Item, Source, check_source, stream
 from tagmask.progress import track
 from tagmask.recipe import InferenceConfig
-from tagmask.run import make_folder, write_classes, write_text
-
-CONFIDENCE = "confidence.csv"
+from tagmask.run import make_folder, write_classes
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,9 @@ def label(
     Raises:
         TagmaskError: whatever is wrong with run, data or output.
     """
+    check_source(source)
     model = load(run)
-    recipe = overridden(model.run.recipe, overrides)
+    recipe = overridden(model.run.recipe, overrides, only=("inference", "data"), but=("data.classes",))
     dataset = open_data(data, recipe.data, model.classes).split(split)
     items = [Item(record.name, record.image, record.tags, record.context) for record in dataset.records]
     if source == "decoder":
@@ -96,56 +95,34 @@ def predict(
     """
     model = load(run)
     model.check_decoder()
-    recipe = overridden(model.run.recipe, overrides)
+    recipe = overridden(model.run.recipe, overrides, only=("inference",))
     items = _find_images(Path(images), Path(output))
     return _write(model, items, Path(output), recipe.inference, "decoder")
 
 
 def _find_images(path: Path, output: Path) -> list[Item]:
-    """The images in a folder, but for those in the output, which are masks of an earlier start."""
+    """The images in a folder: not those in the output, masks of an earlier start, nor true masks beside `images/`."""
     if path.is_file():
+        if not is_image_name(path.name):
+            raise TagmaskError(f"{path}: no image by its name; expected .jpg, .png, .webp, …, or a folder of them")
         return [Item(path.stem, path)]
     if not path.is_dir():
         raise TagmaskError(f"{path}: no such image or folder")
-    found = sorted(file for file in path.rglob("*") if file.is_file() and is_image_name(file.name))
-    if output.resolve() != path.resolve():
-        found = [file for file in found if output.resolve() not in file.resolve().parents]
+    files = (Path(place) / name for place, _, names in os.walk(path, followlinks=True) for name in names)
+    found = sorted(file for file in files if is_image_name(file.name) and file.is_file())
+    aside = {output.resolve()} - {path.resolve()}
+    if (path / "images").is_dir():
+        aside.add((path / "masks").resolve())
+    found = [file for file in found if aside.isdisjoint(file.resolve().parents)]
     if not found:
         raise TagmaskError(f"{path}: no images in it; expected .jpg, .png, .webp, … files")
-    names = [file.relative_to(path).with_suffix("").as_posix() for file in found]
-    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    return [
-        Item(file.relative_to(path).as_posix() if name in twice else name, file)
-        for name, file in zip(names, found, strict=True)
-    ]
-
-
-def _table(rows: Iterable[tuple[str, float, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "confidence", "classes"])
-    writer.writerows(
-        (name, f"{value:.4f}" if math.isfinite(value) else "", found) for name, value, found in sorted(rows)
-    )
-    return text.getvalue()
-
-
-def _take(output: Path, items: Sequence[Item]) -> None:
-    """Make the output folder; masks are written over only where these verbs wrote before.
-
-    Raises:
-        TagmaskError: it holds files of others' that would be lost.
-    """
-    make_folder(output)
-    if (output / CONFIDENCE).exists():
-        return
-    wanted = ("classes.txt", *(f"{item.name}.png" for item in items))
-    if strange := next((name for name in wanted if (output / name).exists()), None):
-        raise TagmaskError(
-            f"{output / strange}: is there already, not written by `label` or `predict`, which would replace it; "
-            "choose another output"
-        )
-    write_text(output / CONFIDENCE, _table(()))  # so that a second start after a killed one knows its own masks
+    whole = [file.relative_to(path).as_posix() for file in found]
+    names = [Path(name).with_suffix("").as_posix() for name in whole]
+    # Two images that differ in their suffix alone keep it; and so does one that bears the name which that makes.
+    while len(set(names)) < len(names):
+        count = Counter(names)
+        names = [full if count[name] > 1 else name for name, full in zip(names, whole, strict=True)]
+    return [Item(name, file) for name, file in zip(names, found, strict=True)]
 
 
 def _write(
@@ -156,9 +133,9 @@ def _write(
     source: Source,
     cams: Path | None = None,
 ) -> Written:
-    _take(output, items)
     if cams is not None:
-        make_folder(cams)
+        _take_cams(cams, model.classes, items)
+    folder = MaskFolder(output, model.classes, [item.name for item in items])
     skipped: list[str] = []
     rows: list[tuple[str, float, str]] = []
     names = ("background", *model.classes)
@@ -168,7 +145,7 @@ def _write(
 
     predictions = stream(model.method, items, config, source=source, on_error=note)
     for prediction in track(predictions, "masks", len(items)):
-        path = output / f"{prediction.item.name}.png"
+        path = folder.mask(prediction.item.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_label_map(path, prediction.labels)
         if cams is not None:
@@ -176,7 +153,16 @@ def _write(
             write_cams(cams / f"{prediction.item.name}{SUFFIX}", prediction.scores[tags], tags)
         present = [names[index] for index in sorted(set(prediction.labels.flat)) if 0 < index < len(names)]
         rows.append((prediction.item.name, prediction.confidence, ";".join(present)))
-    write_text(output / CONFIDENCE, _table(rows))
-    for folder in (output, *(() if cams is None else (cams,))):
-        write_classes(folder, model.classes)
+    folder.finish(rows)
     return Written(output, len(rows), tuple(skipped))
+
+
+def _take_cams(folder: Path, classes: Sequence[str], items: Sequence[Item]) -> None:
+    """Make the folder of CAMs; its class list says that what is in it was written by these verbs."""
+    make_folder(folder)
+    check_classes(folder, classes)
+    if not (folder / CLASSES).is_file():
+        strange = next((path for item in items if (path := folder / f"{item.name}{SUFFIX}").exists()), None)
+        if strange is not None:
+            raise TagmaskError(f"{strange}: is there already, and no {CLASSES} beside it; choose another folder")
+    write_classes(folder, classes)

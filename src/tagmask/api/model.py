@@ -107,9 +107,29 @@ def is_run(path: PathLike) -> bool:
     return is_on_hub(path) or (Path(path) / "run.json").exists()
 
 
-def overridden(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
-    """The recipe with `key.path=value` put over it, checked anew."""
-    return load_recipe(recipe.model_dump(mode="json"), overrides)
+def overridden(
+    recipe: Recipe, overrides: Iterable[str], *, only: Sequence[str] = (), but: Sequence[str] = ()
+) -> Recipe:
+    """The recipe with `key.path=value` put over it, checked anew.
+
+    Args:
+        recipe: of a run.
+        overrides: what to put over it.
+        only: the sections that may be changed; by default all.
+        but: keys in them that may not.
+
+    Raises:
+        TagmaskError: a key is unknown, its value wrong, or the run's own is all there can be.
+    """
+    overrides = tuple(overrides)
+    changed = load_recipe(recipe.model_dump(mode="json"), overrides)
+    for key in (text.partition("=")[0] for text in overrides):
+        if (only and key.split(".")[0] not in only) or key in but:
+            raise TagmaskError(
+                f"--set {key}: belongs to the trained run and cannot be changed here; of its recipe there may be set "
+                f"{', '.join(f'{name}.…' for name in only)}" + (f", not {', '.join(but)}" if but else "")
+            )
+    return changed
 
 
 def _fetch(run: PathLike) -> Path:

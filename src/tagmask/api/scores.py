@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from tagmask.api.datasets import open_data, to_evaluate
 from tagmask.api.model import PathLike, is_run, load, overridden
+from tagmask.cam.files import CLASSES
 from tagmask.data.dataset import Dataset, Record
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.folder import Conditions, Result, evaluate_folder, result_of
 from tagmask.evaluation.sweep import Sweep, ThresholdSweep
-from tagmask.inference import Item, Prediction, Source, stream
+from tagmask.inference import Item, Prediction, Source, check_source, stream
 from tagmask.methods.base import Method
 from tagmask.recipe import InferenceConfig, load_recipe
 
@@ -50,13 +50,14 @@ def evaluate(
     Raises:
         TagmaskError: whatever is wrong with any of them.
     """
+    check_source(source)
     if is_run(predictions):
         if recipe is not None:
             raise TagmaskError("recipe: a run has its own; change it by overrides (--set data.…, inference.…)")
         model = load(predictions)
         if source == "decoder":
             model.check_decoder()
-        chosen = overridden(model.run.recipe, overrides)
+        chosen = overridden(model.run.recipe, overrides, only=("inference", "data"), but=("data.classes",))
         found = open_data(data, chosen.data, model.classes)
         dataset = to_evaluate(found, chosen.data, split)
         if source == "cam":
@@ -70,6 +71,12 @@ def evaluate(
     config = load_recipe(recipe, overrides).data if recipe else load_recipe({"method": "cam"}, overrides).data
     dataset = to_evaluate(open_data(data, config), config, split)
     conditions = Conditions(split=",".join(dataset.splits))
+    listed = Path(predictions) / CLASSES
+    if listed.is_file() and (names := listed.read_text(encoding="utf-8").split("\n")[:-1]) != list(dataset.classes):
+        raise TagmaskError(
+            f"{listed}: the label ids there stand for {', '.join(names)}, those of the data for "
+            f"{', '.join(dataset.classes)}; give --set 'data.classes=[{', '.join(names)}]' if these are the same things"
+        )
     return evaluate_folder(Path(predictions), dataset, protocol=protocol, conditions=conditions), None
 
 
@@ -84,12 +91,11 @@ def evaluate_method(
 ) -> Result:
     """Scores of a method's label maps against a data set's masks, without writing them."""
     matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
-    records = {record.name: record for record in _with_truth(dataset)}
+    records, left_out = _with_truth(dataset)
     given = tags or source == "cam"
     items = [
         Item(record.name, record.image, record.tags if given else None, record.context) for record in records.values()
     ]
-    left_out: list[str] = []
     for prediction, truth in _compared(method, items, config, source, records, left_out):
         matrix.add(truth, prediction.labels)
     conditions = _conditions(dataset, config, source, given)
@@ -104,9 +110,8 @@ def evaluate_cams(
         return evaluate_method(method, dataset, config, source="cam", protocol=protocol), None
     matrix = ConfusionMatrix(len(dataset.classes))
     sweep = ThresholdSweep(len(dataset.classes))
-    records = {record.name: record for record in _with_truth(dataset)}
+    records, left_out = _with_truth(dataset)
     items = [Item(record.name, record.image, record.tags, record.context) for record in records.values()]
-    left_out: list[str] = []
     for prediction, truth in _compared(method, items, config, "cam", records, left_out):
         matrix.add(truth, prediction.labels)
         present = torch.zeros(len(dataset.classes))
@@ -142,13 +147,17 @@ def _compared(
         yield prediction, labels
 
 
-def _with_truth(dataset: Dataset) -> Sequence[Any]:
+def _with_truth(dataset: Dataset) -> tuple[dict[str, Record], list[str]]:
+    """The records that have a true mask, by name, and what is to be said of the others."""
     if not len(dataset):
         raise TagmaskError("no images to evaluate: the data has no split to hold out; name one with --split")
-    untrue = [record for record in dataset.records if record.mask is None]
-    if untrue:
-        raise TagmaskError(f"image {untrue[0].name!r} has no true mask ({len(untrue)} such); set data.masks")
-    return dataset.records
+    true = {record.name: record for record in dataset.records if record.mask is not None}
+    if not true:
+        raise TagmaskError(
+            f"none of the {len(dataset)} images has a true mask, such as {dataset.records[0].name!r}; put them where "
+            "the format keeps them (docs/formats.md), or set data.masks"
+        )
+    return true, [f"image {record.name!r}: no true mask" for record in dataset.records if record.mask is None]
 
 
 def _conditions(dataset: Dataset, config: InferenceConfig, source: Source, tags: bool) -> Conditions:

@@ -64,7 +64,7 @@ def train(
     elif from_stage is not None:
         raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
     training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
-    has_truth = len(held_out) > 0 and all(record.mask is not None for record in held_out.records)
+    has_truth = any(record.mask is not None for record in held_out.records)
 
     # At one scale and without refinement, as the papers' logs do: it is made often, and `evaluate` makes it whole.
     quick = chosen.inference.model_copy(update={"scales": (1.0,), "flip": False, "refine": "none"})

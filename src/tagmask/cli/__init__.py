@@ -19,3 +19,9 @@ def main() -> None:
     except TagmaskError as error:
         print(f"tagmask: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except PermissionError as error:
+        print(
+            f"tagmask: {error.filename}: no permission ({error.strerror}); change it, or name another place",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None

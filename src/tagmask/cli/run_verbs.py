@@ -46,6 +46,8 @@ def evaluate(
 
     if output is not None and output.is_dir():
         raise TagmaskError(f"{output}: a folder; name a JSON file for the scores")
+    if output is not None and not _is_free(output):
+        raise TagmaskError(f"{output}: is there already and holds no scores; name another JSON file for them")
     if stages:
         if split or tags or recipe or set_ or source != "decoder":
             raise TagmaskError(
@@ -76,6 +78,17 @@ def evaluate(
             "miou": [round(float(value), 6) for value in sweep.miou],
         }
     write(values)
+
+
+def _is_free(output: Path) -> bool:
+    """Whether scores may be written there: nothing is there, or earlier scores of a run, a folder or stages."""
+    if not output.exists():
+        return True
+    try:
+        values = json.loads(output.read_text(encoding="utf-8"))
+        return any("protocol" in part for part in (values, *values.values()) if isinstance(part, dict))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 @app.command()

@@ -192,6 +192,19 @@ def _positions(dataset: Dataset, split: str) -> list[int]:
     return [position for position, record in enumerate(dataset.records) if record.name in members]
 
 
+def _doubtful_names(classes: Sequence[str]) -> list[Problem]:
+    """Names that look like several tags in one, or like one another."""
+    found: list[Problem] = []
+    spellings: dict[str, str] = {}
+    for name in classes:
+        if joint := next((mark for mark in ",|" if mark in name), None):
+            found.append(Problem("class", f"class {name!r}", f"holds {joint!r}; several tags are joined by ';'"))
+        other = spellings.setdefault(name.casefold().strip(), name)
+        if other != name:
+            found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
+    return found
+
+
 def _unknown_matrix(dataset: Dataset) -> np.ndarray:
     table = np.zeros((len(dataset), len(dataset.classes)), dtype=np.uint8)
     for row, record in enumerate(dataset.records):
@@ -209,6 +222,7 @@ def _warnings(
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
     found += [Problem("row", "left out", line) for line in dataset.skipped]
+    found += _doubtful_names(classes)
     for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
         if count == 0:

@@ -253,6 +253,14 @@ def refuse_foreign(folder: Path) -> None:
     if strangers or (names and SETTINGS not in names):
         found = (strangers or sorted(names))[0]
         raise TagmaskError(f"{folder}: holds {found!r}, which no synthetic set made; name an empty or a new folder")
+    if not names:
+        return
+    made = (folder / SETTINGS).stat().st_mtime_ns  # written last
+    for file in sorted(file for file in folder.rglob("*") if not file.is_dir()):
+        if file.stat().st_mtime_ns > made:
+            raise TagmaskError(
+                f"{folder}: {file.relative_to(folder)} was added or changed since the set was made; name another folder"
+            )
 
 
 def split_of(index: int, images: int) -> str:

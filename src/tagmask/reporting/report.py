@@ -13,6 +13,8 @@ from tagmask.reporting.panels import panels
 from tagmask.reporting.study import by_quality, least_certain, study
 from tagmask.run import write_text
 
+TITLE = b"tagmask report</title>"
+
 
 def report(
     run: api.PathLike,
@@ -50,6 +52,8 @@ def report(
     target = Path(output) if output else model.run.folder / "report.html"
     if target.is_dir():
         raise TagmaskError(f"{target}: a folder; give the name of the HTML file to write")
+    if target.exists() and TITLE not in target.read_bytes()[:4096]:
+        raise TagmaskError(f"{target}: is there already and is no report; give another name")
     recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
     dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
     source = "decoder" if model.has_decoder else "cam"

@@ -45,7 +45,7 @@ def load_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
         raise TagmaskError(
             f"{path}: cannot resume from it ({reason}); it is damaged or of another recipe: remove the folder to start "
             "anew"

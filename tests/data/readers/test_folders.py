@@ -77,3 +77,13 @@ def test_bad_input_folder_without_images(tmp_path):
     (tmp_path / "cat").mkdir()
     with pytest.raises(TagmaskError, match="no folder in it holds images; expected CLASS/IMAGE"):
         read_dataset(tmp_path, format="folders")
+
+
+def test_bad_input_folders_that_are_no_classes(tmp_path):
+    write_image(tmp_path / "a" / "images" / "cat" / "1.png")
+    with pytest.raises(TagmaskError, match=r"the folder 'images' would be the only class; name .*a/images if"):
+        read_dataset(tmp_path / "a")
+    for split in ("train", "valid"):
+        write_image(tmp_path / "b" / split / "1.png")
+    with pytest.raises(TagmaskError, match="train, valid are named after splits, not after classes"):
+        read_dataset(tmp_path / "b")

@@ -33,6 +33,16 @@ def read_folders(path: Path, options: Options, problems: Problems) -> Source:
             classes[name] = None
             rows += [_row(image, path, (name,), split) for image in images]
         rows += [_row(image, path, (), split) for image in _loose_images(folder)]
+    if len(classes) == 1 and "images" in classes:
+        raise TagmaskError(
+            f"{path}: the folder 'images' would be the only class; name {path / 'images'} if the folders in it are the "
+            "classes, or write tags.csv"
+        )
+    if classes and all(name.lower() in SPLIT_NAMES for name in classes):
+        raise TagmaskError(
+            f"{path}: the folders {', '.join(classes)} are named after splits, not after classes; expected "
+            "train/CLASS/IMAGE, or name the file that holds the tags"
+        )
     if not classes:
         raise TagmaskError(f"{path}: no folder in it holds images; expected CLASS/IMAGE or train/CLASS/IMAGE")
     listed = class_list_beside(path)
