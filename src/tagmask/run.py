@@ -54,6 +54,7 @@ def create_run(
             raise TagmaskError(
                 f"{folder}: holds a run with other {', '.join(changed[:NAMED])}{more}; choose another output, or "
                 "remove the folder"
+                + ("; where nothing but a later stage changes, --from STAGE makes it anew" if recipe.staged else "")
             )
         before = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("training", training)
         anew = "data" in free

@@ -164,6 +164,16 @@ def test_a_file_in_the_way_is_named(run: Path, cooccur: Path, tmp_path: Path) ->
     assert (tmp_path / "letter").read_text() == "mine"
 
 
+def test_a_decoder_that_will_never_learn_is_spoken_of_at_the_start(
+    cooccur: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny_recipe("cam", "training.steps=2", "method.decoder_from=100")
+    tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "method.decoder_from is 100 and training ends after 2 steps: the run will have CAMs alone" in said
+    assert "decoder_miou" not in said
+
+
 def test_a_decoder_that_never_learnt_is_not_used(cooccur: Path, tmp_path: Path) -> None:
     recipe = tiny_recipe("cam", "training.steps=2", "method.decoder_from=2")
     run = tagmask.train(cooccur, recipe=recipe, output=tmp_path / "run")

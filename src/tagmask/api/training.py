@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from rich.console import Console
+
 from tagmask.api.datasets import check_context, evaluation_split, open_data, training_split
 from tagmask.api.model import PathLike, overridden
 from tagmask.api.scores import evaluate_method
@@ -74,6 +76,13 @@ def train(
         return {"decoder_miou": 100 * result.scores.miou}
 
     scores = quick_evaluation if has_truth else None
+    begins, steps = getattr(chosen.method, "decoder_from", 0), chosen.training.stop or chosen.training.steps
+    if not chosen.staged and begins >= steps:
+        scores = None
+        Console(stderr=True).print(
+            f"method.decoder_from is {begins} and training ends after {steps} steps: the run will have CAMs alone",
+            highlight=False,
+        )
     stages = stages_of(chosen, training, folder, scores) if chosen.staged else []
     check_start(stages, from_stage)
     free = changeable(chosen, from_stage)
