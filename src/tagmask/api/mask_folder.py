@@ -48,8 +48,9 @@ class MaskFolder:
                 raise _foreign(path)
             if rows[name][0] and path.stat().st_mtime_ns > table.stat().st_mtime_ns:
                 raise TagmaskError(f"{path}: was changed since it was written; choose another output, or move it away")
-        self._others = {name: row for name, row in rows.items() if name not in set(names)}
-        write_text(table, _table({**self._others, **dict.fromkeys(names, ("", ""))}))
+        begun = dict.fromkeys(names, ("", ""))
+        self._others = {name: row for name, row in rows.items() if name not in begun}
+        write_text(table, _table({**self._others, **begun}))
         write_classes(folder, classes)
 
     def mask(self, name: str) -> Path:
