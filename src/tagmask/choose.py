@@ -15,6 +15,7 @@ from rich.console import Console
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.errors import TagmaskError
+from tagmask.memory import machine_memory
 from tagmask.models.backbone import Backbone
 from tagmask.recipe import BackboneConfig, Recipe, load_recipe
 
@@ -148,11 +149,7 @@ def this_machine() -> Machine:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if torch.cuda.is_available():
         return Machine(True, torch.cuda.get_device_properties(0).total_memory, cores)
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        memory = 8 * GB  # a system that does not tell
-    return Machine(False, memory, cores)
+    return Machine(False, machine_memory(), cores)
 
 
 def find_weights(name: str) -> Weights:

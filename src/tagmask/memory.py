@@ -1,9 +1,10 @@
-"""Memory on a CPU: large tensors that come and go at every step should not be asked of the system each time."""
+"""Memory on a CPU: how much there is, and how to keep what tensors that come and go at every step have freed."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import platform
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # names and numbers of malloc.h
@@ -26,3 +27,11 @@ def keep_freed_memory() -> bool:
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28))
     taken = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings]
     return all(taken)
+
+
+def machine_memory() -> int:
+    """Bytes of memory of this machine; 8 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 2**33

@@ -10,10 +10,11 @@ Precision = Literal["auto", "32-true", "bf16-mixed"]
 
 
 def has_bf16_units() -> bool:
-    """Whether this machine multiplies bf16 faster than fp32: a GPU since Ampere, or a CPU with AMX tiles."""
+    """Whether this machine multiplies bf16 faster than fp32: a GPU since Ampere, a CPU with AMX or AVX512_BF16."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported()  # the public face of torch has no name for it yet
+    # The public face of torch has no names for them yet.
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def resolve(precision: Precision) -> Literal["32-true", "bf16-mixed"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from rich.console import Console
 from torch import Tensor
 
 from tagmask.cam.files import SUFFIX, read_cams, write_cams
+from tagmask.cores import on_cores
 from tagmask.data.dataset import IGNORE, Record
 from tagmask.data.images import image_size, open_image
 from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
 from tagmask.inference import Item, stream
+from tagmask.memory import keep_freed_memory
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
 from tagmask.progress import track
@@ -29,6 +32,7 @@ from tagmask.refine.par import pixel_adaptive_refinement
 from tagmask.refine.saliency import attention_scores, fuse_labels
 
 SHOWN = {"none": "thresholds", "par": "PAR", "crf": "dense CRF", "affinity": "random walk", "fusion": "CRF and fusion"}
+PIXEL_MEMORY = 1500.0  # bytes; a dense CRF of an image's tags takes most
 Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
 
 
@@ -109,7 +113,9 @@ def refine_folder(
         masks = [_things(member.cpu().numpy(), classes) for member in members]
         return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
-    return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name))
+    # The walk runs a network and multiplies matrices of all pairs of its pixels: one image at a time has all cores.
+    memory = math.inf if affinity is not None else PIXEL_MEMORY
+    return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name), memory=memory)
 
 
 def write_affinity_labels(
@@ -152,25 +158,38 @@ def _with_surroundings(marginals: Tensor, ids: Tensor, classes: int | None) -> T
     return torch.cat([marginals[:1] + around.sum(dim=0), things])
 
 
-def _each(cams: Path, records: Sequence[Record], output: Path, longest: int, label: Labelled, what: str) -> list[str]:
-    skipped: list[str] = []
-    for record in track(records, what, len(records)):
+def _each(
+    cams: Path,
+    records: Sequence[Record],
+    output: Path,
+    longest: int,
+    label: Labelled,
+    what: str,
+    *,
+    memory: float = PIXEL_MEMORY,
+) -> list[str]:
+    """Write each record's mask, several at a time, of which each takes `memory` bytes a pixel; give what went wrong."""
+
+    def write(record: Record) -> str | None:
         path = output / f"{record.name}.png"
         if path.exists():
-            continue
+            return None
         try:
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
             full = open_image(record.image)
             image = _shrunk(full, longest)
             labels = label(record, image, _at(own, image), ids).astype(np.uint8)
         except TagmaskError as error:
-            skipped.append(str(error))
-            continue
+            return str(error)
         path.parent.mkdir(parents=True, exist_ok=True)
         if labels.shape != (full.height, full.width):
             labels = np.asarray(Image.fromarray(labels).resize(full.size, Image.Resampling.NEAREST))
         write_label_map(path, labels)
-    return skipped
+        return None
+
+    keep_freed_memory()
+    done = on_cores(write, records, memory=memory * longest**2)
+    return [error for error in track(done, what, len(records)) if error]
 
 
 def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:

@@ -21,6 +21,7 @@ from tagmask.recipe import BackboneConfig
 
 AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages
+MOST_PAIRS = 2**26  # of tokens whose scores are held at once, 128 MiB in bf16
 PAPERS: dict[str, Callable[..., nn.Module]] = {
     "resnet38": resnet38.ResNet38,
     "vgg16_rca": vgg16.Vgg16,
@@ -82,6 +83,7 @@ class Backbone(nn.Module):
             if network.pos_embed is None:
                 raise TagmaskError(f"backbone.name: {config.name!r} has no absolute positions; choose another ViT")
             network.pos_embed.requires_grad_(False)  # frozen in the reference, and what lets resizing be cached
+        self._attentions = [module for module in network.modules() if getattr(module, "fused_attn", False)]
         self._resized: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         try:
             self._measure()
@@ -169,6 +171,10 @@ class Backbone(nn.Module):
             prefix = prefix + before
         first = prefix.shape[1]
         tokens = network.norm_pre(torch.cat([prefix.expand(len(tokens), -1, -1), tokens + grid], dim=1))
+        fused = not _products_are_faster(tokens, sum(attention.num_heads for attention in self._attentions[:1]))
+        for attention in self._attentions:
+            if attention.fused_attn != fused:
+                attention.fused_attn = fused
         aux = tokens
         for index, block in enumerate(network.blocks, start=1):
             tokens = block(tokens)
@@ -207,6 +213,17 @@ class Backbone(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._resized.clear()
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
+
+
+def _products_are_faster(tokens: Tensor, heads: int) -> bool:
+    """Whether attention over tokens (B, n, D) takes less time as two batched products than as one fused kernel.
+
+    In bf16 on a CPU it does, forward in half and backward in a third of the time (docs/performance.md), as long as the
+    scores of all pairs of tokens find room.
+    """
+    if tokens.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return tokens.shape[0] * heads * tokens.shape[1] ** 2 <= MOST_PAIRS
 
 
 def conv_stem(patch_size: int, width: int) -> nn.Sequential:

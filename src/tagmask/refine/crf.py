@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tagmask.errors import TagmaskError
@@ -98,18 +96,20 @@ def dense_crf(
     parameters = _checked(image, probabilities, preset, kernel)
     height, width = image.shape[:2]
     scores = probabilities.reshape(-1, *probabilities.shape[-3:]).flatten(2).float()
-    peaks = scores.amax(dim=(0, 2))
+    peaks = scores.amax(dim=2).amax(dim=0)
     present = peaks > present_above
     present[peaks.argmax()] = True
     channels = present.nonzero().squeeze(1)
     sets, classes = len(scores), len(channels)
-    logits = scores.index_select(1, channels).clamp_min_(LEAST_PROBABILITY).log_().permute(2, 0, 1)[None]
-    logits = F.pad(logits, (0, _padding(classes, sets)), value=-torch.inf)
+    every = classes == len(present)
+    # Matrices of two dimensions are transposed in tiles, several times as fast as tensors of more.
+    unary = (scores if every else scores.index_select(1, channels)).clamp(min=LEAST_PROBABILITY).log_()
+    logits = unary.view(sets * classes, -1).t().contiguous().view(-1, sets, classes)
     position = _position_filter(height, width, parameters, kernel, probabilities.device)
     colour = _colour_filter(image.to(probabilities.device), parameters, kernel)
     marginals = _mean_field(logits, _sum_of(position, colour), parameters.iterations)
-    result = torch.zeros_like(scores)
-    result.index_copy_(1, channels, marginals[0, :, :, :classes].permute(1, 2, 0))
+    planes = marginals.flatten(1).t().contiguous().view(sets, classes, -1)
+    result = planes if every else torch.zeros_like(scores).index_copy_(1, channels, planes)
     return result.view(probabilities.shape)
 
 
@@ -153,18 +153,13 @@ def _checked(image: Tensor, probabilities: Tensor, preset: str | CrfParameters, 
     return PRESETS[preset]
 
 
-def _padding(classes: int, sets: int) -> int:
-    """Impossible classes to add to each set: a filter costs least where there are 4 columns or a multiple of 8."""
-    return next(more for more in count() if sets * (classes + more) == 4 or sets * (classes + more) % 8 == 0)
-
-
 def _mean_field(logits: Tensor, messages: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
-    """Marginals (1, N, V, C) after `iterations` of `softmax(logits + messages(marginals))`, messages (1, N, V * C)."""
-    logits = logits.contiguous() - logits.amax(dim=-1, keepdim=True)
+    """Marginals (N, V, C) after `iterations` of `softmax(logits + messages(marginals))`, messages (1, N, V * C)."""
+    logits -= logits.amax(dim=-1, keepdim=True)
     marginals = _to_shares(logits.clone())
     bounded = False
     for iteration in range(iterations):
-        energies = messages(marginals.flatten(2)).view_as(logits)
+        energies = messages(marginals.flatten(1)[None]).view_as(logits)
         if iteration == 0:
             # What a class receives lies between 0 and what all classes together receive, which stays the same. Logits
             # lowered by half of that neither overflow nor all vanish, and no step need look for a pixel's largest.

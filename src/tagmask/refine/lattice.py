@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -254,13 +255,14 @@ def _barycentric(offset: Tensor) -> Tensor:
 
 
 def _key_steps(dimensions: int, batch: int) -> list[int]:
-    """What one step along each of the d + 1 coordinates adds to a key; the last coordinate is implied by the others.
+    """What one step along each of the d + 1 coordinates adds to a key; the first coordinate is implied by the others.
 
     The coordinates are a key's digits, the batch entry is what remains. Coordinates beyond a digit's range wrap into
-    the next; two vertices that exist would have to lie just so to collide.
+    the next; two vertices that exist would have to lie just so to collide. The last coordinate, which grows with the
+    last feature alone, counts most: vertices over positions (x, y) are then numbered row by row, as pixels are.
     """
     base = int((2**63 / batch) ** (1 / dimensions))
-    return [batch * base**j for j in range(dimensions)] + [0]
+    return [0] + [batch * base**j for j in range(dimensions)]
 
 
 def _key(origin: Tensor, rank: Tensor, steps: list[int]) -> Tensor:
@@ -290,31 +292,41 @@ def _splat_table(simplices: _Groups, corners: _Groups, weights: Tensor) -> tuple
     A vertex' points are those of the simplices about it, whose points lie together in `simplices.order`.
     """
     sides, points = weights.shape
-    which, simplex = corners.order // len(simplices.sizes), corners.order % len(simplices.sizes)
-    counts = simplices.sizes.index_select(0, simplex)
-    ends = F.pad(counts.cumsum(0), (1, 0))
-    start = (simplices.starts.index_select(0, simplex) + which * points - ends[:-1]).int()
-    taken = start.repeat_interleave(counts, output_size=weights.numel())
+    copies = points * torch.arange(sides, dtype=torch.int32, device=weights.device)
+    first = (simplices.starts.int() + copies[:, None]).flatten().index_select(0, corners.order)
+    counts = simplices.sizes.int().repeat(sides).index_select(0, corners.order)
+    ends = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
+    taken = (first - ends[:-1]).repeat_interleave(counts, output_size=weights.numel())
     taken += torch.arange(weights.numel(), dtype=torch.int32, device=weights.device)
     by_simplex = weights.index_select(1, simplices.order).flatten()
     return (
         simplices.order.int().repeat(sides).index_select(0, taken),
         by_simplex.index_select(0, taken),
-        ends.index_select(0, F.pad(corners.starts, (0, 2), value=len(counts))).int(),
+        ends.index_select(0, F.pad(corners.starts, (0, 2), value=len(counts))),
     )
 
 
 def _neighbours(keys: Tensor, steps: list[int]) -> Tensor:
     """Tables (d + 1, M + 1, 3) of each vertex and its neighbours along each direction, from ascending keys (M,)."""
     count = len(keys)
-    own = torch.arange(count, device=keys.device)
+    own = torch.arange(count, dtype=torch.int32, device=keys.device)
     tables = torch.full((len(steps), count + 1, 3), count, dtype=torch.int32, device=keys.device)
     for table, step in zip(tables, steps, strict=True):
         sought = keys + (sum(steps) - len(steps) * step)
-        found = torch.searchsorted(keys, sought).clamp_(max=count - 1)
+        found = _search(keys, sought).clamp_(max=count - 1)
         ahead = torch.where(keys.index_select(0, found) == sought, found, count)
         table[:-1, 0] = own
         table[:-1, 1] = ahead
-        table[:, 2].scatter_(0, ahead, own.int())
+        table[:, 2].scatter_(0, ahead, own)
     tables[:, -1] = count
     return tables
+
+
+def _search(keys: Tensor, sought: Tensor) -> Tensor:
+    """How many of ascending keys are smaller than each of those sought, which ascend as well.
+
+    NumPy's search goes on from where the last one ended, which takes half as long.
+    """
+    if keys.device.type == "cpu":
+        return torch.from_numpy(np.searchsorted(keys.numpy(), sought.numpy()))
+    return torch.searchsorted(keys, sought)
