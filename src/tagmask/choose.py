@@ -17,6 +17,7 @@ from tagmask.data.images import image_size
 from tagmask.errors import TagmaskError
 from tagmask.memory import machine_memory
 from tagmask.models.backbone import Backbone
+from tagmask.precision import autocast
 from tagmask.recipe import BackboneConfig, Recipe, load_recipe
 
 Weights = Literal["cached", "reachable", "missing"]
@@ -174,7 +175,7 @@ def time_forward(config: BackboneConfig, side: int) -> float:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone = Backbone(config.model_copy(update={"weights": None})).to(device).eval()
     image = torch.zeros(1, 3, side, side, device=device)
-    with torch.no_grad():
+    with torch.no_grad(), autocast(image.device, "auto"):
         backbone(image)
         return min(_seconds(backbone, image) for _ in range(3))  # the others met what else the machine does
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tagmask.cam.labels import beside_context
 from tagmask.data.dataset import IGNORE
-from tagmask.data.images import open_image
+from tagmask.data.images import open_image, shrunk
 from tagmask.errors import TagmaskError
 from tagmask.memory import keep_freed_memory
 from tagmask.methods.base import Method
@@ -226,14 +226,15 @@ def to_label_map(
     if config.refine == "none":
         winners, confidence = _argmax_at(planes, size, source)
     else:
-        shares = F.interpolate(planes[None], size=size, mode="bilinear", align_corners=False)
+        small = shrunk(image, config.longest)
+        shares = F.interpolate(planes[None], size=(small.height, small.width), mode="bilinear", align_corners=False)
         shares = shares if source == "cam" else shares.softmax(dim=1)
-        photograph = torch.from_numpy(np.array(image)).to(scores.device)
+        photograph = torch.from_numpy(np.array(small)).to(scores.device)
         if config.refine == "par":
             refined = pixel_adaptive_refinement(photograph.permute(2, 0, 1)[None].float(), shares)[0]
         else:
             refined = dense_crf(photograph, shares[0] / shares[0].sum(dim=0), preset=config.crf)
-        confidence, winners = refined.max(dim=0)
+        winners, confidence = _argmax_at(refined, size, "cam")
     return ids[winners].to(torch.uint8).cpu().numpy(), float(confidence.mean())
 
 

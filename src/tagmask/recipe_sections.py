@@ -251,6 +251,9 @@ class TrainingConfig(Section):
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="auto", description="auto: bf16 where the hardware multiplies it, else fp32"
     )
+    compile: bool = Field(
+        default=False, description="fuse a ViT's blocks by torch.compile; half a minute first, for trainings on a GPU"
+    )
 
 
 class InferenceConfig(Section):
@@ -266,6 +269,7 @@ class InferenceConfig(Section):
     background: Share = Field(default=0.5, description="background score against CAMs when labelling with tags")
     refine: Literal["none", "par", "crf"] = "none"
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="seco", description="the CRF's preset")
+    longest: Positive = Field(default=1024, description="side in pixels; larger images are refined at this size")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="32-true",
         description="auto: bf16 where the hardware multiplies it; scores then differ a little",

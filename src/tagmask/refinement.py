@@ -16,7 +16,7 @@ from torch import Tensor
 from tagmask.cam.files import SUFFIX, read_cams, write_cams
 from tagmask.cores import on_cores
 from tagmask.data.dataset import IGNORE, Record
-from tagmask.data.images import image_size, open_image
+from tagmask.data.images import image_size, open_image, shrunk
 from tagmask.errors import TagmaskError
 from tagmask.export.png import write_label_map
 from tagmask.inference import Item, stream
@@ -177,7 +177,7 @@ def _each(
         try:
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
             full = open_image(record.image)
-            image = _shrunk(full, longest)
+            image = shrunk(full, longest)
             labels = label(record, image, _at(own, image), ids).astype(np.uint8)
         except TagmaskError as error:
             return str(error)
@@ -285,15 +285,6 @@ def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tenso
 
 def _note(text: str) -> None:
     Console(stderr=True).print(text, highlight=False, soft_wrap=True)
-
-
-def _shrunk(image: Image.Image, longest: int) -> Image.Image:
-    factor = longest / max(image.size)
-    if factor >= 1:
-        return image
-    return image.resize(
-        (max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.BILINEAR
-    )
 
 
 def _at(cams: Tensor, image: Image.Image) -> Tensor:

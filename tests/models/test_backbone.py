@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -119,3 +120,25 @@ def test_tokens_before_the_patches_may_be_any(name: str) -> None:
 def test_network_whose_features_are_no_map_is_named() -> None:
     with pytest.raises(TagmaskError, match="'beit_base_patch16_224' gives no map of features"):
         Backbone(BackboneConfig(name="beit_base_patch16_224", options={"depth": 2}))
+
+
+def test_attention_in_bf16_on_a_cpu_is_products_near_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(name="test_vit", weights=None)).eval()
+    copied = copy.deepcopy(backbone)
+    images = torch.randn(2, 3, 48, 64)
+    kernels: list[bool] = []
+    attention = copied.network.blocks[0].attn
+    attention.register_forward_pre_hook(lambda *_: kernels.append(attention.fused_attn))
+    with torch.no_grad():
+        exact = copied(images).patches
+        with torch.autocast("cpu", torch.bfloat16):
+            products = copied(images).patches
+            monkeypatch.setattr("tagmask.models.backbone.MOST_PAIRS", 0)
+            fused = copied(images).patches
+        assert torch.equal(copied(images).patches, exact)
+    assert kernels == [True, False, True, True]
+    assert not torch.equal(products, fused)
+    for found in (products, fused):
+        assert (found.float() - exact).norm() < 0.02 * exact.norm()
+    assert backbone.network.blocks[0].attn.fused_attn

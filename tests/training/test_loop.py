@@ -148,3 +148,24 @@ def test_two_processes_follow_one(cooccur: Path, tmp_path: Path) -> None:
         )
     mean = (first["losses"] + second["losses"]) / 2
     torch.testing.assert_close(mean, one["losses"], rtol=1e-5, atol=1e-5)
+
+
+def test_compiled_blocks_train_as_others_do(records: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = torch.nn.Module.compile
+    compiled: list[torch.nn.Module] = []
+
+    def traced(module: torch.nn.Module, **options: object) -> None:
+        compiled.append(module)
+        plain(module, backend="aot_eager", **options)  # the graphs, without the minutes a compiler takes
+
+    monkeypatch.setattr(torch.nn.Module, "compile", traced)
+    states = []
+    for choice in ("false", "true"):
+        folder = tmp_path / choice
+        folder.mkdir()
+        recipe = tiny_recipe("seco", "training.precision=32-true", f"training.compile={choice}", "training.steps=3")
+        method = loop.train(recipe, records, folder)
+        states.append(method.network.state_dict())
+    assert len(compiled) == 2 * len(method.network.backbone.network.blocks)  # the student's and the teacher's
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: name)

@@ -144,3 +144,12 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         picture = image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     return image.convert("RGB")
+
+
+def shrunk(image: Image.Image, longest: int) -> Image.Image:
+    """The image made smaller, where its longer side has more than `longest` pixels."""
+    factor = longest / max(image.size)
+    if factor >= 1:
+        return image
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.BILINEAR)

@@ -83,7 +83,7 @@ class Backbone(nn.Module):
             if network.pos_embed is None:
                 raise TagmaskError(f"backbone.name: {config.name!r} has no absolute positions; choose another ViT")
             network.pos_embed.requires_grad_(False)  # frozen in the reference, and what lets resizing be cached
-        self._attentions = [module for module in network.modules() if getattr(module, "fused_attn", False)]
+        self._attentions: list[Any] = [module for module in network.modules() if getattr(module, "fused_attn", False)]
         self._resized: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
         try:
             self._measure()
@@ -123,6 +123,15 @@ class Backbone(nn.Module):
             if isinstance(self.network, resnet38.ResNet38):
                 self.network.freeze()
         return self
+
+    def compile_blocks(self) -> None:
+        """Have torch.compile fuse what lies between the products of a ViT's blocks, at the first forward.
+
+        Shapes are dynamic: views of all sizes share one graph with gradients and one without. Other networks, whose
+        time goes into few large convolutions, stay as they are.
+        """
+        for block in self.network.blocks if self.is_vit else ():
+            block.compile(dynamic=True)
 
     def taps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Features (B, D_i, h_i, w_i) of several depths, the last those of the patches."""
@@ -171,10 +180,7 @@ class Backbone(nn.Module):
             prefix = prefix + before
         first = prefix.shape[1]
         tokens = network.norm_pre(torch.cat([prefix.expand(len(tokens), -1, -1), tokens + grid], dim=1))
-        fused = not _products_are_faster(tokens, sum(attention.num_heads for attention in self._attentions[:1]))
-        for attention in self._attentions:
-            if attention.fused_attn != fused:
-                attention.fused_attn = fused
+        self._choose_attention(tokens)
         aux = tokens
         for index, block in enumerate(network.blocks, start=1):
             tokens = block(tokens)
@@ -185,6 +191,20 @@ class Backbone(nn.Module):
             part[:, first:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux)
         )
         return Tokens(tokens[:, 0] if network.cls_token is not None else patches.mean(dim=(2, 3)), patches, aux)
+
+    def _choose_attention(self, tokens: Tensor) -> None:
+        """Attention over tokens (B, n, D) as one fused kernel, or in bf16 on a CPU as two batched products.
+
+        There they take a half of the time forward and a third backward (docs/performance.md), as long as the scores of
+        all pairs of tokens find room.
+        """
+        if not self._attentions:
+            return
+        pairs = len(tokens) * self._attentions[0].num_heads * tokens.shape[1] ** 2
+        fused = tokens.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or pairs > MOST_PAIRS
+        if self._attentions[0].fused_attn != fused:
+            for attention in self._attentions:
+                attention.fused_attn = fused
 
     def _prefix(self) -> list[Tensor]:
         """The tokens before those of the patches, (1, n, D) each: class, distillation and register tokens."""
@@ -213,17 +233,6 @@ class Backbone(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._resized.clear()
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-
-
-def _products_are_faster(tokens: Tensor, heads: int) -> bool:
-    """Whether attention over tokens (B, n, D) takes less time as two batched products than as one fused kernel.
-
-    In bf16 on a CPU it does, forward in half and backward in a third of the time (docs/performance.md), as long as the
-    scores of all pairs of tokens find room.
-    """
-    if tokens.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-        return False
-    return tokens.shape[0] * heads * tokens.shape[1] ** 2 <= MOST_PAIRS
 
 
 def conv_stem(patch_size: int, width: int) -> nn.Sequential:

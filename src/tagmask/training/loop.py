@@ -20,6 +20,7 @@ from tagmask.errors import TagmaskError
 from tagmask.memory import keep_freed_memory
 from tagmask.methods.base import Method
 from tagmask.methods.build import build_method
+from tagmask.models.backbone import Backbone
 from tagmask.precision import resolve
 from tagmask.progress import Progress
 from tagmask.recipe import Recipe, TrainingConfig
@@ -69,6 +70,10 @@ def train(
         keep_freed_memory()
     torch.manual_seed(config.seed)
     method = build() if build else build_method(recipe, len(dataset.classes))
+    if config.compile:
+        for module in method.modules():
+            if isinstance(module, Backbone):
+                module.compile_blocks()
     stop = min(config.stop or config.steps, config.steps)
     optimizer = build_optimizer(method.to(fabric.device), recipe.optimizer)
     start = load_state(folder, method, optimizer)
