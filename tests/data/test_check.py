@@ -131,3 +131,18 @@ def test_names_that_look_like_several_tags_or_like_each_other_are_warned_of(tmp_
     warnings = messages(check_dataset(tmp_path).warnings)
     assert "class 'cow,boat': holds ','; several tags are joined by ';'" in warnings
     assert "class 'cow': differs from 'Cow' in capitals alone" in warnings
+
+
+def test_images_in_no_row_of_a_table_are_warned_of(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,\ngone.jpg,cat\n", "a.jpg b.jpg c.jpg d.jpg")
+    (tmp_path / "images/notes.txt").write_text("no image")
+    warnings = messages(check_dataset(tmp_path).warnings)
+    assert f"{tmp_path / 'images'}: 2 images are in no row and left out, such as c.jpg" in warnings
+
+
+def test_one_class_alone_has_no_table_of_companions(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,\n")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert "P(column" not in text_of(check_dataset(tmp_path))
+    write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,dog\n")
+    assert "P(column" in text_of(check_dataset(tmp_path))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -33,13 +33,21 @@ class Model:
         """Names in id order; label-map id i + 1 is `classes[i]`."""
         return self.run.classes
 
-    def predict(self, image: PathLike | Image.Image, tags: Sequence[str] | None = None) -> Any:
+    def predict(self, image: PathLike | Image.Image | np.ndarray, tags: Sequence[str] | None = None) -> np.ndarray:
         """The (H, W) uint8 label map of one image; where tags are given, only they and background can win.
 
+        Args:
+            image: a file, a picture, or (H, W, 3) uint8 pixels, red first.
+            tags: names of classes.
+
         Raises:
-            TagmaskError: the image does not open, or a tag is no class of the run.
+            TagmaskError: the image does not open or is none, or a tag is no class of the run.
         """
+        if isinstance(tags, str):
+            raise TagmaskError(f"tags: {tags!r} is one text; give a list of class names, as [{tags!r}]")
         ids = None if tags is None else tuple(sorted({self._class_index(tag) for tag in tags}))
+        if isinstance(image, np.ndarray):
+            image = _picture(image)
         return predict_one(self.method, image, ids, self.run.recipe.inference).labels
 
     @property
@@ -75,6 +83,12 @@ class Model:
         if tag not in self.classes:
             raise TagmaskError(f"tag {tag!r} is no class of {self.run.folder}; its classes: {', '.join(self.classes)}")
         return self.classes.index(tag)
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise TagmaskError(f"image: {pixels.dtype} of shape {pixels.shape}; pixels must be uint8 of shape (H, W, 3)")
+    return Image.fromarray(pixels)
 
 
 def load(run: PathLike, *, device: str | None = None) -> Model:

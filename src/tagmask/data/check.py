@@ -13,17 +13,19 @@ import numpy as np
 
 from tagmask.data.check_report import render
 from tagmask.data.dataset import Dataset, Record
-from tagmask.data.images import open_image
+from tagmask.data.images import is_image_name, open_image
 from tagmask.data.readers import collect
 from tagmask.data.readers.assemble import Collected
 from tagmask.data.readers.problems import Kind, Problem, Problems
-from tagmask.data.readers.source import ReadOptions
+from tagmask.data.readers.source import ReadOptions, Source
+from tagmask.data.readers.table import CSV_SUFFIX, JSONL_SUFFIXES
 from tagmask.errors import TagmaskError
 
 __all__ = ["CheckReport", "check_dataset", "cooccurrence", "render"]
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32
+TABLE_SUFFIXES = (CSV_SUFFIX, *JSONL_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,23 @@ def _doubtful_names(classes: Sequence[str]) -> list[Problem]:
     return found
 
 
+def _unlisted(source: Source) -> list[Problem]:
+    """Images that lie beside those of a table and are in none of its rows."""
+    if source.path.suffix.lower() not in TABLE_SUFFIXES:
+        return []
+    listed = {os.path.normpath(row.image) for row in source.rows if row.image is not None}
+    found: list[Problem] = []
+    for folder in sorted({os.path.dirname(path) for path in listed}):
+        files = (os.path.join(folder, name) for name in sorted(os.listdir(folder)) if is_image_name(name))
+        others = [path for path in files if path not in listed]
+        if others:
+            many = f"{len(others)} images are" if len(others) > 1 else "an image is"
+            found.append(
+                Problem("row", folder, f"{many} in no row and left out, such as {os.path.basename(others[0])}")
+            )
+    return found
+
+
 def _unknown_matrix(dataset: Dataset) -> np.ndarray:
     table = np.zeros((len(dataset), len(dataset.classes)), dtype=np.uint8)
     for row, record in enumerate(dataset.records):
@@ -222,6 +241,7 @@ def _warnings(
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
     found += [Problem("row", "left out", line) for line in dataset.skipped]
+    found += _unlisted(collected.source)
     found += _doubtful_names(classes)
     for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"

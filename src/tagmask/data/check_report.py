@@ -25,7 +25,9 @@ def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
     """
     parts: list[RenderableType] = []
     if report.classes:
-        parts += [_summary(report), _counts(report), _Companions(report)]
+        parts += [_summary(report), _counts(report)]
+        if sum(total > 0 for total in report.class_totals) > 1:
+            parts.append(_Companions(report))
     parts.append(_problems("warning", "yellow", report.warnings, warnings_shown))
     parts.append(_problems("error", "red", report.errors, len(report.errors)))
     return Group(*parts)

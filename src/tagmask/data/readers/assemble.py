@@ -56,11 +56,13 @@ class Collected:
         dataset: the records that could be made.
         places: file and row of each record, by name.
         untagged: the images without a tag: where each stands, and why.
+        source: what the reader found.
     """
 
     dataset: Dataset
     places: Mapping[str, str]
     untagged: tuple[tuple[str, str], ...]
+    source: Source
 
 
 def assemble(source: Source, options: Options, problems: Problems) -> Collected:
@@ -95,7 +97,7 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
     dataset = Dataset(tuple(records), classes, options.background, source.tag_source, tuple(skipped), options.context)
     if source.groups:
         dataset = GroupedDataset(**vars(dataset), groups=source.groups)
-    return Collected(dataset, {name: row.where for name, row in first_rows.items()}, tuple(untagged))
+    return Collected(dataset, {name: row.where for name, row in first_rows.items()}, tuple(untagged), source)
 
 
 def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: int, mask: MaskSource | None) -> Record:
