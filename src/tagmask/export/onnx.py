@@ -175,11 +175,11 @@ def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) ->
     return model
 
 
-def _positions_of_any_size(backbone: Backbone, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _positions_of_any_size(backbone: Backbone, height: int, width: int) -> tuple[Tensor, Tensor]:
     """`Backbone._positions` without its cache and its shortcut, which would fix the size in a graph."""
     before, grid = backbone.position_grid()
     grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
-    return before.to(dtype), grid.flatten(2).transpose(1, 2).to(dtype)
+    return before.float(), grid.flatten(2).transpose(1, 2)
 
 
 def _compare(model: Any, network: LabelScores, sizes: list[tuple[int, int]]) -> tuple[float | None, float]:

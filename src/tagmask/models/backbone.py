@@ -84,7 +84,7 @@ class Backbone(nn.Module):
                 raise TagmaskError(f"backbone.name: {config.name!r} has no absolute positions; choose another ViT")
             network.pos_embed.requires_grad_(False)  # frozen in the reference, and what lets resizing be cached
         self._attentions: list[Any] = [module for module in network.modules() if getattr(module, "fused_attn", False)]
-        self._resized: dict[tuple[int, int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._resized: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}
         try:
             self._measure()
         except (AssertionError, AttributeError, IndexError, RuntimeError, ValueError) as error:
@@ -174,7 +174,7 @@ class Backbone(nn.Module):
         height, width = images.shape[2] // size[0], images.shape[3] // size[1]
         images = images[:, :, : height * size[0], : width * size[1]]
         tokens = network.patch_embed.proj(images).flatten(2).transpose(1, 2)
-        before, grid = self._positions(height, width, tokens.dtype)
+        before, grid = self._positions(height, width)
         prefix = torch.cat([tokens[:1, :0], *self._prefix()], dim=1)
         if before.shape[1]:
             prefix = prefix + before
@@ -211,17 +211,20 @@ class Backbone(nn.Module):
         found = (getattr(self.network, name, None) for name in ("cls_token", "dist_token", "reg_token"))
         return [token for token in found if token is not None]
 
-    def _positions(self, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _positions(self, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Position embeddings: (1, n, D) of the prefix, which may have none, n = 0, and (1, h*w, D) of the patches,
-        resized bicubically to the token grid; frozen, so kept."""
-        key = (height, width, self.network.pos_embed.device, dtype)
+        resized bicubically to the token grid; frozen, so kept.
+
+        They are float32, and so is what is added to them block after block, though products be taken in bf16.
+        """
+        key = (height, width, self.network.pos_embed.device)
         if key not in self._resized:
             before, grid = self.position_grid()
             if (height, width) != tuple(grid.shape[-2:]):
                 grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
             if len(self._resized) > 64:
                 self._resized.clear()
-            self._resized[key] = before.to(dtype), grid.flatten(2).transpose(1, 2).to(dtype)
+            self._resized[key] = before.float(), grid.flatten(2).transpose(1, 2)
         return self._resized[key]
 
     def position_grid(self) -> tuple[Tensor, Tensor]:
