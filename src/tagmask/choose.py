@@ -306,6 +306,7 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[
             "long_side": round((1.25 if seco else 1.5) * crop),
             "scales": [1.0, 1.25] if seco else [1.0],
             "background": 0.5 if seco else 0.4,
+            "precision": "auto",
         },
         **({} if seco else stages),
     }
