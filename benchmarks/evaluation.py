@@ -5,7 +5,6 @@ make bench NAME=evaluation
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import tempfile
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from common import device_facts, write_results
 from PIL import Image
 
 from tagmask.data.dataset import Dataset, Record
@@ -89,17 +89,14 @@ def main() -> None:
     sweep = ThresholdSweep(CLASSES)
     image = seconds(lambda: sweep.add(cams, truth), 9)
     scoring = seconds(sweep.result, 3)
-    print(
-        json.dumps(
-            {
-                "images": result.images,
-                **whole,
-                "sweep_image_ms": round(1e3 * image, 1),
-                "sweep_scores_ms": round(1e3 * scoring, 1),
-                "miou": round(result.scores.miou, 4),
-            }
-        )
-    )
+    facts = {
+        "images": result.images,
+        **whole,
+        "sweep_image_ms": round(1e3 * image, 1),
+        "sweep_scores_ms": round(1e3 * scoring, 1),
+        "miou": round(result.scores.miou, 4),
+    }
+    write_results("evaluation", {**facts, **device_facts()})
 
 
 if __name__ == "__main__":

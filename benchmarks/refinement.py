@@ -30,6 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
+from tagmask.memory import keep_freed_memory
 from tagmask.refine import crf
 from tagmask.refine.background import with_background
 from tagmask.refine.energy import dense_energy
@@ -164,6 +165,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if options.device == "cpu":
         torch.set_num_threads(1)
+        keep_freed_memory()  # as the stage that refines does
     how = options.repeats, options.device
     facts = device_facts()
     steps: dict[str, Callable[[], dict[str, float]]] = {
