@@ -30,6 +30,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
+from tagmask.cores import on_cores
 from tagmask.memory import keep_freed_memory
 from tagmask.refine import crf
 from tagmask.refine.background import with_background
@@ -141,6 +142,24 @@ def compare_band(tags: int, height: int, width: int, repeats: int, device: str) 
     return result
 
 
+def time_folder(repeats: int) -> dict[str, float]:
+    """Wall seconds an image of a folder's dense CRFs: images over the cores, and one at a time on all cores."""
+    image, probabilities = photograph(375, 500), scores(3, 375, 500)
+
+    def refine(_: int) -> None:
+        crf.dense_crf(image, probabilities)
+
+    count = 8 * (os.cpu_count() or 1)
+    torch.set_num_threads(os.cpu_count() or 1)
+    steps: dict[str, Timed] = {
+        "s": lambda: list(on_cores(refine, range(count), memory=1)),
+        "one_at_a_time_s": lambda: [refine(index) for index in range(count)],
+    }
+    result = {name: seconds / count for name, seconds in medians(steps, repeats, "cpu", wall=True).items()}
+    torch.set_num_threads(1)
+    return result
+
+
 def time_par(classes: int, side: int, repeats: int, device: str) -> dict[str, float]:
     images = photograph(side, side).permute(2, 0, 1)[None].float().to(device)
     masks = scores(classes, side, side)[None].to(device)
@@ -182,6 +201,8 @@ if __name__ == "__main__":
         "band_375x500_2_tags": partial(compare_band, 2, 375, 500, *how),
         "band_375x500_4_tags": partial(compare_band, 4, 375, 500, *how),
     }
+    if options.device == "cpu":
+        steps["folder_375x500_3_cam"] = partial(time_folder, options.repeats)
     results: dict[str, Any] = facts | {"clock": "seconds of one core" if options.device == "cpu" else "wall seconds"}
     for name, step in steps.items():
         results[name] = {measure: float(f"{value:.3g}") for measure, value in step().items()}
