@@ -1,7 +1,7 @@
 """What of SeCo brings the demonstration's gain: the demonstration's training with one part of it taken away at a time.
 
-And what bf16 changes: `seco` is the recipe as it stands, in training bf16 where the machine multiplies it. A variant
-measured before keeps its row where it is not asked for.
+And what bf16 changes: `seco` and `cam` are the recipes as they stand, in training bf16 where the machine multiplies it.
+A variant measured before keeps its row where it is not asked for.
 
 make bench NAME=demo_ablation                      # seed 0; needs no demonstration made before
 make bench NAME=demo_ablation ARGS="--seeds 0 1 2 --variants fp32 bf16"
@@ -24,6 +24,8 @@ from tagmask.data.synthetic import make_cooccur
 VARIANTS = {
     "seco": (),
     "fp32": ("training.precision=32-true",),
+    "cam": (),
+    "cam fp32": ("training.precision=32-true",),
     "bf16": ("training.precision=bf16-mixed", "inference.precision=bf16-mixed"),
     "no contrast": ("method.lil_weight=0", "method.lig_weight=0"),
     "no token contrast": ("method.ptc_weight=0",),
@@ -47,9 +49,9 @@ if __name__ == "__main__":
                 images, size, meet, alone = (getattr(demonstration, k) for k in ("IMAGES", "SIZE", "MEET", "ALONE"))
                 make_cooccur(data, images=images, size=size, meet=meet, alone=alone, seed=seed)
             # The whole method is the demonstration's own run, where it has been made.
-            name = variant if not overrides else "-".join(overrides).replace("method.", "")
-            output = arguments.output / f"seed{seed}" / name
-            run = train(data, recipe="seco/demo", output=output, overrides=[f"training.seed={seed}", *overrides])
+            method = "cam" if variant.startswith("cam") else "seco"
+            output = arguments.output / f"seed{seed}" / "-".join([method, *overrides]).replace("method.", "")
+            run = train(data, recipe=f"{method}/demo", output=output, overrides=[f"training.seed={seed}", *overrides])
             scores = evaluate(run, split=["test"])[0].scores
             found.append((100 * scores.miou, scores.mean_confusion_ratio))
         miou, ratio = (round(statistics.mean(values), 2) for values in zip(*found, strict=True))

@@ -30,6 +30,7 @@ from tagmask.stages import CAMS, load_classifier
 
 SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
 BACKBONE = "{name: mobilenetv2_100, weights: %s, options: {pad_type: same}, mean: [.5, .5, .5], std: [.5, .5, .5]%s}"
+EACH = "batch: 8, workers: 1, log_every: 20, checkpoint_every: 100, precision: 32-true"
 SETTINGS = (
     "training.steps=300",
     "views.crop=224",
@@ -40,10 +41,10 @@ SETTINGS = (
     "refine.affinity.low=1.5",
     "refine.affinity.high=6",
     "refine.affinity.views={crop: 224, scale: [0.6, 1.2]}",
-    "refine.affinity.training={steps: 150, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
+    f"refine.affinity.training={{steps: 150, {EACH}}}",
     "segmenter.start=weights",
     "segmenter.views={crop: 320, scale: [1.0, 2.0]}",
-    "segmenter.training={steps: 400, batch: 8, workers: 1, log_every: 20, checkpoint_every: 100}",
+    f"segmenter.training={{steps: 400, {EACH}}}",
 )
 OWN = {
     "cam": ("views.scale=[0.6,1.2]", "method.decoder_from=1000000"),  # the decoder is the segmenter's business here
