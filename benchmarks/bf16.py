@@ -59,9 +59,11 @@ def compare_network(config: BackboneConfig, side: int, count: int, repeats: int)
         backbone.zero_grad()
         loss.backward()
 
-    steps = {f"{step.__name__} {half}": (lambda s=step, h=half: s(h)) for step in (forward, both) for half in (0, 1)}
+    steps = {
+        f"{step.__name__} {half}": (lambda s=step, h=half: s(h)) for step in (forward, both) for half in (False, True)
+    }
     seconds = medians(steps, repeats)
-    return {name: round(seconds[f"{name} 0"] / seconds[f"{name} 1"], 2) for name in ("forward", "both")}
+    return {name: round(seconds[f"{name} False"] / seconds[f"{name} True"], 2) for name in ("forward", "both")}
 
 
 def compare_attention(images: int, tokens: int, repeats: int) -> dict[str, float]:

@@ -110,6 +110,6 @@ if __name__ == "__main__":
         "share_of_the_forward": round(statistics.median(alone) / statistics.median(whole), 3),
         "mask_bytes_an_image": round(written / arguments.images),
     }
-    precision = resolve(arguments.precision)
+    precision = resolve(arguments.precision, "cuda" if torch.cuda.is_available() else "cpu")
     parts = [arguments.refine] * (arguments.refine != "none") + ["bf16"] * (precision == "bf16-mixed")
     write_results("-".join(["labelling", *parts]), {**result, "precision": precision, **device_facts()})

@@ -178,7 +178,7 @@ def gemm_gflops(dtype: torch.dtype) -> float:
 
 
 def on_cuda(repeats: int) -> dict[str, float | None]:
-    assert has_bf16_units()
+    assert has_bf16_units("cuda")
     batch = make_batch(4, 448, "cuda")
     torch.cuda.reset_peak_memory_stats()
     seconds = median_seconds(make_step(batch, "cuda", torch.bfloat16), 5 * repeats, torch.cuda.synchronize)

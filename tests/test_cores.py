@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import closing
 
 import pytest
 import torch
@@ -49,3 +51,26 @@ def test_items_that_fill_the_memory_go_one_by_one():
         return threading.current_thread() is own and torch.get_num_threads() == THREADS
 
     assert list(on_cores(work, range(3), memory=float("inf"))) == [True] * 3
+
+
+def test_one_item_has_all_cores():
+    assert list(on_cores(lambda item: (item, torch.get_num_threads()), ["one"], memory=1)) == [("one", THREADS)]
+
+
+def test_whoever_stops_early_waits_for_what_has_begun_alone():
+    begun: list[int] = []
+
+    def work(item: int) -> int:
+        begun.append(item)
+        time.sleep(0.01)
+        return item
+
+    with closing(on_cores(work, range(1000), memory=1)) as results:
+        assert next(results) == 0
+    assert len(begun) < 20
+    assert torch.get_num_threads() == THREADS
+    seen: list[int] = []
+    later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    assert seen == [THREADS]

@@ -38,3 +38,15 @@ def test_large_images_are_refined_smaller_and_labelled_at_their_own_size(
     assert (labels[:, 45:] == 1).all()
     assert (labels[:, :15] == 0).all()
     assert 0.5 < confidence <= 1
+
+
+def test_pixels_without_any_activation_do_not_spoil_the_others() -> None:
+    cams = torch.zeros(2, 8, 12)
+    cams[0, :, :4], cams[1, :, 8:] = 0.9, 0.8  # nothing between them
+    for refine in ("par", "crf"):
+        labels, confidence = to_label_map(
+            cams, None, Image.new("RGB", (60, 40)), InferenceConfig(refine=refine), "cam", False
+        )
+        assert (labels[:, :15] == 1).all()
+        assert (labels[:, 45:] == 2).all()
+        assert 0 < confidence <= 1

@@ -28,6 +28,12 @@ def test_bf16_scores_are_near_those_of_fp32_and_not_the_same() -> None:
 
 def test_auto_takes_bf16_only_where_the_machine_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for units, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        monkeypatch.setattr(precision, "has_bf16_units", lambda units=units: units)
-        assert precision.resolve("auto") == expected
-        assert precision.resolve("32-true") == "32-true"
+        monkeypatch.setattr(precision, "has_bf16_units", lambda device, units=units: units)
+        assert precision.resolve("auto", "cpu") == expected
+        assert precision.resolve("32-true", "cpu") == "32-true"
+
+
+def test_a_model_on_the_cpu_is_not_asked_for_what_the_gpu_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16_units", lambda device: device == "cuda")
+    assert precision.resolve("auto", "cuda") == "bf16-mixed"
+    assert not precision.autocast(torch.device("cpu"), "auto")._enabled

@@ -17,7 +17,6 @@ from tagmask.data.images import image_size
 from tagmask.errors import TagmaskError
 from tagmask.memory import machine_memory
 from tagmask.models.backbone import Backbone
-from tagmask.precision import autocast
 from tagmask.recipe import BackboneConfig, Recipe, load_recipe
 
 Weights = Literal["cached", "reachable", "missing"]
@@ -171,11 +170,14 @@ def find_weights(name: str) -> Weights:
 
 
 def time_forward(config: BackboneConfig, side: int) -> float:
-    """Seconds of a forward pass of one square image on the device that would train; weights do not matter to it."""
+    """Seconds of a forward pass of one square image on the device that would train; weights do not matter to it.
+
+    In fp32: what bf16 saves where the machine multiplies it depends on the network, and a promise had better be kept.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone = Backbone(config.model_copy(update={"weights": None})).to(device).eval()
     image = torch.zeros(1, 3, side, side, device=device)
-    with torch.no_grad(), autocast(image.device, "auto"):
+    with torch.no_grad():
         backbone(image)
         return min(_seconds(backbone, image) for _ in range(3))  # the others met what else the machine does
 

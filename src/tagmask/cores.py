@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def on_cores(work: Callable[[T], R], items: Sequence[T], *, memory: float) -> Iterator[R]:
+def on_cores(work: Callable[[T], R], items: Sequence[T], *, memory: float) -> Generator[R]:
     """What `work` gives for each item, in order, several at a time in threads that share out torch's cores.
 
     Args:
@@ -23,12 +23,15 @@ def on_cores(work: Callable[[T], R], items: Sequence[T], *, memory: float) -> It
         memory: bytes that one item may take; together they take at most half of the machine's.
     """
     cores = torch.get_num_threads()
-    workers = max(1, min(cores, int(machine_memory() / 2 / memory)))
+    workers = max(1, min(cores, len(items), int(machine_memory() / 2 / memory)))
     if workers == 1:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(cores // workers,)) as pool:
-        try:
-            yield from pool.map(work, items)
-        finally:
-            torch.set_num_threads(cores)
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(cores // workers,))
+    try:
+        yield from pool.map(work, items)
+    finally:
+        # Whoever stops early, by Ctrl-C too, does not wait for what has not begun. New threads of the process take over
+        # what was set last: the last worker must have begun before.
+        pool.shutdown(wait=True, cancel_futures=True)
+        torch.set_num_threads(cores)

@@ -231,11 +231,16 @@ def to_label_map(
         shares = shares if source == "cam" else shares.softmax(dim=1)
         photograph = torch.from_numpy(np.array(small)).to(scores.device)
         if config.refine == "par":
-            refined = pixel_adaptive_refinement(photograph.permute(2, 0, 1)[None].float(), shares)[0]
+            refined = _shared(pixel_adaptive_refinement(photograph.permute(2, 0, 1)[None].float(), shares)[0])
         else:
-            refined = dense_crf(photograph, shares[0] / shares[0].sum(dim=0), preset=config.crf)
+            refined = dense_crf(photograph, _shared(shares[0]), preset=config.crf)
         winners, confidence = _argmax_at(refined, size, "cam")
     return ids[winners].to(torch.uint8).cpu().numpy(), float(confidence.mean())
+
+
+def _shared(scores: Tensor) -> Tensor:
+    """Scores (C, H, W) divided by their sum over the classes; where all are 0, they stay so."""
+    return scores / scores.sum(dim=0).clamp_min(1e-12)
 
 
 def _candidates(

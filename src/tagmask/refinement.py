@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -172,8 +173,6 @@ def _each(
 
     def write(record: Record) -> str | None:
         path = output / f"{record.name}.png"
-        if path.exists():
-            return None
         try:
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
             full = open_image(record.image)
@@ -188,8 +187,9 @@ def _each(
         return None
 
     keep_freed_memory()
-    done = on_cores(write, records, memory=memory * longest**2)
-    return [error for error in track(done, what, len(records)) if error]
+    missing = [record for record in records if not (output / f"{record.name}.png").exists()]
+    with closing(on_cores(write, missing, memory=memory * longest**2)) as done:
+        return [error for error in track(done, what, len(missing)) if error]
 
 
 def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:

@@ -154,10 +154,11 @@ def _what_matters(recipe: Recipe) -> dict[str, object]:
     values = _by_key(recipe.model_dump(mode="json"), "")
     idle = [
         "data.path",
-        *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every")),
+        *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every", "compile")),
     ]
     # CAMs on disk are made with the first ones; all else of the section only serves to look at what was trained.
-    serving = [f"inference.{name}" for name in ("size", "long_side", "scales", "cam_scales") if recipe.staged]
+    making = ("size", "long_side", "scales", "cam_scales", "precision")
+    serving = [f"inference.{name}" for name in making if recipe.staged]
     return {
         key: value
         for key, value in values.items()

@@ -140,6 +140,21 @@ def test_images_in_no_row_of_a_table_are_warned_of(tmp_path):
     assert f"{tmp_path / 'images'}: 2 images are in no row and left out, such as c.jpg" in warnings
 
 
+def test_images_in_no_row_are_told_apart_from_masks_and_wrong_rows(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.jpg")
+    write_image(tmp_path / "b.jpg")
+    write_mask(tmp_path / "a.png", np.ones((6, 8)))
+    (tmp_path / "classes.txt").write_text("cat\n")
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "tags.csv"):
+        (tmp_path / "tags.csv").write_text("image,tags\na.jpg,cat\n")
+        assert f"{tmp_path}: an image is in no row and left out, such as b.jpg" in messages(
+            check_dataset(path, masks=tmp_path).warnings
+        )
+    (tmp_path / "tags.csv").write_text(f"image,tags\n{tmp_path / 'a.jpg'},cat\nb.jpg,cat\n")
+    assert "in no row" not in " ".join(messages(check_dataset(".", masks=tmp_path).warnings))
+
+
 def test_one_class_alone_has_no_table_of_companions(tmp_path):
     write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,\n")
     (tmp_path / "classes.txt").write_text("cat\ndog\n")

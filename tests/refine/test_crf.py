@@ -212,3 +212,13 @@ def test_channels_in_the_order_of_rca() -> None:
     vectors = load(path)
     marginals = dense_crf(tensor(vectors["in_photo"]).flip(2), tensor(vectors["out_photo_scores"]), preset="cam")
     assert_same_marginals(marginals, vectors["out_photo_marginals"])
+
+
+def test_scores_may_lie_in_memory_in_any_order() -> None:
+    image = torch.randint(0, 256, (9, 11, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    scores = torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(1))
+    before = scores.clone()
+    expected = dense_crf(image, scores)
+    assert torch.equal(scores, before)
+    assert torch.equal(dense_crf(image, scores.contiguous(memory_format=torch.channels_last)), expected)
+    assert torch.equal(dense_crf(image, scores.transpose(0, 1).contiguous().transpose(0, 1)), expected)

@@ -14,6 +14,7 @@ import numpy as np
 from tagmask.data.check_report import render
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.images import is_image_name, open_image
+from tagmask.data.masks import PngMask
 from tagmask.data.readers import collect
 from tagmask.data.readers.assemble import Collected
 from tagmask.data.readers.problems import Kind, Problem, Problems
@@ -122,7 +123,7 @@ def check_dataset(
     return CheckReport(
         path=path,
         errors=tuple(problems.found),
-        warnings=tuple(_warnings(collected, tagged.classes, matrix, by_area)),
+        warnings=tuple(_warnings(collected, problems, tagged.classes, matrix, by_area)),
         images=len(dataset),
         classes=tagged.classes,
         surroundings=len(dataset.context),
@@ -207,15 +208,20 @@ def _doubtful_names(classes: Sequence[str]) -> list[Problem]:
     return found
 
 
-def _unlisted(source: Source) -> list[Problem]:
+def _unlisted(source: Source, dataset: Dataset) -> list[Problem]:
     """Images that lie beside those of a table and are in none of its rows."""
     if source.path.suffix.lower() not in TABLE_SUFFIXES:
         return []
-    listed = {os.path.normpath(row.image) for row in source.rows if row.image is not None}
+    listed = {os.path.abspath(row.image) for row in source.rows if row.image is not None}
+    masks = {os.path.abspath(record.mask.path) for record in dataset.records if isinstance(record.mask, PngMask)}
     found: list[Problem] = []
     for folder in sorted({os.path.dirname(path) for path in listed}):
-        files = (os.path.join(folder, name) for name in sorted(os.listdir(folder)) if is_image_name(name))
-        others = [path for path in files if path not in listed]
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError:  # it may be entered, and not listed
+            continue
+        files = (os.path.join(folder, name) for name in names if is_image_name(name))
+        others = [path for path in files if path not in listed | masks]
         if others:
             many = f"{len(others)} images are" if len(others) > 1 else "an image is"
             found.append(
@@ -236,12 +242,13 @@ def _column_sums(table: np.ndarray) -> tuple[int, ...]:
 
 
 def _warnings(
-    collected: Collected, classes: Sequence[str], matrix: np.ndarray, by_area: list[tuple[int, int]]
+    collected: Collected, problems: Problems, classes: Sequence[str], matrix: np.ndarray, by_area: list[tuple[int, int]]
 ) -> list[Problem]:
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
     found += [Problem("row", "left out", line) for line in dataset.skipped]
-    found += _unlisted(collected.source)
+    if not any(problem.kind == "row" for problem in problems.found):  # images of rows that are wrong are in no other
+        found += _unlisted(collected.source, dataset)
     found += _doubtful_names(classes)
     for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"

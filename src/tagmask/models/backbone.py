@@ -21,7 +21,9 @@ from tagmask.recipe import BackboneConfig
 
 AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages
-MOST_PAIRS = 2**26  # of tokens whose scores are held at once, 128 MiB in bf16
+MOST_PAIRS = (
+    2**26
+)  # of tokens whose scores a block holds, 128 MiB in bf16; for a backward pass every block keeps its own
 PAPERS: dict[str, Callable[..., nn.Module]] = {
     "resnet38": resnet38.ResNet38,
     "vgg16_rca": vgg16.Vgg16,

@@ -104,7 +104,7 @@ def dense_crf(
     every = classes == len(present)
     # Matrices of two dimensions are transposed in tiles, several times as fast as tensors of more.
     unary = (scores if every else scores.index_select(1, channels)).clamp(min=LEAST_PROBABILITY).log_()
-    logits = unary.view(sets * classes, -1).t().contiguous().view(-1, sets, classes)
+    logits = unary.reshape(sets * classes, -1).t().contiguous().view(-1, sets, classes)
     position = _position_filter(height, width, parameters, kernel, probabilities.device)
     colour = _colour_filter(image.to(probabilities.device), parameters, kernel)
     marginals = _mean_field(logits, _sum_of(position, colour), parameters.iterations)

@@ -34,7 +34,8 @@ Evaluate = Callable[[Method], dict[str, float]]
 def make_fabric(config: TrainingConfig) -> Fabric:
     """Devices and precision of a run; `auto` is bf16 where the hardware multiplies it."""
     strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
-    return Fabric(accelerator="auto", devices=config.devices, precision=resolve(config.precision), strategy=strategy)  # pyright: ignore
+    precision = resolve(config.precision, "cuda" if torch.cuda.is_available() else "cpu")
+    return Fabric(accelerator="auto", devices=config.devices, precision=precision, strategy=strategy)  # pyright: ignore
 
 
 def train(
