@@ -140,7 +140,7 @@ def median_seconds(step: Callable[[], None], repeats: int, synchronise: Callable
     return statistics.median(times)
 
 
-def on_cpu(repeats: int) -> dict[str, float | str | None]:
+def on_cpu(repeats: int, *, compiled: bool) -> dict[str, float | str | None]:
     keep_freed_memory()  # as a training does
     batch = make_batch(2, 224, "cpu")
     # Interleaved would hold two models and two optimisers in memory; one after the other is near enough.
@@ -160,6 +160,9 @@ def on_cpu(repeats: int) -> dict[str, float | str | None]:
     }
     if bf16 is None:
         return result | {"bf16_not_measured": "this CPU does not multiply bf16"}
+    if compiled:
+        step = make_step(batch, "cpu", torch.bfloat16, compiled=True)
+        result["bf16_compiled_s"] = round(median_seconds(step, repeats), 3)
     return result | {
         "bf16_units": "AMX" if torch.cpu._is_amx_tile_supported() else "AVX-512",
         "bf16_gflops_of_a_large_product": round(rates[torch.bfloat16], 1),
@@ -196,8 +199,9 @@ def on_cuda(repeats: int) -> dict[str, float | None]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compiled", action="store_true", help="on the CPU, too, with the blocks compiled")
     arguments = parser.parse_args()
-    numbers = on_cpu(arguments.repeats)
+    numbers = on_cpu(arguments.repeats, compiled=arguments.compiled)
     if torch.cuda.is_available():
         numbers |= on_cuda(arguments.repeats)
     write_results("seco_step", {**numbers, **device_facts()})
