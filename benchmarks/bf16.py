@@ -6,14 +6,11 @@ make bench NAME=bf16
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import device_facts, write_results
+from common import device_facts, medians, write_results
 from torch import Tensor
 
 from tagmask.memory import keep_freed_memory
@@ -30,18 +27,6 @@ NETWORKS = {  # name, side, images
 }
 TOKENS = ((2, 197), (4, 442), (40, 17))  # images and tokens in a step of SeCo at 224, batch 2
 HEADS, WIDTH = 12, 64
-
-
-def medians(steps: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Median wall seconds of each step, the steps taken in turn."""
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(repeats + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if round_:
-                taken[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def compare_network(config: BackboneConfig, side: int, count: int, repeats: int) -> dict[str, float]:
@@ -62,7 +47,7 @@ def compare_network(config: BackboneConfig, side: int, count: int, repeats: int)
     steps = {
         f"{step.__name__} {half}": (lambda s=step, h=half: s(h)) for step in (forward, both) for half in (False, True)
     }
-    seconds = medians(steps, repeats)
+    seconds = medians(steps, repeats, "cpu", wall=True)
     return {name: round(seconds[f"{name} False"] / seconds[f"{name} True"], 2) for name in ("forward", "both")}
 
 
@@ -88,7 +73,9 @@ def compare_attention(images: int, tokens: int, repeats: int) -> dict[str, float
         for name, kind in kinds.items()
         for step in (forward, both)
     }
-    return {f"{name}_ms": round(1000 * value, 2) for name, value in medians(steps, 3 * repeats).items()}
+    return {
+        f"{name}_ms": round(1000 * value, 2) for name, value in medians(steps, 3 * repeats, "cpu", wall=True).items()
+    }
 
 
 if __name__ == "__main__":

@@ -6,9 +6,13 @@ import json
 import os
 import platform
 import re
+import statistics
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+Timed = Callable[[], Any]
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -40,3 +44,20 @@ def write_results(name: str, values: dict[str, Any]) -> None:
     temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     temporary.replace(RESULTS / f"{name}.json")
     print(json.dumps(values))
+
+
+def medians(steps: dict[str, Timed], repeats: int, device: str, *, wall: bool = False) -> dict[str, float]:
+    """Median seconds of each step, the steps taken in turn: of one core on a CPU, if not of the wall."""
+    import torch
+
+    clock = time.process_time if device == "cpu" and not wall else time.perf_counter
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    for round_ in range(repeats + 1):
+        for name, step in steps.items():
+            start = clock()
+            step()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if round_:
+                taken[name].append(clock() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}

@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import statistics
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -25,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import device_facts, write_results
+from common import Timed, device_facts, medians, write_results
 from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor
@@ -37,7 +35,6 @@ from tagmask.refine.background import with_background
 from tagmask.refine.energy import dense_energy
 from tagmask.refine.par import ITERATIONS, pixel_adaptive_refinement
 
-Timed = Callable[[], Any]
 TABLE_BYTES = 8  # an index and a weight
 BAND = 2, 8  # powers of the background
 
@@ -52,21 +49,6 @@ def scores(classes: int, height: int, width: int) -> Tensor:
     """(C, H, W) softmax of smooth random logits: every class somewhere the likeliest."""
     coarse = 3 * torch.randn(1, classes, 12, 12, generator=torch.Generator().manual_seed(0))
     return F.interpolate(coarse, size=(height, width), mode="bicubic")[0].softmax(dim=0)
-
-
-def medians(steps: dict[str, Timed], repeats: int, device: str, *, wall: bool = False) -> dict[str, float]:
-    """Median seconds of each step, the steps taken in turn: of one core on a CPU, if not of the wall."""
-    clock = time.process_time if device == "cpu" and not wall else time.perf_counter
-    taken: dict[str, list[float]] = {name: [] for name in steps}
-    for round_ in range(repeats + 1):
-        for name, step in steps.items():
-            start = clock()
-            step()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            if round_:
-                taken[name].append(clock() - start)
-    return {name: statistics.median(values) for name, values in taken.items()}
 
 
 def bytes_per_second(device: str, repeats: int) -> float:
