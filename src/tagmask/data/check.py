@@ -214,6 +214,7 @@ def _unlisted(source: Source, dataset: Dataset) -> list[Problem]:
         return []
     listed = {os.path.abspath(row.image) for row in source.rows if row.image is not None}
     masks = {os.path.abspath(record.mask.path) for record in dataset.records if isinstance(record.mask, PngMask)}
+    known = listed | masks
     found: list[Problem] = []
     for folder in sorted({os.path.dirname(path) for path in listed}):
         try:
@@ -221,7 +222,7 @@ def _unlisted(source: Source, dataset: Dataset) -> list[Problem]:
         except OSError:  # it may be entered, and not listed
             continue
         files = (os.path.join(folder, name) for name in names if is_image_name(name))
-        others = [path for path in files if path not in listed | masks]
+        others = [path for path in files if path not in known]
         if others:
             many = f"{len(others)} images are" if len(others) > 1 else "an image is"
             found.append(
