@@ -27,6 +27,7 @@ test: .venv/dev.stamp
 lint: .venv/dev.stamp
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports
 
 types: .venv/dev.stamp
 	$(PY) -m pyright

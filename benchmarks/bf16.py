@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from common import device_facts, medians, write_results
 from torch import Tensor
 
-from tagmask.memory import keep_freed_memory
+from tagmask.engine.device import keep_freed_memory
 from tagmask.models.backbone import Backbone
-from tagmask.recipe import BackboneConfig, load_recipe
+from tagmask.recipes.load import BackboneConfig, load_recipe
 
 NETWORKS = {  # name, side, images
     "ViT-B, 224": ("vit_base_patch16_224", 224, 4),

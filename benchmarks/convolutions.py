@@ -17,9 +17,9 @@ from collections.abc import Callable
 import torch
 from common import device_facts, write_results
 
-from tagmask.memory import keep_freed_memory
+from tagmask.engine.device import keep_freed_memory
 from tagmask.models.backbone import Backbone
-from tagmask.recipe import BackboneConfig
+from tagmask.recipes.load import BackboneConfig
 
 CASES = [(layout, kept) for layout in ("first", "last") for kept in ("given_back", "kept")]
 

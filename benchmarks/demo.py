@@ -14,7 +14,7 @@ from pathlib import Path
 
 from common import device_facts, write_results
 
-from tagmask.demonstration import demo
+from tagmask.api.demo import demo
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

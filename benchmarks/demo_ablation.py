@@ -17,7 +17,7 @@ from typing import Any
 
 from common import RESULTS, device_facts, write_results
 
-from tagmask import demonstration
+from tagmask.api import demo as demonstration
 from tagmask.api import evaluate, train
 from tagmask.data.synthetic import make_cooccur
 

@@ -16,10 +16,10 @@ from common import device_facts, write_results
 from PIL import Image
 
 from tagmask.data.dataset import Dataset, Record
+from tagmask.data.label_maps import voc_palette
 from tagmask.data.masks import PngMask
 from tagmask.evaluation.folder import evaluate_folder
 from tagmask.evaluation.sweep import ThresholdSweep
-from tagmask.palette import voc_palette
 
 IMAGES, HEIGHT, WIDTH, CLASSES = 1449, 375, 500, 20
 

@@ -34,7 +34,7 @@ def open_images(count: int) -> Callable[[], object]:
     from PIL import Image
 
     from tagmask.api import open_data
-    from tagmask.recipe import DataConfig
+    from tagmask.recipes.load import DataConfig
 
     folder = Path(tempfile.mkdtemp())
     (folder / "images").mkdir()
@@ -51,8 +51,8 @@ def step_classes(classes: int) -> Callable[[], object]:
     import torch
 
     from tagmask.data.batch import Batch
-    from tagmask.methods.build import build_method
-    from tagmask.recipe import load_recipe
+    from tagmask.methods.registry import build_method
+    from tagmask.recipes.load import load_recipe
 
     images, side = 8, 64
     recipe = load_recipe("seco/demo", ["method.queue=4608"])
@@ -80,10 +80,10 @@ def label_side(side: int, refine: str = "none") -> Callable[[], object]:
     import torch
     from PIL import Image
 
-    from tagmask.inference import predict_one
-    from tagmask.memory import keep_freed_memory
-    from tagmask.methods.build import build_method
-    from tagmask.recipe import load_recipe
+    from tagmask.engine.device import keep_freed_memory
+    from tagmask.engine.inference import predict_one
+    from tagmask.methods.registry import build_method
+    from tagmask.recipes.load import load_recipe
 
     keep_freed_memory()  # as `label` and `predict` do
     recipe = load_recipe("seco/demo", ["inference.size=64", f"inference.refine={refine}"])

@@ -21,13 +21,13 @@ import torch
 from common import device_facts, write_results
 from PIL import Image
 
-from tagmask.data.synthetic_contexts import smooth_noise
-from tagmask.export.png import write_label_map
-from tagmask.inference import Item, score, stream
+from tagmask.data.label_maps import write_label_map
+from tagmask.data.synthetic.contexts import smooth_noise
+from tagmask.engine.device import resolve
+from tagmask.engine.inference import Item, score, stream
 from tagmask.methods.base import Method
-from tagmask.methods.build import build_method
-from tagmask.precision import resolve
-from tagmask.recipe import Recipe, load_recipe
+from tagmask.methods.registry import build_method
+from tagmask.recipes.load import Recipe, load_recipe
 
 CLASSES, BATCH = 20, 8
 

@@ -19,7 +19,7 @@ from sklearn.datasets import load_sample_image
 
 from tagmask.api import open_data
 from tagmask.data.views import TrainingViews
-from tagmask.recipe import DataConfig, load_recipe
+from tagmask.recipes.load import DataConfig, load_recipe
 
 WANTED = 140  # images a second: four in 30 ms, the aim of a step on a GPU, and some to spare
 

@@ -19,7 +19,7 @@ from typing import Any
 from common import RESULTS, device_facts, write_results
 
 from tagmask.api import evaluate, train
-from tagmask.evaluation.report import to_json
+from tagmask.evaluation.tables import to_json
 
 SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
 

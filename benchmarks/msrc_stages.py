@@ -21,12 +21,13 @@ from typing import Any
 from common import RESULTS, device_facts, write_results
 
 from tagmask.api import evaluate, open_data, train, training_split
-from tagmask.api.stage_scores import evaluate_stages, score_cams, score_masks
+from tagmask.engine.model import load_classifier
+from tagmask.engine.refine_folder import refine_folder, write_cam_folder
+from tagmask.engine.run import CAMS
 from tagmask.evaluation.folder import Result
-from tagmask.recipe import load_recipe
-from tagmask.recipe_stages import RefineConfig, SccamConfig
-from tagmask.refinement import refine_folder, write_cam_folder
-from tagmask.stages import CAMS, load_classifier
+from tagmask.evaluation.stages import evaluate_stages, score_cams, score_masks
+from tagmask.recipes.load import load_recipe
+from tagmask.recipes.stages import RefineConfig, SccamConfig
 
 SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
 BACKBONE = "{name: mobilenetv2_100, weights: %s, options: {pad_type: same}, mean: [.5, .5, .5], std: [.5, .5, .5]%s}"

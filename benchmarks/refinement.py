@@ -28,12 +28,11 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
-from tagmask.cores import on_cores
-from tagmask.memory import keep_freed_memory
-from tagmask.refine import crf
-from tagmask.refine.background import with_background
-from tagmask.refine.energy import dense_energy
-from tagmask.refine.par import ITERATIONS, pixel_adaptive_refinement
+from tagmask.engine.device import keep_freed_memory, on_cores
+from tagmask.ops import crf
+from tagmask.ops.energy import dense_energy
+from tagmask.ops.labels import with_background
+from tagmask.ops.par import ITERATIONS, pixel_adaptive_refinement
 
 TABLE_BYTES = 8  # an index and a weight
 BAND = 2, 8  # powers of the background

@@ -26,16 +26,16 @@ from common import device_facts, write_results
 from msrc_stages import SETTINGS, SHARED
 from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
-from tagmask import demonstration
+from tagmask.api import demo as demonstration
 from tagmask.api import open_data, train, training_split
-from tagmask.api.stage_scores import score_cams, score_masks
 from tagmask.data.dataset import Dataset
 from tagmask.data.synthetic import make_cooccur
-from tagmask.recipe import Recipe, load_recipe
-from tagmask.recipe_stages import RefineConfig, SccamConfig
-from tagmask.refinement import refine_folder, write_cam_folder
-from tagmask.stages import load_classifier
-from tagmask.subcategories import read_clusters
+from tagmask.engine.clusters import read_clusters
+from tagmask.engine.model import load_classifier
+from tagmask.engine.refine_folder import refine_folder, write_cam_folder
+from tagmask.evaluation.stages import score_cams, score_masks
+from tagmask.recipes.load import Recipe, load_recipe
+from tagmask.recipes.stages import RefineConfig, SccamConfig
 
 POWERS = (2, 3, 4, 6)
 VARIANTS = {

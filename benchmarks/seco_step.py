@@ -21,17 +21,16 @@ from collections.abc import Callable
 import torch
 from common import device_facts, write_results
 
-from tagmask.cam.labels import pseudo_masks
-from tagmask.cam.multiscale import multiscale_cams
 from tagmask.data.batch import Batch
-from tagmask.memory import keep_freed_memory
-from tagmask.methods.build import build_method
+from tagmask.engine.device import has_bf16_units, keep_freed_memory
+from tagmask.engine.optim import build_optimizer, set_lr
+from tagmask.methods.registry import build_method
 from tagmask.methods.seco import Seco
 from tagmask.models.backbone import Backbone
-from tagmask.precision import has_bf16_units
-from tagmask.recipe import load_recipe
-from tagmask.refine.par import pixel_adaptive_refinement
-from tagmask.training.schedule import build_optimizer, set_lr
+from tagmask.ops.cam import multiscale_cams
+from tagmask.ops.labels import pseudo_masks
+from tagmask.ops.par import pixel_adaptive_refinement
+from tagmask.recipes.load import load_recipe
 
 STEP = 15_000  # every phase is on
 CLASSES = 20

@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tagmask.recipe import METHODS, RECIPES, Recipe, recipe_names
-from tagmask.recipe_sections import Section
+from tagmask.recipes.load import METHODS, RECIPES, Recipe, recipe_names
+from tagmask.recipes.sections import Section
 
 PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """\

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tagmask.data.synthetic import make_cooccur
-from tagmask.recipe import Recipe, load_recipe
+from tagmask.recipes.load import Recipe, load_recipe
 
 torch.set_num_threads(1)
 

@@ -21,9 +21,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tagmask
-from tagmask import api, recipe
+from tagmask import api
 from tagmask.cli import app
-from tagmask.methods import build
+from tagmask.methods import registry as build
+from tagmask.recipes import load as recipe
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)

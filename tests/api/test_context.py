@@ -18,16 +18,16 @@ from typer.testing import CliRunner
 
 import tagmask
 from tagmask import api
-from tagmask.cam.files import read_cams, write_cams
-from tagmask.cam.labels import beside_context
 from tagmask.cli import app
+from tagmask.data.cam_files import read_cams, write_cams
 from tagmask.data.check import check_dataset
 from tagmask.data.dataset import Record
 from tagmask.data.readers.voc import CLASSES as VOC
+from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
 from tagmask.errors import TagmaskError
-from tagmask.recipe import DataConfig, Recipe, load_recipe
-from tagmask.recipe_stages import AffinityConfig, RefineConfig
-from tagmask.refinement import refine_folder, write_affinity_labels
+from tagmask.ops.labels import beside_context
+from tagmask.recipes.load import DataConfig, Recipe, load_recipe
+from tagmask.recipes.stages import AffinityConfig, RefineConfig
 from tagmask.serve.photos import find_photos
 from tagmask.serve.review import Review, find_candidates
 from tests.conftest import staged_recipe

@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from tagmask.data.check import check_dataset, cooccurrence, render
+from tagmask.cli.check_report import render
+from tagmask.data.check import check_dataset, cooccurrence
 from tests.data.trees import write_image, write_mask, write_table
 
 

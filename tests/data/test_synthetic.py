@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask.data.synthetic import Settings, make_cooccur, make_scene, paste, plan
-from tagmask.data.synthetic_contexts import CONTEXTS
-from tagmask.data.synthetic_objects import THINGS, draw
+from tagmask.data.synthetic.contexts import CONTEXTS
+from tagmask.data.synthetic.objects import THINGS, draw
+from tagmask.data.synthetic.scenes import Settings, make_cooccur, make_scene, paste, plan
 from tagmask.errors import TagmaskError
 
 SETTINGS = Settings(images=8, size=48, classes=6, meet=0.9, alone=0.2, seed=3)

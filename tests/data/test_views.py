@@ -11,7 +11,7 @@ from PIL import Image
 
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.views import TrainingViews, draw_crop
-from tagmask.recipe import ViewsConfig
+from tagmask.recipes.load import ViewsConfig
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.folder import Conditions, Result, evaluate_folder
-from tagmask.evaluation.report import describe, render, to_json
+from tagmask.evaluation.tables import describe, render, to_json
 
 
 def write(path: Path, labels: np.ndarray) -> Path:

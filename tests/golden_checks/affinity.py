@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from tagmask.methods.affinitynet import AffinityHead, affinity_loss
-from tagmask.refine.affinity import (
+from tagmask.ops.affinity import (
     affinity_matrix,
     confident_labels,
     pair_affinity,

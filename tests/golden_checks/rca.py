@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from tagmask.methods.rca import FLOOR, Clamp, Mixing, PrototypeAttention, region_contrast
 from tagmask.methods.rca_attention import AttentionStore, enlarge_attention
 from tagmask.methods.rca_memory import ChainedMask, RegionMemory, region_embeddings, region_masks
-from tagmask.refine.saliency import attention_scores, fuse_labels
+from tagmask.methods.rca_network import FLOOR, Clamp, Mixing, PrototypeAttention, region_contrast
+from tagmask.ops.saliency import attention_scores, fuse_labels
 from tests.golden_checks import Vectors, assert_close, check, tensor
 
 PROTOTYPES = 10

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.refine.background import with_background
-from tagmask.refine.crf import CrfParameters, crf_on_cams, dense_crf
-from tagmask.refine.energy import dense_energy
-from tagmask.refine.par import pixel_adaptive_refinement
+from tagmask.ops.crf import CrfParameters, crf_on_cams, dense_crf
+from tagmask.ops.energy import dense_energy
+from tagmask.ops.labels import with_background
+from tagmask.ops.par import pixel_adaptive_refinement
 from tests.golden_checks import Vectors, assert_close, check, tensor
 
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tagmask.cam.labels import to_labels
-from tagmask.cam.merge import divide_by_maximum, merge_subclasses, sum_views
 from tagmask.methods.sccam import class_major_order, cluster_subcategories, sub_labels
+from tagmask.ops.cam import divide_by_maximum, merge_subclasses, sum_views
+from tagmask.ops.labels import to_labels
 from tests.golden_checks import Vectors, assert_close, check, tensor
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tagmask.training.poly_sgd import RatedGroup, milestone_factor, poly_factor, poly_sgd, stepwise_poly_factor
+from tagmask.engine.optim import RatedGroup, milestone_factor, poly_factor, poly_sgd, stepwise_poly_factor
 from tests.golden_checks import Vectors, assert_close, check, tensor
 
 HEAD_SCALES = (1, 2, 10, 20)

@@ -6,17 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tagmask.cam.labels import present_tags, pseudo_masks, region_map, take_channels, to_labels
-from tagmask.cam.multiscale import multiscale_cams
+from tagmask.engine.optim import lr_factor
 from tagmask.methods.base import segmentation_loss
-from tagmask.methods.contrast import global_contrast, local_contrast, move_prototypes, patch_token_contrast
 from tagmask.methods.seco import tag_views
+from tagmask.methods.seco_losses import global_contrast, local_contrast, move_prototypes, patch_token_contrast
 from tagmask.models.backbone import Backbone
 from tagmask.models.seco_checkpoint import to_tag_network, vit_options
 from tagmask.models.tag_network import TagNetwork
-from tagmask.recipe import BackboneConfig, OptimizerConfig
-from tagmask.refine.par import pixel_adaptive_refinement
-from tagmask.training.schedule import lr_factor
+from tagmask.ops.cam import multiscale_cams
+from tagmask.ops.labels import present_tags, pseudo_masks, region_map, take_channels, to_labels
+from tagmask.ops.par import pixel_adaptive_refinement
+from tagmask.recipes.load import BackboneConfig, OptimizerConfig
 from tests.golden_checks import Vectors, assert_close, check, tensor
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from tagmask.methods.rca import (
+from tagmask.methods.rca_network import (
     Attention,
     Clamp,
     Mixing,
@@ -243,9 +243,9 @@ def test_narrow_heads_begin_with_a_signal_when_drawn_by_their_width() -> None:
 
 
 def test_a_width_narrows_all_that_stands_on_the_backbone() -> None:
-    from tagmask.methods.build import build_method
-    from tagmask.methods.rca_training import Rca
-    from tagmask.recipe import load_recipe
+    from tagmask.methods.rca import Rca
+    from tagmask.methods.registry import build_method
+    from tagmask.recipes.load import load_recipe
 
     torch.manual_seed(0)
     images = torch.randn(2, 3, 64, 64)

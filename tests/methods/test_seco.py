@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tagmask.data.batch import Batch
 from tagmask.methods import seco
-from tagmask.methods.build import build_method
+from tagmask.methods.registry import build_method
 from tagmask.methods.seco import Seco, cut_patches, draw_corners, tag_views
 from tests.conftest import tiny_recipe
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
-from tagmask.recipe import BackboneConfig
+from tagmask.recipes.load import BackboneConfig
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 2}
 

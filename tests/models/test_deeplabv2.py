@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
 from tagmask.models.deeplabv2 import CAFFE, IMAGENET, DeepLabV2, load_deeplabv2
-from tagmask.recipe import BackboneConfig
+from tagmask.recipes.load import BackboneConfig
 
 SMALL = (1, 1, 1, 1)
 

@@ -7,7 +7,7 @@ import torch
 
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
-from tagmask.recipe import BackboneConfig
+from tagmask.recipes.load import BackboneConfig
 
 STAGES = [[4], [4], [8], [8], [16]]
 

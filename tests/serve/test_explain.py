@@ -8,8 +8,8 @@ import torch
 
 from tagmask.api import Model
 from tagmask.data.images import open_image
+from tagmask.engine.inference import predict_one
 from tagmask.errors import TagmaskError
-from tagmask.inference import predict_one
 from tagmask.serve.explain import _uncertainty, explain
 
 

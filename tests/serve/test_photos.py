@@ -8,7 +8,7 @@ from PIL import Image
 
 from tagmask.api import Model
 from tagmask.errors import TagmaskError
-from tagmask.recipe import load_recipe
+from tagmask.recipes.load import load_recipe
 from tagmask.serve.photos import Photo, Photos, find_photos, inside, open_photo
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tagmask.palette import voc_palette
+from tagmask.data.label_maps import voc_palette
 from tagmask.serve import pictures
 
 

@@ -1,12 +1,14 @@
 """The verbs: train, label, predict, evaluate, import, load. The command line and the page call nothing else."""
 
-from tagmask.api.datasets import evaluation_split, open_data, to_evaluate, training_split
-from tagmask.api.imports import import_checkpoint
-from tagmask.api.masks import Written, label, predict
-from tagmask.api.model import Model, PathLike, is_on_hub, load
-from tagmask.api.scores import evaluate, evaluate_cams, evaluate_method
-from tagmask.api.stage_scores import StageScore, evaluate_stages
-from tagmask.api.training import train
+from tagmask.api.checkpoints import import_checkpoint
+from tagmask.api.evaluate import evaluate
+from tagmask.api.label import Written, label, predict
+from tagmask.api.train import train
+from tagmask.data.dataset import PathLike
+from tagmask.data.splits import evaluation_split, open_data, to_evaluate, training_split
+from tagmask.engine.model import Model, is_on_hub, load
+from tagmask.evaluation.method import evaluate_cams, evaluate_method
+from tagmask.evaluation.stages import StageScore, evaluate_stages
 
 __all__ = [
     "Model",

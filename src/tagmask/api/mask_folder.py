@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tagmask.cam.files import CLASSES
+from tagmask.data.cam_files import CLASSES
+from tagmask.data.files import make_folder, write_classes, write_text
 from tagmask.errors import TagmaskError
-from tagmask.run import make_folder, write_classes, write_text
 
 CONFIDENCE = "confidence.csv"
 HEADER = ["image", "confidence", "classes"]

@@ -7,8 +7,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from tagmask import __version__
-
 app = typer.Typer(
     name="tagmask",
     help="Image tags in, pixel masks out.\n\nFrom a folder to masks: `tagmask train photos/ -o runs/mine`, then "
@@ -44,7 +42,9 @@ DataPath = Annotated[
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"tagmask {__version__}")
+        from importlib.metadata import version
+
+        typer.echo(f"tagmask {version('tagmask')}")
         raise typer.Exit
 
 

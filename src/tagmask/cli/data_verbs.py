@@ -36,8 +36,9 @@ def data_check(
     """
     from rich.console import Console
 
-    from tagmask.data.check import check_dataset, render
-    from tagmask.recipe import load_recipe
+    from tagmask.cli.check_report import render
+    from tagmask.data.check import check_dataset
+    from tagmask.recipes.load import load_recipe
 
     config = load_recipe(recipe or {"method": "cam"}, set_ or ()).data
     report = check_dataset(

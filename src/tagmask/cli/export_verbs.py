@@ -22,7 +22,7 @@ def export_onnx(
 
     Example: `tagmask export onnx runs/mine -o model.onnx`
     """
-    from tagmask.onnx_export import export_onnx as write
+    from tagmask.api.onnx import export_onnx as write
 
     done = write(run, output, size=size, dynamic=dynamic, labels=labels)
     shape = f"any size in multiples of {done.multiple}" if done.size is None else "{} x {}".format(*done.size)
@@ -44,7 +44,7 @@ def export_masks(
 
     Example: `tagmask export masks masks -f coco -o coco --images photos`
     """
-    from tagmask.export.masks import export_masks as run_export
+    from tagmask.api.export import export_masks as run_export
 
     done = run_export(masks, images, output, format=format, image_url=image_url)
     for line in (*done.skipped[:10], *done.notes):

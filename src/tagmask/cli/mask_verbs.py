@@ -23,7 +23,7 @@ def demo(
 
     Example: `tagmask demo -o demo`
     """
-    from tagmask.demonstration import demo as run_demo
+    from tagmask.api.demo import demo as run_demo
 
     print(json.dumps(run_demo(output, method=method, seed=seed)))
 
@@ -89,7 +89,7 @@ def refine(
 
     Example: `tagmask refine cams photos/tags.csv -o masks --with crf --set refine.crf=cam --set refine.alpha=8`
     """
-    from tagmask.refine_verb import refine_cams
+    from tagmask.api.refine import refine_cams
 
     tell(refine_cams(cams, data, output, how=how, split=split, run=run, recipe=recipe, overrides=set_ or ()))
 

@@ -36,8 +36,8 @@ def evaluate(
     from rich.console import Console
 
     from tagmask import api
-    from tagmask.evaluation.report import render, render_stages, to_json
-    from tagmask.run import write_text
+    from tagmask.data.files import write_text
+    from tagmask.evaluation.tables import render, render_stages, to_json
 
     def write(values: dict[str, Any]) -> None:
         if output is not None:
@@ -107,7 +107,7 @@ def report(
 
     Example: `tagmask report runs/mine -o report.html`
     """
-    from tagmask.reporting.report import report as write_report
+    from tagmask.api.report import report as write_report
 
     file = write_report(run, data, output=output, split=split, protocol=protocol, shown=shown, overrides=set_ or ())
     typer.echo(f"report: {file}")
@@ -142,6 +142,6 @@ def push(
 
     Example: `tagmask push runs/mine ada/street-tags`
     """
-    from tagmask.hub import push as push_run
+    from tagmask.api.hub import push as push_run
 
     typer.echo(f"pushed: {push_run(run, repository, private=not public, license=license)}")

@@ -11,7 +11,6 @@ from typing import Unpack
 
 import numpy as np
 
-from tagmask.data.check_report import render
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.images import is_image_name, open_image
 from tagmask.data.masks import PngMask
@@ -21,8 +20,6 @@ from tagmask.data.readers.problems import Kind, Problem, Problems
 from tagmask.data.readers.source import ReadOptions, Source
 from tagmask.data.readers.table import CSV_SUFFIX, JSONL_SUFFIXES
 from tagmask.errors import TagmaskError
-
-__all__ = ["CheckReport", "check_dataset", "cooccurrence", "render"]
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32

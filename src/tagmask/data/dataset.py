@@ -151,3 +151,6 @@ def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
             raise TagmaskError(f"{source}: 'background' is id 0 and no class; remove it (data key `background`)")
         seen[name] = position
     return names
+
+
+PathLike = Path | str

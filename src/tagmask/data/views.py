@@ -20,7 +20,7 @@ from tagmask.data.batch import Batch
 from tagmask.data.dataset import IGNORE, Dataset
 from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
-from tagmask.recipe import ViewsConfig
+from tagmask.recipes.load import ViewsConfig
 
 Colour = int | tuple[int, int, int]
 

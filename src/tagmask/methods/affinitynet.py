@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from tagmask.data.batch import Batch
 from tagmask.methods.base import Method
-from tagmask.methods.distributed import global_mean
-from tagmask.methods.multi_scale import shrink_labels
 from tagmask.models.backbone import Backbone
-from tagmask.refine.affinity import RADIUS, pair_affinity, pair_labels
+from tagmask.ops.affinity import RADIUS, pair_affinity, pair_labels
+from tagmask.ops.distributed import global_mean
+from tagmask.ops.multi_scale import shrink_labels
 
 FIRST_STAGE = 3  # the published heads count stages from ResNet-38's third
 EPSILON = 1e-5

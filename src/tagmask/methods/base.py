@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.cam.labels import IGNORE, pseudo_masks
-from tagmask.cam.multiscale import multiscale_cams
 from tagmask.data.batch import Batch
-from tagmask.methods.distributed import global_mean
 from tagmask.models.backbone import Backbone, Tokens
 from tagmask.models.tag_network import TagNetwork
-from tagmask.recipe import PseudoMaskConfig
-from tagmask.refine.par import pixel_adaptive_refinement
+from tagmask.ops.cam import multiscale_cams
+from tagmask.ops.distributed import global_mean
+from tagmask.ops.labels import IGNORE, pseudo_masks
+from tagmask.ops.par import pixel_adaptive_refinement
+from tagmask.recipes.load import PseudoMaskConfig
 
 
 class ParameterGroup(TypedDict):
@@ -116,7 +116,7 @@ def enlarge(logits: Tensor, size: Sequence[int]) -> Tensor:
 def refined_pseudo_masks(
     backbone: Backbone, batch: Batch, cams: Tensor, ids: Tensor, config: PseudoMaskConfig, background: bool
 ) -> Tensor:
-    """`cam.labels.pseudo_masks` of a batch, refined by PAR on the images at half size where the recipe says so."""
+    """`ops.labels.pseudo_masks` of a batch, refined by PAR on the images at half size where the recipe says so."""
 
     def refine(scores: Tensor) -> Tensor:
         if config.refine == "none":

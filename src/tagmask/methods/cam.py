@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tagmask.cam.labels import present_tags, take_channels
-from tagmask.cam.multiscale import multiscale_cams
 from tagmask.data.batch import Batch
 from tagmask.methods.base import Method, classification_loss, enlarge, refined_pseudo_masks, segmentation_loss
 from tagmask.models.backbone import Backbone, Tokens
-from tagmask.recipe import CamConfig
+from tagmask.ops.cam import multiscale_cams
+from tagmask.ops.labels import present_tags, take_channels
+from tagmask.recipes.load import CamConfig
 
 
 class Cam(Method):

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from tagmask.data.batch import Batch
 from tagmask.methods.base import Method, classification_loss, enlarge, segmentation_loss
-from tagmask.methods.multi_scale import IGNORE, multi_scale_logits, multi_scale_loss
 from tagmask.models.backbone import Backbone
-from tagmask.recipe import FullConfig
+from tagmask.ops.multi_scale import IGNORE, multi_scale_logits, multi_scale_loss
+from tagmask.recipes.load import FullConfig
 
 
 class Full(Method):

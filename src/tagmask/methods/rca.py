@@ -1,226 +1,203 @@
-"""RCA (CVPR 2022): regions contrasted against, and pixels explained by, a memory of the whole data set."""
+"""RCA (CVPR 2022) as a method: one step, what it remembers and what it gathers."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-Clamp = Literal["official", "clean"]
-Attention = Literal["official", "softmax", "mean"]
-Reduction = Literal["sum", "mean"]
-Start = Literal["official", "he"]
-
-FLOOR = 1e-4
-
-
-class Mixing(NamedTuple):
-    """For T regions of each of B images, another region and how much of the mixture is their own; each (B, T).
-
-    Attributes:
-        image: int64 index of the other region's image in the batch.
-        label: int64 its class.
-        share: the own region's share, in [0, 1].
-    """
-
-    image: Tensor
-    label: Tensor
-    share: Tensor
+from tagmask.data.batch import Batch
+from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method, ParameterGroup, classification_loss
+from tagmask.methods.rca_attention import AttentionStore
+from tagmask.methods.rca_memory import RegionMemory, region_embeddings, region_masks
+from tagmask.methods.rca_network import RcaHeads, draw_mixing, region_contrast
+from tagmask.models.backbone import Backbone
+from tagmask.ops.cam import summed_cams
+from tagmask.ops.labels import present_tags
+from tagmask.recipes.stages import RcaConfig
 
 
-def draw_mixing(
-    classes: Tensor, regions: Tensor, *, concentration: int = 8, generator: torch.Generator | None = None
-) -> Mixing:
-    """Draw a partner for each region: any image of the batch, any class it has a region of; and Beta(a, a) shares.
-
-    Args:
-        classes: (B, T) class of the regions to mix.
-        regions: (B, C) bool, which regions there are; a region whose partner image has none stays as it is.
-        concentration: a.
-
-    Source: RCA (CVPR 2022), section 3.2; spec C3.4.
-    """
-    device = classes.device
-    image = torch.randint(len(classes), classes.shape, generator=generator, device=device)
-    lots = 1 - torch.rand(*classes.shape, regions.shape[1], generator=generator, device=device)  # above 0
-    label = (lots * regions[image]).argmax(dim=2)
-    # The median of 2a - 1 uniform numbers is Beta(a, a).
-    share = torch.rand(*classes.shape, 2 * concentration - 1, generator=generator, device=device).median(dim=2).values
-    alone = ~regions.any(dim=1)[image]
-    own = torch.arange(len(classes), device=device)[:, None].expand_as(classes)
-    return Mixing(torch.where(alone, own, image), torch.where(alone, classes, label), torch.where(alone, 1.0, share))
-
-
-def region_contrast(
-    embeddings: Tensor,
-    classes: Tensor,
-    weights: Tensor,
-    mixing: Mixing,
-    memory: Tensor,
-    counts: Tensor,
-    *,
-    temperature: float = 0.07,
-    clamp: Clamp = "clean",
-    reduction: Reduction = "sum",
-) -> Tensor:
-    """Draw mixed regions to the entries of their two classes, away from all others.
-
-    Args:
-        embeddings: (B, C, D) of every class's region in every image.
-        classes: (B, T) the classes whose regions are anchors.
-        weights: (B, T) 1 for an anchor, 0 for a place that is none.
-        mixing: the partners of (B, T) anchors.
-        memory: (C, M, D) entries of unit length.
-        counts: (C, M) bool, which entries count; a class without any is neither anchor nor partner.
-        clamp: `official` for the release's floor under the denominator, which punishes easy anchors.
-        reduction: over images; `sum` as released.
-
-    Returns:
-        scalar; the mean over an image's anchors, summed over (or meaned over) images. 0 where there is no anchor.
-
-    Source: RCA (CVPR 2022), equation 4; spec C3.4.
-    """
-    rows = torch.arange(len(classes), device=classes.device)[:, None]
-    own, other = embeddings[rows, classes], embeddings[mixing.image, mixing.label]
-    share = mixing.share[..., None]
-    anchors = F.normalize(share * own + (1 - share) * other, dim=2)
-    with torch.autocast(anchors.device.type, enabled=False):
-        logits = torch.einsum("btd,cmd->btcm", anchors.float(), memory.float()) / temperature
-    logits = logits.masked_fill(~counts, -torch.inf)
-    losses = torch.lerp(
-        _towards(mixing.label, logits, counts, clamp), _towards(classes, logits, counts, clamp), mixing.share
-    )
-    known = counts.any(dim=1)
-    valid = weights * (known[classes] & known[mixing.label])
-    images = (torch.where(valid > 0, losses, 0.0) * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-    return images.sum() if reduction == "sum" else images.mean()
-
-
-def _towards(targets: Tensor, logits: Tensor, counts: Tensor, clamp: Clamp) -> Tensor:
-    """Mean loss (B, T) of anchors with logits (B, T, C, M) towards the entries of classes (B, T)."""
-    at = targets[:, :, None]
-    by_class = logits.logsumexp(dim=3)
-    negatives = by_class.scatter(2, at, -torch.inf).logsumexp(dim=2, keepdim=True)
-    positives = logits.gather(2, at[..., None].expand(-1, -1, -1, logits.shape[3]))[:, :, 0]
-    count = counts[targets]
-    positives = torch.where(count, positives, 0.0)
-    totals = torch.logaddexp(negatives, positives)
-    if clamp == "official":
-        totals = totals.maximum(logits.amax(dim=(2, 3)).detach()[..., None] + math.log(FLOOR))
-    return ((totals - positives) * count).sum(dim=2) / count.sum(dim=2).clamp(min=1)
-
-
-class PrototypeAttention(nn.Module):
-    """Every pixel looks at the prototypes of all classes, and what it sees joins its feature.
-
-    Args:
-        width: D.
-        attention: `official` multiplies by classes / prototypes where a division by their product was meant and takes
-            no softmax; `mean` divides; `softmax` of the scaled products is the paper's.
-
-    Source: RCA (CVPR 2022), section 3.3; spec C3.3.
-    """
-
-    def __init__(self, width: int, attention: Attention = "official") -> None:
-        super().__init__()
-        self.attention = attention
-        self.Q = nn.Conv2d(width, width, 1)
-        self.K = nn.Linear(width, width)
-        self.V = nn.Linear(width, width)
-        self.aggre = nn.Conv2d(width, width, 1)
-        self.concat_project = nn.Conv2d(2 * width, width, 1)
-
-    def forward(self, features: Tensor, prototypes: Tensor, ready: Tensor) -> Tensor:
-        """Features (B, D, h, w) enriched from prototypes (C, P, D); classes not ready (C,) are not looked at."""
-        classes, each, width = prototypes.shape
-        keys = self.K(prototypes.flatten(0, 1))
-        products = self.Q(features).flatten(2).transpose(1, 2) @ keys.t()
-        seen = ready.repeat_interleave(each)
-        if self.attention == "softmax":
-            weights = (products / math.sqrt(width)).masked_fill(~seen, -torch.inf).softmax(dim=2).nan_to_num(0.0)
-        else:
-            scale = classes / each if self.attention == "official" else 1 / (classes * each)
-            weights = (products * scale).masked_fill(~seen, 0.0)
-        context = (weights @ self.V(prototypes.flatten(0, 1))).transpose(1, 2).reshape_as(features)
-        return self.concat_project(torch.cat([features, self.aggre(context)], dim=1))
-
-
-class RcaMaps(NamedTuple):
-    """What the heads make of a feature map (B, D, h, w).
+class Schedule(NamedTuple):
+    """What RCA must know of its training set.
 
     Attributes:
-        fine: (B, C, h, w) maps of the enriched features; their mean is the logit, their positive part the CAM.
-        coarse: (B, C, h, w) maps of the features as they are; they make the region masks.
-        projected: (B, D, h, w) features the regions are pooled from.
+        tags: (N, C) 0/1 of the data set.
+        batch: images a step.
+        steps: updates of the whole training.
+        side: of the square images, in pixels.
     """
 
-    fine: Tensor
-    coarse: Tensor
-    projected: Tensor
+    tags: Tensor
+    batch: int
+    steps: int
+    side: int
 
 
-class RcaHeads(nn.Module):
-    """All of RCA's network but its backbone; the parts named `extra…` learn ten times as fast.
-
-    The release has a branch of four convolutions a class for the fine maps; here they are one of grouped convolutions,
-    which computes the same.
+class Rca(Method):
+    """Coarse and fine maps, the memory they are contrasted with, and the attention gathered from the fine ones.
 
     Args:
-        width: D of the backbone.
-        classes: C.
-        hidden: channels of the maps' branches; D as released.
-        attention: see `PrototypeAttention`.
-        start: of convolutions. `official` draws every weight with a standard deviation of 0.01, which suits the 512
-            channels of VGG-16; in narrower branches what passes four layers is so faint that they hardly learn. `he`
-            draws by the number of inputs.
+        schedule: of the training; none where nothing is trained.
 
-    Source: RCA (CVPR 2022), released code; spec C2.
+    Attributes:
+        gathered: attention maps of the training images; none where nothing is trained.
     """
 
     def __init__(
         self,
-        width: int,
+        backbone: Backbone,
         classes: int,
-        hidden: int | None = None,
-        attention: Attention = "official",
-        start: Start = "official",
+        background: bool,
+        config: RcaConfig,
+        *,
+        schedule: Schedule | None = None,
     ) -> None:
-        super().__init__()
-        hidden = hidden or width
-        self.extra_convs = _branches(width, hidden, 1, classes)
-        self.extra_branches = _branches(width, hidden, classes, classes)
-        self.extra_F = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1),
+        super().__init__(backbone, classes, background, pooling="mean")
+        self.config, self.schedule = config, schedule
+        network = self.network
+        del network.classifier, network.aux_classifier, network.decoder
+        width = config.width or backbone.width
+        if config.width is not None:
+            network.add_module("extra_neck", _neck(backbone.width, width))
+        network.add_module("heads", RcaHeads(width, classes, config.hidden, config.attention, config.start))
+        memory = RegionMemory(
+            classes,
+            width,
+            length=config.memory,
+            prototypes=config.prototypes,
+            momentum=config.memory_momentum,
+            start=config.memory_init,
         )
-        self.aggregation = PrototypeAttention(width, attention)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and start == "official":
-                nn.init.normal_(module.weight, std=0.01)
-            elif isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]: all of them have one
+        network.add_module("memory", memory)
+        self.gathered: AttentionStore | None = None
+        if schedule is not None:
+            if schedule.side % backbone.stride:
+                raise TagmaskError(
+                    f"views.crop {schedule.side} is no multiple of the backbone's {backbone.stride} pixels"
+                )
+            if schedule.batch > config.memory:
+                raise TagmaskError(f"training.batch {schedule.batch} is larger than method.memory {config.memory}")
+            seen = (schedule.steps * schedule.batch - 1) // len(schedule.tags)
+            if config.cam_source == "gathered" and seen < config.gather_from:
+                raise TagmaskError(
+                    f"method.gather_from {config.gather_from}: {schedule.steps} steps of {schedule.batch} end in epoch "
+                    f"{seen} of {len(schedule.tags)} images, so no map would be gathered; set more training.steps, "
+                    "method.gather_from=0 or method.cam_source=final"
+                )
+            size = schedule.side // backbone.stride
+            self.gathered = AttentionStore(schedule.tags, (size, size), config.precision)
 
-    def forward(self, features: Tensor, prototypes: Tensor, ready: Tensor) -> RcaMaps:
-        """Maps of features (B, D, h, w), given prototypes (C, P, D) of which those of classes `ready` (C,) count."""
-        enriched = self.aggregation(features, prototypes, ready)
-        return RcaMaps(self.extra_branches(enriched), self.extra_convs(features), self.extra_F(features))
+    @property
+    def heads(self) -> RcaHeads:
+        """Of the network."""
+        return cast(RcaHeads, self.network.get_submodule("heads"))
+
+    @property
+    def memory(self) -> RegionMemory:
+        """Of the network: its prototypes are part of every map."""
+        return cast(RegionMemory, self.network.get_submodule("memory"))
+
+    def features(self, images: Tensor) -> Tensor:
+        """(B, D, h, w) of images (B, 3, H, W): the backbone's, brought to `method.width` channels where that is set."""
+        patches = self.network.backbone(images).patches
+        if self.config.width is None:
+            return patches
+        return self.network.get_submodule("extra_neck")(patches)
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Parts named `extra…` as heads; backbone and aggregation not.
+
+        Source: spec C2.
+        """
+        free = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        return [
+            {"params": [parameter for name, parameter in free if ("extra" in name) == head], "head": head}
+            for head in (False, True)
+        ]
+
+    def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """Classification by fine and coarse maps, and from an epoch on contrast; remembers and gathers on the way.
+
+        Source: spec C3.3.
+        """
+        assert self.schedule is not None
+        assert self.gathered is not None
+        config, memory, images = self.config, self.memory, len(self.schedule.tags)
+        epoch = step * self.schedule.batch // images
+        if step and (step - 1) * self.schedule.batch // images != epoch:
+            memory.refresh_prototypes(seed=epoch)
+        patches = self.features(batch.images)
+        maps = self.heads(patches, memory.prototypes, memory.ready)
+        fine, coarse = (
+            own.amax(dim=(2, 3)) if config.pooling == "max" else own.mean(dim=(2, 3))
+            for own in (maps.fine, maps.coarse)
+        )
+        losses = {
+            "cls": classification_loss(fine, batch.tags, batch.known),
+            "coarse": classification_loss(coarse, batch.tags, batch.known),
+        }
+        weights = {"cls": 1.0, "coarse": config.coarse_weight, "contrast": config.contrast_weight}
+        masks = region_masks(maps.coarse.detach())
+        if epoch >= config.contrast_from:
+            losses["contrast"] = self._contrast(batch, maps.projected, masks)
+        probabilities = fine.detach().float().sigmoid()
+        if epoch >= config.gather_from:
+            # Of the whole epochs: a few steps more than those would see but a few images.
+            whole = max(1, self.schedule.steps * self.schedule.batch // images)
+            last = ((step + 1) * self.schedule.batch - 1) // images >= whole - 1
+            self.gathered.update(
+                batch.indices, maps.fine.detach(), probabilities, last=last, min_probability=config.gather_above
+            )
+        memory.update(
+            (patches if config.memory_feature == "x" else maps.projected).detach(),
+            masks,
+            batch.tags,
+            probabilities,
+            min_probability=config.memory_above,
+            chained_mask=config.chained_mask,
+        )
+        losses["loss"] = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        return losses
+
+    def _contrast(self, batch: Batch, projected: Tensor, masks: Tensor) -> Tensor:
+        classes, _ = present_tags(batch.tags, batch.most_tags)
+        regions = masks.flatten(2).any(dim=2) & (batch.tags > 0)
+        entries, counts = self.memory.entries()
+        return region_contrast(
+            region_embeddings(projected, masks),
+            classes,
+            regions.gather(1, classes).float(),
+            draw_mixing(classes, regions, concentration=self.config.mixing),
+            entries,
+            counts,
+            temperature=self.config.temperature,
+            clamp=self.config.clamp,
+            reduction=self.config.reduction,
+        )
+
+    def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
+        """CAMs (B, K, H, W) in [0, 1) of the fine maps."""
+        memory = self.memory
+
+        def forward(views: Tensor) -> Tensor:
+            return self.heads(self.features(views), memory.prototypes, memory.ready).fine.relu()
+
+        return summed_cams(forward, images, scales)
+
+    def scores(self, images: Tensor) -> Tensor:
+        """There are none: the masks come from a segmenter."""
+        raise TagmaskError("RCA has no decoder: give the recipe a `segmenter`, or use the CAMs (--source cam)")
 
 
-def _branches(width: int, hidden: int, groups: int, outputs: int) -> nn.Sequential:
-    """`groups` branches of three 3x3 convolutions with ReLU and a 1x1 convolution, all on the same input."""
-    total = groups * hidden
-    return nn.Sequential(
-        nn.Conv2d(width, total, 3, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(total, total, 3, padding=1, groups=groups),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(total, total, 3, padding=1, groups=groups),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(total, outputs, 1, groups=groups),
-    )
+def _neck(inputs: int, outputs: int) -> nn.Sequential:
+    """From a wide backbone, a MobileNet's 1280 channels say, to what the heads were made for, VGG-16's 512.
+
+    Their weights grow with the square of the channels. Rectified, as VGG-16's features are.
+    """
+    layer = nn.Conv2d(inputs, outputs, 1)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(cast(Tensor, layer.bias))
+    return nn.Sequential(layer, nn.ReLU(inplace=True))

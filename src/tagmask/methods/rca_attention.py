@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.methods.distributed import gather_rows
+from tagmask.ops.distributed import gather_rows
 
 Precision = Literal["uint8", "float16"]
 EPSILON = 1e-8

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.methods.distributed import gather_rows
-from tagmask.methods.kmeans import kmeans
+from tagmask.ops.distributed import gather_rows
+from tagmask.ops.kmeans import kmeans
 
 MemoryInit = Literal["randn", "first_write"]
 ChainedMask = Literal["official", "fixed"]

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.cam.summed import summed_cams
 from tagmask.data.batch import Batch
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method, classification_loss
-from tagmask.methods.kmeans import kmeans
 from tagmask.models.backbone import Backbone
-from tagmask.recipe_stages import SccamConfig
+from tagmask.ops.cam import summed_cams
+from tagmask.ops.kmeans import kmeans
+from tagmask.recipes.stages import SccamConfig
 
 ABSENT = -1
 DROPOUT = 0.5

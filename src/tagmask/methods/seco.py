@@ -13,16 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.cam.labels import IGNORE, UNCERTAIN, present_tags, region_map, take_channels, to_labels
-from tagmask.cam.multiscale import multiscale_cams
 from tagmask.data.batch import Batch
 from tagmask.methods.base import Method, classification_loss, enlarge, refined_pseudo_masks, segmentation_loss
-from tagmask.methods.contrast import MIXED, global_contrast, local_contrast, move_prototypes, patch_token_contrast
-from tagmask.methods.distributed import gather_rows, world
+from tagmask.methods.seco_losses import MIXED, global_contrast, local_contrast, move_prototypes, patch_token_contrast
 from tagmask.models.backbone import Backbone, Tokens
 from tagmask.models.decoders import ProjectionHead
-from tagmask.recipe import SecoConfig
-from tagmask.refine.energy import dense_energy
+from tagmask.ops.cam import multiscale_cams
+from tagmask.ops.distributed import gather_rows, world
+from tagmask.ops.energy import dense_energy
+from tagmask.ops.labels import IGNORE, UNCERTAIN, present_tags, region_map, take_channels, to_labels
+from tagmask.recipes.load import SecoConfig
 
 GLOBAL_VIEWS = 2
 

@@ -17,7 +17,7 @@ from tagmask.errors import TagmaskError
 from tagmask.models import deeplabv2, resnet38, vgg16
 from tagmask.models.imports import load_resnet38, load_vgg16
 from tagmask.models.weights import load_weights
-from tagmask.recipe import BackboneConfig
+from tagmask.recipes.load import BackboneConfig
 
 AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages

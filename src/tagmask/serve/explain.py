@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.api import Model
+from tagmask.engine.inference import network_size, score, to_label_map
 from tagmask.errors import TagmaskError
-from tagmask.inference import network_size, score, to_label_map
 
 
 @dataclass(frozen=True)

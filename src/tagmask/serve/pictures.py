@@ -10,9 +10,9 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from tagmask.cam.labels import IGNORE
-from tagmask.export.png import heat_map
-from tagmask.palette import voc_palette
+from tagmask.data.label_maps import voc_palette
+from tagmask.evaluation.pictures import heat_map
+from tagmask.ops.labels import IGNORE
 
 LONG_SIDE = 1024
 THUMBNAIL = 384

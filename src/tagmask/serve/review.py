@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from tagmask.data.files import write_text
 from tagmask.errors import TagmaskError
-from tagmask.run import write_text
 from tagmask.serve.photos import Photos
 
 Verdict = Literal["keep", "redo", "tags"]

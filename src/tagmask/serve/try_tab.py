@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tagmask.api import Model
-from tagmask.cam.labels import IGNORE
+from tagmask.data.label_maps import write_label_map
 from tagmask.errors import TagmaskError
-from tagmask.export.png import write_label_map
+from tagmask.ops.labels import IGNORE
 from tagmask.serve import pictures
 from tagmask.serve.explain import explain
 from tagmask.serve.photos import inside, open_photo

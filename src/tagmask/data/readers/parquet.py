@@ -17,15 +17,7 @@ from PIL import Image
 from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
-from tagmask.data.readers.source import (
-    FileIndex,
-    Options,
-    Row,
-    Source,
-    class_list_beside,
-    missing_image,
-    record_name,
-)
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, missing_image, record_name
 from tagmask.errors import TagmaskError
 
 IMAGE_COLUMNS = ("image", "img", "file_name", "path")

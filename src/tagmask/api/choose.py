@@ -1,0 +1,326 @@
+"""The recipe for people who name none: chosen from the data and the machine, with the reasons in words."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+
+from tagmask.data.dataset import Dataset
+from tagmask.data.images import image_size
+from tagmask.engine.device import machine_memory
+from tagmask.errors import TagmaskError
+from tagmask.models.backbone import Backbone
+from tagmask.recipes.load import BackboneConfig, Recipe, load_recipe
+
+Weights = Literal["cached", "reachable", "missing"]
+
+EPOCHS = {"seco": 20, "cam": 12}  # plain CAM: as many for the classifier as for the segmenter after it
+BAND = (1.0, 3.0)  # powers of the background between which pixels teach the segmenter nothing
+CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
+LOOKED_AT = 64  # images whose headers are read for their size
+PATIENCE = 5.0  # seconds for the hub's first answer
+GB = 2**30
+LONG_RUN = 12 * 3600  # seconds from which the expected time comes with a way to shorten it
+ALARM = "NO PRETRAINED WEIGHTS"
+
+VIT_BASE = {"name": "vit_base_patch16_224", "weights": "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"}
+VIT_SMALL = {"name": "vit_small_patch16_224", "weights": "timm/vit_small_patch16_224.augreg_in21k_ft_in1k"}
+MOBILENET = {"name": "mobilenetv2_100", "weights": "timm/mobilenetv2_100.ra_in1k", "options": {"pad_type": "same"}}
+SCRATCH: dict[str, Any] = {
+    "name": "vit_tiny_patch16_224",
+    "stem": "conv",
+    "options": {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3},
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A method on a network, before it is fitted to the data."""
+
+    method: Literal["seco", "cam"]
+    backbone: dict[str, Any]
+    crop: int
+    batch: int
+    rates: dict[str, float] = field(default_factory=dict)
+
+    def steps(self, images: int) -> int:
+        """Some epochs, within what is too little to learn from and too much to wait for."""
+        low, high = (2000, 20_000) if self.method == "seco" else (300, 3000)
+        return max(low, min(high, EPOCHS[self.method] * images // self.batch))
+
+
+FROM_SCRATCH = Plan("cam", SCRATCH, crop=128, batch=16, rates={"lr": 5e-4, "head_scale": 2.0})
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the choice depends on.
+
+    Attributes:
+        cuda: whether training runs on a GPU.
+        memory: of the device that trains, in bytes.
+        cores: of the CPU.
+    """
+
+    cuda: bool
+    memory: int
+    cores: int
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A recipe and why it is this one.
+
+    Attributes:
+        recipe: complete but for the data's path.
+        reasons: one sentence each, for the user to read before training begins.
+        from_scratch: whether the network starts without pretrained weights, which costs most of the accuracy.
+    """
+
+    recipe: Recipe
+    reasons: tuple[str, ...]
+    from_scratch: bool
+
+
+def choose_recipe(
+    dataset: Dataset,
+    overrides: Iterable[str] = (),
+    *,
+    machine: Machine | None = None,
+    find: Callable[[str], Weights] | None = None,
+    forward_seconds: Callable[[BackboneConfig, int], float] | None = None,
+) -> Chosen:
+    """Choose method, network, sizes and length of training.
+
+    Args:
+        dataset: the training records.
+        overrides: `key.path=value`; of these `training.steps` and `backbone.weights` take part in the choice.
+        machine: by default this one.
+        find: says of a hub name whether it can be had; by default looks in the cache and asks the hub.
+        forward_seconds: times a network on a square image of a side in pixels; by default on this machine.
+
+    Raises:
+        TagmaskError: no images, or an override that does not fit the recipe.
+    """
+    if not len(dataset):
+        raise TagmaskError("no training images to choose a recipe for; `tagmask data check` says what was read")
+    machine, overrides = machine or this_machine(), tuple(overrides)
+    side, said_size = _typical_side(dataset)
+    reasons = [f"{len(dataset)} images of {len(dataset.classes)} classes, {_on_background(dataset)}, {said_size}"]
+    plan = _weighed(_network(machine, bool(dataset.context), reasons), overrides, find or find_weights, reasons)
+    plan = replace(plan, crop=max(64, min(plan.crop, round(side / 32) * 32)))
+    steps = _given(overrides, "training.steps") or plan.steps(len(dataset))
+    recipe = load_recipe(_values(plan, steps, machine, dataset), overrides)
+    crop, training = recipe.views.crop, recipe.training
+    epochs = training.steps * training.batch / len(dataset)
+    twice = ", for the classifier and again for the segmenter" if recipe.segmenter else ""
+    reasons.append(
+        f"{training.steps} steps of {training.batch} images{twice}, {epochs:.1f} times each image, cropped to "
+        f"{crop} x {crop}"
+    )
+    forward = (forward_seconds or time_forward)(recipe.backbone, crop)
+    seconds = _expected_seconds(recipe, len(dataset), forward)
+    shorter = "; --set training.steps=N shortens it, and a run that is stopped goes on where it was"
+    reasons.append(
+        f"expected to take {in_words(seconds)} on this machine, from a timed forward pass"
+        + (shorter if seconds >= LONG_RUN else "")
+    )
+    return Chosen(recipe, tuple(reasons), plan.backbone is SCRATCH)
+
+
+def tell(chosen: Chosen) -> None:
+    """Print the reasons to the console, what costs accuracy in red."""
+    console = Console(stderr=True)
+    console.print("recipe chosen for this data and machine:", highlight=False)
+    for reason in chosen.reasons:
+        style = "bold red" if reason.startswith(ALARM) else ""
+        console.print(f"  - {reason}", style=style, highlight=False, markup=False)
+
+
+def this_machine() -> Machine:
+    """What there is to train on."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if torch.cuda.is_available():
+        return Machine(True, torch.cuda.get_device_properties(0).total_memory, cores)
+    return Machine(False, machine_memory(), cores)
+
+
+def find_weights(name: str) -> Weights:
+    """Whether a hub name's weights are in the cache, or the hub answers within a few seconds."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    repository = name.split(":", 1)[-1]
+    if isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
+        return "cached"
+    if HF_HUB_OFFLINE:
+        return "missing"
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=PATIENCE, token=False)
+    except Exception:  # whatever keeps the hub from answering, the answer is the same
+        return "missing"
+    return "reachable"
+
+
+def time_forward(config: BackboneConfig, side: int) -> float:
+    """Seconds of a forward pass of one square image on the device that would train; weights do not matter to it.
+
+    In fp32: what bf16 saves where the machine multiplies it depends on the network, and a promise had better be kept.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = Backbone(config.model_copy(update={"weights": None})).to(device).eval()
+    image = torch.zeros(1, 3, side, side, device=device)
+    with torch.no_grad():
+        backbone(image)
+        return min(_seconds(backbone, image) for _ in range(3))  # the others met what else the machine does
+
+
+def _seconds(backbone: Backbone, image: torch.Tensor) -> float:
+    start = time.perf_counter()
+    backbone(image).patches.sum().item()
+    return time.perf_counter() - start
+
+
+def in_words(seconds: float) -> str:
+    """A time as a person would say it."""
+    for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"about {seconds / length:.0f} {unit}"
+    return "a minute or two" if seconds >= 30 else "less than a minute"
+
+
+def _typical_side(dataset: Dataset) -> tuple[int, str]:
+    """Median long side in pixels of images spread over the set, and the same in words."""
+    sides = []
+    for record in dataset.records[:: max(1, len(dataset) // LOOKED_AT)]:
+        try:
+            sides.append(max(image_size(record.image)))
+        except TagmaskError:
+            continue  # training reports images that do not open
+    if not sides:
+        return 448, "none of those looked at opens"
+    return int(statistics.median(sides)), f"long side mostly about {statistics.median(sides):.0f} pixels"
+
+
+def _on_background(dataset: Dataset) -> str:
+    return "against background" if dataset.background else "without background"
+
+
+def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
+    """The method and network that the machine can carry; surroundings need masks made before a decoder learns."""
+    memory = machine.memory / GB
+    if machine.cuda and context:
+        reasons.append(
+            "surroundings are tagged (data.context): plain CAM on a small network and a segmenter, the stages in which "
+            "they can be learnt and become background"
+        )
+        return Plan("cam", MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
+    if not machine.cuda:
+        reasons.append(
+            f"no GPU ({machine.cores} cores, {memory:.0f} GB): plain CAM on a small network, the soonest to give "
+            "masks, and a segmenter trained on what a CRF makes sure of in them. SeCo parts better what occurs "
+            "together, but a step of it costs about three times as much and it needs several times as many: it is what "
+            "a GPU would get, and --recipe seco/default gives it to you here"
+        )
+        return Plan("cam", MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
+    if memory >= 10:
+        reasons.append(f"a GPU with {memory:.0f} GB: SeCo on ViT-B/16, as in the paper")
+        return Plan("seco", VIT_BASE, crop=448, batch=4)
+    reasons.append(f"a GPU with {memory:.0f} GB: SeCo on ViT-S/16, since ViT-B/16 asks for about 10 GB")
+    return Plan("seco", VIT_SMALL, crop=448 if memory >= 6 else 320, batch=4)
+
+
+def _weighed(plan: Plan, overrides: tuple[str, ...], find: Callable[[str], Weights], reasons: list[str]) -> Plan:
+    """The plan where its weights can be had, else the one that does without."""
+    if any(text.startswith("backbone.weights=") for text in overrides):
+        given = _given(overrides, "backbone.weights")
+        if given is not None:
+            reasons.append(f"pretrained weights {given}, as given, for {plan.backbone['name']}")
+            return plan
+        reasons.append(f"{ALARM}, as asked: a small network learns from scratch; expect much worse masks")
+        return FROM_SCRATCH
+    name = plan.backbone["weights"]
+    found = find(name)
+    if found == "missing":
+        reasons.append(
+            f"{ALARM}: {name} is not in the cache and the hub does not answer, so a small network learns from scratch "
+            "on your images alone. Expect much worse masks. Better: connect to the network once, or download that "
+            "repository's model.safetensors elsewhere and give --set backbone.weights=FILE"
+        )
+        return FROM_SCRATCH
+    reasons.append(f"pretrained weights {name}, {'from the cache' if found == 'cached' else 'downloaded once'}")
+    return plan
+
+
+def _given(overrides: tuple[str, ...], key: str) -> Any:
+    """The value that the overrides give a key, as the recipe would read it; None where they do not."""
+    values = [text for text in overrides if text.startswith(f"{key}=")]
+    section, name = key.split(".")
+    return getattr(getattr(load_recipe({"method": "cam"}, values), section), name) if values else None
+
+
+def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[str, Any]:
+    """The recipe as a mapping; phases begin at about the shares of the schedule that they do in `seco/default`."""
+    seco, crop = plan.method == "seco", plan.crop
+    sections: dict[str, dict[str, Any]] = {
+        "seco": {
+            "patch_size": max(16, crop // 7 // 16 * 16),
+            "prototypes_from": steps // 25,
+            "contrast_from": steps // 13,
+            "decoder_from": steps // 6,
+            "region_last_from": steps // 2,
+            "accidents": [],
+        },
+        # Trained beside the classifier, a decoder spreads the CAMs it learns from: the segmenter comes after it.
+        "cam": {"pooling": "mean", "scales": [1.0, 1.5], "decoder_from": steps},
+    }
+    stages: dict[str, Any] = {
+        "refine": {"name": "crf", "band": list(BAND)},
+        "segmenter": {"start": "classifier" if plan.backbone is SCRATCH else "weights"},
+    }
+    backbone = {**plan.backbone}
+    if plan.backbone is SCRATCH:
+        backbone["options"] = {**backbone["options"], "img_size": crop}
+    # Photographs come in any size: the long side, not a factor, says how much of one a crop shows.
+    low, high = (0.6, 2.0) if seco else (0.9, 1.7)
+    workers = min(4 if machine.cuda else 1, machine.cores - 1)
+    return {
+        "method": {"name": plan.method, **sections[plan.method]},
+        "data": {"background": dataset.background},
+        "views": {"crop": crop, "resize_long": [round(crop * low), round(crop * high)]},
+        "backbone": backbone,
+        "optimizer": {**plan.rates, "warmup": steps // 20},
+        "training": {
+            "steps": steps,
+            "batch": plan.batch,
+            "workers": workers,
+            "checkpoint_every": min(500, max(50, steps // 10)),
+        },
+        "inference": {
+            "size": None,
+            "long_side": round((1.25 if seco else 1.5) * crop),
+            "scales": [1.0, 1.25] if seco else [1.0],
+            "background": 0.5 if seco else 0.4,
+            "precision": "auto",
+        },
+        **({} if seco else stages),
+    }
+
+
+def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
+    """Of all trainings and of what lies between them, from the seconds of a crop's forward pass."""
+    training, crop = recipe.training, recipe.views.crop
+    seen = training.steps * training.batch
+    cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # both mirrors of every scale
+    if recipe.segmenter is None:
+        # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
+        return seen * (cams - 1 + (7 if recipe.method.name == "seco" else 3)) * forward
+    side = recipe.inference.long_side or crop
+    return 2 * seen * 3 * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)

@@ -1,0 +1,76 @@
+"""The verb `evaluate`, and the same on a method in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tagmask.data.cam_files import CLASSES
+from tagmask.data.dataset import PathLike
+from tagmask.data.splits import open_data, to_evaluate
+from tagmask.engine.inference import Source, check_source
+from tagmask.engine.model import is_run, load, overridden
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.folder import Conditions, Result, evaluate_folder
+from tagmask.evaluation.method import evaluate_cams, evaluate_method
+from tagmask.evaluation.sweep import Sweep
+from tagmask.recipes.load import load_recipe
+
+
+def evaluate(
+    predictions: PathLike,
+    data: PathLike | None = None,
+    *,
+    split: Sequence[str] | None = None,
+    protocol: str = "seco",
+    source: Source = "decoder",
+    tags: bool = False,
+    recipe: PathLike | None = None,
+    overrides: Iterable[str] = (),
+) -> tuple[Result, Sweep | None]:
+    """Compare a run, or a folder of masks, with the truth.
+
+    Args:
+        predictions: a run folder, `hf-hub:OWNER/NAME` of a pushed one, or a folder of `NAME.png` label maps.
+        data: the data set with true masks; by default the run's own.
+        split: the splits; by default the recipe's evaluated ones.
+        protocol: `seco`, `sccam`, `seam`, `eps` or `irn`.
+        source: of a run: its decoder, or its CAMs (which are given the tags).
+        tags: whether a run's decoder is told the images' tags.
+        recipe: for a folder of masks, the recipe whose `data` section says how to read `data`.
+        overrides: of the recipe.
+
+    Returns:
+        the scores, and for CAMs the sweep over background scores.
+
+    Raises:
+        TagmaskError: whatever is wrong with any of them.
+    """
+    check_source(source)
+    if is_run(predictions):
+        if recipe is not None:
+            raise TagmaskError("recipe: a run has its own; change it by overrides (--set data.…, inference.…)")
+        model = load(predictions)
+        if source == "decoder":
+            model.check_decoder()
+        chosen = overridden(model.run.recipe, overrides, only=("inference", "data"), but=("data.classes",))
+        found = open_data(data, chosen.data, model.classes)
+        dataset = to_evaluate(found, chosen.data, split)
+        if source == "cam":
+            return evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)
+        result = evaluate_method(model.method, dataset, chosen.inference, source=source, protocol=protocol, tags=tags)
+        return result, None
+    if source != "decoder" or tags:
+        raise TagmaskError(
+            f"{predictions}: a folder of masks, which have no source and are told no tags; leave both out"
+        )
+    config = load_recipe(recipe, overrides).data if recipe else load_recipe({"method": "cam"}, overrides).data
+    dataset = to_evaluate(open_data(data, config), config, split)
+    conditions = Conditions(split=",".join(dataset.splits))
+    listed = Path(predictions) / CLASSES
+    if listed.is_file() and (names := listed.read_text(encoding="utf-8").split("\n")[:-1]) != list(dataset.classes):
+        raise TagmaskError(
+            f"{listed}: the label ids there stand for {', '.join(names)}, those of the data for "
+            f"{', '.join(dataset.classes)}; give --set 'data.classes=[{', '.join(names)}]' if these are the same things"
+        )
+    return evaluate_folder(Path(predictions), dataset, protocol=protocol, conditions=conditions), None

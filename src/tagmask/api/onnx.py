@@ -1,0 +1,38 @@
+"""A run as an ONNX file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tagmask import api
+from tagmask.engine.onnx import OnnxExport, write_onnx
+from tagmask.errors import TagmaskError
+
+
+def export_onnx(
+    run: api.PathLike,
+    output: api.PathLike = "model.onnx",
+    *,
+    size: int | tuple[int, int] | None = None,
+    dynamic: bool = False,
+    labels: bool = False,
+) -> OnnxExport:
+    """Write a run's model as ONNX, checked against torch; see `tagmask.engine.onnx.write_onnx` for what the file takes.
+
+    Args:
+        run: a run folder, or `hf-hub:OWNER/NAME` of a pushed one.
+        output: the file.
+        size: side of a square, or height and width, to fix; by default `inference.size` of the recipe.
+        dynamic: leave height and width free instead; so it is by default where the recipe has no `inference.size`.
+        labels: give label ids instead of scores.
+
+    Raises:
+        TagmaskError: size and dynamic together; whatever is wrong with run or output; see `write_onnx`.
+    """
+    if dynamic and size is not None:
+        raise TagmaskError("give either a size or --dynamic")
+    model = api.load(run, device="cpu")
+    model.check_decoder()
+    chosen = None if dynamic else size or model.run.recipe.inference.size
+    sides = (chosen, chosen) if isinstance(chosen, int) else chosen
+    return write_onnx(model.method, Path(output), classes=model.classes, size=sides, labels=labels)

@@ -1,0 +1,115 @@
+"""The verb `refine`: a folder of CAMs to a folder of masks, outside a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from tagmask.api import Written, open_data
+from tagmask.api.mask_folder import check_classes
+from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
+from tagmask.data.dataset import Record, check_class_list
+from tagmask.data.files import make_folder, write_classes
+from tagmask.engine.model import load_affinity
+from tagmask.engine.refine_folder import refine_folder
+from tagmask.engine.run import open_run
+from tagmask.errors import TagmaskError
+from tagmask.recipes.load import load_recipe
+
+
+def refine_cams(
+    cams: Path,
+    data: Path,
+    output: Path,
+    *,
+    how: str = "crf",
+    split: Sequence[str] | None = None,
+    run: Path | None = None,
+    recipe: str | None = None,
+    overrides: Iterable[str] = (),
+) -> Written:
+    """Write a mask of every image that has CAMs. Masks that are in `output` already stay as they are.
+
+    Args:
+        cams: folder of `NAME.npz`, and of `classes.txt`, which the ids are of where no run is named.
+        data: tagged images, in any format that `train` reads.
+        output: folder for `NAME.png`.
+        how: `refine.name` of a recipe.
+        split: only these splits.
+        run: for `affinity`, a run whose recipe trained an AffinityNet.
+        recipe: whose `data` and `refine` sections count; by default the run's, else the defaults.
+        overrides: of the recipe, as `refine.alpha=8`.
+
+    Raises:
+        TagmaskError: no CAMs, or whatever is wrong with data, run or recipe.
+    """
+    if not cams.is_dir() or next(cams.rglob(f"*{SUFFIX}"), None) is None:
+        raise TagmaskError(
+            f"{cams}: no CAMs in it; write them with `tagmask label RUN --source cam --save-cams {cams}`"
+        )
+    opened = open_run(run) if run is not None else None
+    start = opened.recipe.model_dump(mode="json") if opened is not None else {"method": "cam"}
+    if opened is not None and (opened.recipe.refine is None or opened.recipe.refine.name != how):
+        # Powers and bands are those of one refinement and mean nothing to another.
+        start.pop("refine")
+    chosen = load_recipe(recipe or start, [f"refine.name={how}", *overrides])
+    assert chosen.refine is not None
+    classes = opened.classes if opened is not None else _classes_beside(cams, chosen.data.classes)
+    dataset = open_data(data, chosen.data, classes).split(split)
+    affinity = None
+    if how == "affinity" and opened is not None:
+        affinity = load_affinity(opened.recipe, len(opened.classes), opened.folder)
+        affinity = affinity.to("cuda" if torch.cuda.is_available() else "cpu")
+    found = [record for record in dataset.records if (cams / f"{record.name}{SUFFIX}").exists()]
+    if not found:
+        raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
+    _check_ids(cams, found, len(dataset.classes))
+    make_folder(output)
+    check_classes(output, dataset.classes)
+    present = [path for record in found if (path := output / f"{record.name}.png").exists()]
+    # The class list is written first, so that a second start after a killed one knows its own masks.
+    if present and not (output / CLASSES).is_file():
+        raise TagmaskError(f"{present[0]}: is there already, not written by `refine`; choose another output")
+    write_classes(output, dataset.classes)
+    skipped = refine_folder(
+        cams,
+        found,
+        output,
+        chosen.refine,
+        background=chosen.data.background,
+        affinity=affinity,
+        classes=len(dataset.classes) if chosen.data.context else None,
+    )
+    return Written(output, len(found) - len(skipped), tuple(skipped), len(present))
+
+
+def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The class list the CAMs' ids are of, where the folder says it."""
+    listed = cams / CLASSES
+    if not listed.is_file():
+        return None
+    classes = check_class_list(listed.read_text(encoding="utf-8").splitlines(), str(listed))
+    if wanted and tuple(wanted) != classes:
+        raise TagmaskError(
+            f"data.classes: the CAMs' ids are those of {listed} ({', '.join(classes)}); leave data.classes out"
+        )
+    return classes
+
+
+def _check_ids(cams: Path, records: Sequence[Record], classes: int) -> None:
+    """Refuse CAMs of labels that their image does not bear: then the ids are those of another class list."""
+    for record in records:
+        path = cams / f"{record.name}{SUFFIX}"
+        try:
+            ids = read_cams(path)[1]
+        except TagmaskError:
+            continue  # is left out, and named, when its turn comes
+        borne = {*(tag + 1 for tag in record.tags), *(classes + 1 + index for index in record.context)}
+        strange = sorted({int(label) for label in ids} - borne)
+        if strange:
+            raise TagmaskError(
+                f"{path}: a CAM of label {strange[0]}, which image {record.name!r} does not bear by {len(borne)} tags; "
+                "were classes, their order or tags others? Where a run wrote the CAMs, name it with --run"
+            )

@@ -1,0 +1,76 @@
+"""A run's report, from the run folder to the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tagmask import api
+from tagmask.data.files import write_text
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.report.page import Group, render_page
+from tagmask.evaluation.report.panels import panels
+from tagmask.evaluation.study import by_quality, least_certain, study
+from tagmask.recipes.load import load_recipe
+
+TITLE = b"tagmask report</title>"
+
+
+def report(
+    run: api.PathLike,
+    data: api.PathLike | None = None,
+    *,
+    output: api.PathLike | None = None,
+    split: Sequence[str] | None = None,
+    protocol: str = "seco",
+    shown: int = 3,
+    overrides: Iterable[str] = (),
+) -> Path:
+    """Write one HTML file on a run: scores, confusions, pictures, curves, costs and recipe.
+
+    It predicts every image without telling its tags; only a run of SC-CAM or RCA without a segmenter, which has
+    nothing but CAMs, is told them. Images with a true mask are scored; tags and confidence are looked at in any case.
+
+    Args:
+        run: a run folder, or `hf-hub:OWNER/NAME` of a pushed one; then data and output must be given.
+        data: tagged images, in any format that `train` reads; by default the run's own.
+        output: the file; by default `report.html` in the run folder.
+        split: only these splits; by default the recipe's evaluated ones, else all.
+        protocol: of the scores: `seco`, `sccam`, `seam`, `eps` or `irn`.
+        shown: images in each group of pictures.
+        overrides: of the recipe's `inference` and `data`.
+
+    Returns:
+        the file.
+
+    Raises:
+        TagmaskError: whatever is wrong with run, data or output.
+    """
+    if output is None and api.is_on_hub(run):
+        raise TagmaskError(f"{run}: a run on the hub has no folder to write to; give the report's file with --output")
+    model = api.load(run)
+    target = Path(output) if output else model.run.folder / "report.html"
+    if target.is_dir():
+        raise TagmaskError(f"{target}: a folder; give the name of the HTML file to write")
+    if target.exists() and TITLE not in target.read_bytes()[:4096]:
+        raise TagmaskError(f"{target}: is there already and is no report; give another name")
+    recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
+    dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
+    source = "decoder" if model.has_decoder else "cam"
+    found = study(model.method, dataset, recipe.inference, source=source, protocol=protocol)
+    groups = {**by_quality(found.images, shown), "Least certain": least_certain(found.images, shown)}
+    chosen = {facts.record.name: facts for group in groups.values() for facts in group}
+    pictures = panels(model.method, dataset, list(chosen.values()), recipe.inference, source)
+    page = render_page(
+        model.run,
+        found,
+        [Group(title, tuple(pictures[facts.record.name] for facts in group)) for title, group in groups.items()],
+    )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, page)
+    except OSError as error:
+        raise TagmaskError(
+            f"{target}: cannot be written ({error.strerror or error}); choose another --output"
+        ) from None
+    return target

@@ -1,0 +1,107 @@
+"""The verb `train`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from tagmask.data.dataset import PathLike
+from tagmask.data.splits import check_context, evaluation_split, open_data, training_split
+from tagmask.engine.checkpoint import MODEL_FILE
+from tagmask.engine.loop import train as run_training
+from tagmask.engine.model import overridden
+from tagmask.engine.pipeline import changeable, check_stages, stages_of
+from tagmask.engine.run import create_run, open_run
+from tagmask.engine.stage import check_start, run_stages
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.method import evaluate_method
+from tagmask.methods.base import Method
+from tagmask.recipes.load import Recipe, load_recipe
+
+
+def train(
+    data: PathLike | None = None,
+    *,
+    recipe: PathLike | Recipe = "auto",
+    output: PathLike | None = None,
+    overrides: Iterable[str] = (),
+    from_stage: str | None = None,
+) -> Path:
+    """Train on a folder's images and tags; a second call with the same output resumes.
+
+    Args:
+        data: folder, table or annotation file; by default the recipe's `data.path`.
+        recipe: name of a recipe of the package, a YAML file, or a `Recipe`; `auto` chooses one and says why.
+        output: the run folder; by default `runs/METHOD-DATA`.
+        overrides: `key.path=value`, as on the command line.
+        from_stage: of a recipe of several stages, run this one and all later ones anew.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        TagmaskError: whatever is wrong with data, recipe or output.
+    """
+    overrides = tuple(overrides)
+    if recipe == "auto":
+        chosen = _chosen_recipe(data, output, overrides)
+    else:
+        chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if chosen.data.context and chosen.method.name == "full":
+        raise TagmaskError("data.context: `full` learns from masks, in which surroundings are background; remove it")
+    if chosen.data.context and chosen.segmenter is None:
+        raise TagmaskError(
+            "data.context: surroundings are learnt by a classifier and become background in the masks a segmenter "
+            "learns from; this recipe has none: choose one with stages, or add --set segmenter.start=weights"
+        )
+    dataset = open_data(data, chosen.data)
+    if chosen.data.context:
+        check_context(training_split(dataset, chosen.data))
+    where = Path(data or chosen.data.path or "").resolve()
+    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
+    folder = Path(output or f"runs/{chosen.method.name}-{where.stem}")
+    if chosen.staged:
+        check_stages(chosen)
+    elif from_stage is not None:
+        raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
+    training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
+    has_truth = any(record.mask is not None for record in held_out.records)
+
+    # At one scale and without refinement, as the papers' logs do: it is made often, and `evaluate` makes it whole.
+    quick = chosen.inference.model_copy(update={"scales": (1.0,), "flip": False, "refine": "none"})
+
+    def quick_evaluation(method: Method) -> dict[str, float]:
+        result = evaluate_method(method, held_out, quick, source="decoder")
+        return {"decoder_miou": 100 * result.scores.miou}
+
+    scores = quick_evaluation if has_truth else None
+    begins, steps = getattr(chosen.method, "decoder_from", 0), chosen.training.stop or chosen.training.steps
+    if not chosen.staged and begins >= steps:
+        scores = None
+        Console(stderr=True).print(
+            f"method.decoder_from is {begins} and training ends after {steps} steps: the run will have CAMs alone",
+            highlight=False,
+        )
+    stages = stages_of(chosen, training, folder, scores) if chosen.staged else []
+    check_start(stages, from_stage)
+    free = changeable(chosen, from_stage)
+    create_run(folder, chosen, dataset.classes, training=training.digest(), free=free)
+    if stages:
+        run_stages(folder, stages, start=from_stage)
+    elif not (folder / MODEL_FILE).exists():
+        run_training(chosen, training, folder, evaluate=scores)
+    return folder
+
+
+def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tuple[str, ...]) -> Recipe:
+    """The recipe of the run that `output` holds already, else one chosen from data and machine, the reasons printed."""
+    from tagmask.api.choose import choose_recipe, tell
+
+    if output is not None and (Path(output) / "run.json").exists():
+        return overridden(open_run(Path(output)).recipe, overrides)
+    config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
+    chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
+    tell(chosen)
+    return chosen.recipe

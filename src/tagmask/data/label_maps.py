@@ -1,0 +1,66 @@
+"""The colours label maps are written and shown in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tagmask.errors import TagmaskError
+
+
+def voc_palette() -> np.ndarray:
+    """The PASCAL VOC colour map, `(256, 3)` uint8: 0 black, 255 (ignored) ivory."""
+    ids = np.arange(256, dtype=np.uint8)[:, None]
+    bits = np.unpackbits(ids, axis=1, bitorder="little")
+    colours = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        colours[:, bit % 3] |= bits[:, bit] << np.uint8(7 - bit // 3)
+    return colours
+
+
+def write_label_map(path: Path | str, label_map: np.ndarray, palette: np.ndarray | None = None) -> None:
+    """Write a label map as a palette PNG; the file is whole or not there.
+
+    Folders on the way are made. The pixel values are the ids; the palette only makes them visible.
+
+    Args:
+        path: ends in `.png`.
+        label_map: (h, w) uint8: 0 background, 1..K, 255 ignored.
+        palette: (256, 3) uint8; by default that of PASCAL VOC, in which 255 is ivory.
+
+    Raises:
+        TagmaskError: the path does not end in `.png`, or cannot be written.
+    """
+    target = Path(path)
+    if label_map.dtype != np.uint8 or label_map.ndim != 2:
+        raise TypeError(f"label map of {label_map.dtype} {label_map.shape}; expected uint8 (h, w)")
+    image = Image.fromarray(label_map)
+    image.putpalette((voc_palette() if palette is None else palette).ravel().tolist())
+    write_png(target, image)
+
+
+def write_png(path: Path | str, image: Image.Image) -> None:
+    """Write a picture as PNG, to a temporary name first; folders on the way are made.
+
+    Raises:
+        TagmaskError: the path does not end in `.png`, or cannot be written.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".png":
+        raise TagmaskError(f"{target}: label maps and pictures are written as PNG; give a name that ends in .png")
+    partial = target.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        image.save(partial, format="PNG")
+        os.replace(partial, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise TagmaskError(
+            f"{target}: cannot be written ({error.strerror or error}); check the folder and its space"
+        ) from error

@@ -1,0 +1,86 @@
+"""The data a recipe names, and which of it is for learning and which for evaluating."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.readers import read_dataset
+from tagmask.errors import TagmaskError
+from tagmask.recipes.load import DataConfig
+
+HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
+"""Names of splits that nobody expects to be learnt from, those to evaluate on first; a year may follow, any case."""
+
+
+def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] | None = None) -> Dataset:
+    """Read the data set a recipe names; `path` and `classes`, where given, stand over the recipe's."""
+    where = path or config.path
+    if where is None:
+        raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
+    return read_dataset(
+        Path(where),
+        format=config.format,
+        classes=list(classes or config.classes or ()) or None,
+        context=config.context,
+        background=config.background,
+        image_folder=config.image_folder,
+        masks=config.masks,
+        mask_classes=list(config.mask_classes) if config.mask_classes else None,
+        untagged=config.untagged,
+        tag_source=config.tag_source,
+    )
+
+
+def check_context(dataset: Dataset) -> None:
+    """Refuse to learn surroundings that no image bears.
+
+    Raises:
+        TagmaskError: which, and the nearest tag there is.
+    """
+    borne = {index for record in dataset.records for index in record.context}
+    for index, name in enumerate(dataset.context):
+        if index not in borne:
+            near = get_close_matches(name, dataset.classes, 1)
+            hint = f"did you mean {near[0]!r}?" if near else "tag some, or remove it"
+            raise TagmaskError(f"data.context: no training image bears the tag {name!r}; {hint}")
+
+
+def training_split(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The records to learn from: the named splits, else all outside the splits that are held out or evaluated on.
+
+    Splits may overlap: what lies in a held-out one is not learnt from, whatever else it lies in.
+    """
+    if config.train is not None:
+        return dataset.split(config.train)
+    kept_out = {*held_out_splits(dataset), *(config.evaluate or ())}.intersection(dataset.splits)
+    if not kept_out:
+        return dataset
+    names = {record.name for record in dataset.split(sorted(kept_out)).records}
+    learnt = tuple(record for record in dataset.records if record.name not in names)
+    return replace(dataset, records=learnt) if learnt else dataset
+
+
+def evaluation_split(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The records to evaluate on: the named splits, else the first held-out one, so `val` before `test`, else none."""
+    chosen = held_out_splits(dataset)[:1] if config.evaluate is None else config.evaluate
+    return dataset.split(chosen) if chosen else replace(dataset, records=())
+
+
+def to_evaluate(dataset: Dataset, config: DataConfig, split: Sequence[str] | None) -> Dataset:
+    """What a verb that scores looks at: the splits it was given, else the recipe's, else all."""
+    if split is not None:
+        return dataset.split(split)
+    held_out = evaluation_split(dataset, config)
+    return held_out if len(held_out) else dataset
+
+
+def held_out_splits(dataset: Dataset) -> tuple[str, ...]:
+    """The splits named as in HELD_OUT, in its order; none where nothing would be left to learn from."""
+    plain = {name: re.sub(r"\d{4}$", "", name).lower() for name in dataset.splits}
+    found = [name for usual in HELD_OUT for name in dataset.splits if plain[name] == usual]
+    return tuple(found) if len(found) < len(plain) else ()

@@ -1,0 +1,70 @@
+"""PASCAL VOC trees: photographs, palette masks, boxes and lists of names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
+
+from tagmask.data.label_maps import write_label_map
+from tagmask.data.writers.labelled import LabelledImage
+from tagmask.data.writers.output import Targets
+from tagmask.data.writers.regions import regions
+
+DEFAULT = "train"
+
+
+def write_voc(folder: Path, images: Iterable[LabelledImage], classes: Sequence[str]) -> None:
+    """Write JPEGImages, SegmentationClass, Annotations, ImageSets/Segmentation/SPLIT.txt and classes.txt.
+
+    Photographs are copied as they are. VOC knows no folders inside these and its lists no spaces: `summer trip/a.jpg`
+    becomes `summer_trip__a.jpg`. An object of the XML files is a region; masks keep ignored pixels as 255. The split is
+    `train` where there is none.
+
+    Raises:
+        TagmaskError: two photographs would have the same name.
+
+    Source: "The PASCAL Visual Object Classes Challenge 2012 Development Kit", sections 6 and 7.
+    """
+    targets = Targets()
+    lists: dict[str, list[str]] = defaultdict(list)
+    for part in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
+        (folder / part).mkdir(parents=True)
+    for image in images:
+        stem, suffix = os.path.splitext(image.file_name)
+        name = targets.claim(re.sub(r"\s", "_", stem.replace("/", "__")), image.file_name)
+        shutil.copyfile(image.image, folder / "JPEGImages" / f"{name}{suffix}")
+        write_label_map(folder / "SegmentationClass" / f"{name}.png", image.labels)
+        tree = ElementTree(_annotation(image, f"{name}{suffix}", classes))
+        indent(tree)
+        tree.write(folder / "Annotations" / f"{name}.xml", encoding="utf-8")
+        lists[image.split or DEFAULT].append(name)
+    for split, names in lists.items():
+        path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
+        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+
+
+def _annotation(image: LabelledImage, file_name: str, classes: Sequence[str]) -> Element:
+    height, width = image.labels.shape
+    root = Element("annotation")
+    _add(root, filename=file_name)
+    _add(SubElement(root, "source"), image=image.file_name)
+    _add(SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=1)
+    for region in regions(image.labels, len(classes)):
+        left, top, columns, rows = region.box
+        item = SubElement(root, "object")
+        _add(item, name=classes[region.label - 1], truncated=0, difficult=0)
+        # VOC counts pixels from 1, and a box ends at its last pixel.
+        _add(SubElement(item, "bndbox"), xmin=left + 1, ymin=top + 1, xmax=left + columns, ymax=top + rows)
+    return root
+
+
+def _add(parent: Element, **values: object) -> None:
+    for key, value in values.items():
+        SubElement(parent, key).text = str(value)

@@ -1,0 +1,62 @@
+"""YOLO segmentation data sets: photographs, and beside them a text file each with an outline a line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from tagmask.data.writers.labelled import LabelledImage
+from tagmask.data.writers.output import Targets
+from tagmask.data.writers.regions import regions
+
+SPLITS = {
+    **dict.fromkeys(("", "train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def write_yolo(folder: Path, images: Iterable[LabelledImage], classes: Sequence[str]) -> list[str]:
+    """Write `images/SPLIT/NAME.jpg`, `labels/SPLIT/NAME.txt` and `dataset.yaml`; photographs are copied.
+
+    A line is a region: its class number from 0, then x and y of each corner as shares of width and height. Corners are
+    those of pixels; holes are reached through cuts of no width.
+
+    Returns:
+        what the reader of the data set should know.
+
+    Raises:
+        TagmaskError: two photographs would have the same label file.
+
+    Source: Ultralytics, "Instance Segmentation Datasets Overview".
+    """
+    targets = Targets()
+    splits: dict[str, None] = {}
+    for image in images:
+        split = SPLITS.get(image.split.lower(), image.split)
+        splits[split] = None
+        label = targets.claim(f"labels/{split}/{os.path.splitext(image.file_name)[0]}.txt", image.file_name)
+        photograph = folder / "images" / split / image.file_name
+        for path in (folder / label, photograph):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(image.image, photograph)
+        (folder / label).write_text(_lines(image, len(classes)), encoding="ascii")
+    named = {split: f"images/{split}" for split in splits}
+    first = next(iter(named.values()), "images/train")
+    content = {"train": first, "val": first} | named | {"names": dict(enumerate(classes))}
+    (folder / "dataset.yaml").write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    missing = [split for split in ("train", "val") if split not in named]
+    return [f"dataset.yaml: there is no split {split}, which YOLO asks for; it names {first}" for split in missing]
+
+
+def _lines(image: LabelledImage, classes: int) -> str:
+    height, width = image.labels.shape
+    lines = []
+    for region in regions(image.labels, classes):
+        shares = (region.polygon() / (width, height)).ravel()
+        lines.append(f"{region.label - 1} {' '.join(f'{share:.6f}' for share in shares)}\n")
+    return "".join(lines)

@@ -1,0 +1,72 @@
+"""SC-CAM's clusters of a training set: features read off image by image, grouped, written and read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagmask.data.dataset import Dataset, Record
+from tagmask.data.images import open_image
+from tagmask.engine.inference import network_size
+from tagmask.engine.progress import track
+from tagmask.errors import TagmaskError
+from tagmask.methods.sccam import ABSENT, Sccam, cluster_subcategories
+from tagmask.recipes.load import InferenceConfig
+
+CLUSTERS = "clusters.npz"
+
+
+def write_clusters(place: Path, former: Sccam, dataset: Dataset, config: InferenceConfig) -> None:
+    """Group each class's images by the features of the round before; images that do not open bear no class.
+
+    Args:
+        place: folder for `clusters.npz`.
+        former: the classifier of the round before, in eval mode, on its device.
+        dataset: the training records.
+        config: the size at which images are seen.
+    """
+    features, opened = pooled_features(former, dataset.records, config)
+    tags = dataset.tag_matrix() * opened[:, None]
+    found = cluster_subcategories(features, tags, former.config.subclasses, starts=former.config.starts)
+    temporary = place / f"{CLUSTERS}.tmp"
+    with temporary.open("wb") as file:
+        np.savez(file, assignment=found.assignment)
+    os.replace(temporary, place / CLUSTERS)
+
+
+def read_clusters(place: Path, dataset: Dataset) -> Tensor:
+    """Clusters (N, C) that `write_clusters` left, of these very images.
+
+    Raises:
+        TagmaskError: they are of others.
+    """
+    with np.load(place / CLUSTERS, allow_pickle=False) as arrays:
+        assignment = arrays["assignment"]
+    bears = dataset.tag_matrix() > 0
+    if assignment.shape != bears.shape or (assignment[~bears] != ABSENT).any():
+        raise TagmaskError(f"{place / CLUSTERS}: of other training data; cluster anew with --from {place.name}")
+    return torch.from_numpy(assignment)
+
+
+@torch.inference_mode()
+def pooled_features(method: Sccam, records: Sequence[Record], config: InferenceConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Features (N, D) float32 of images one by one, and (N,) bool, whether an image opened; else its row is 0."""
+    device = next(method.parameters()).device
+    backbone = method.network.backbone
+    features = np.zeros((len(records), backbone.width), dtype=np.float32)
+    opened = np.zeros(len(records), dtype=bool)
+    for row, record in enumerate(track(records, "features", len(records))):
+        try:
+            image = open_image(record.image)
+        except TagmaskError:
+            continue
+        pixels = np.array(image.resize(network_size(image.width, image.height, config)))
+        images = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device).float() / 255
+        features[row] = method.pooled_features(backbone.normalise(images))[0].float().cpu().numpy()
+        opened[row] = True
+    return features, opened

@@ -1,0 +1,48 @@
+"""Fetch a run from the Hugging Face hub: only text and safetensors, so that nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tagmask.errors import TagmaskError
+
+PREFIX = "hf-hub:"
+TEXTS = ("recipe.yaml", "classes.txt", "run.json")
+CARD = "README.md"
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+def fetch(source: str, *, token: str | None = None) -> Path:
+    """The local run folder of `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`, downloaded where it is not yet.
+
+    Raises:
+        TagmaskError: not such a name, no such repository, no run in it, or the hub cannot be reached.
+    """
+    import huggingface_hub
+
+    repository, _, revision = source.removeprefix(PREFIX).partition("@")
+    check_name(repository)
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repository, revision=revision or None, allow_patterns=[*TEXTS, CARD, "*.safetensors"], token=token
+        )
+    except Exception as error:  # whatever network and hub come up with
+        raise TagmaskError(
+            f"{source}: the hub did not give the run ({hub_reason(error)}); check name and network, and log in with "
+            "`hf auth login` or set HF_TOKEN where the repository is private"
+        ) from error
+    lacking = [name for name in TEXTS if not (Path(folder) / name).is_file()]
+    if lacking:
+        raise TagmaskError(f"{source}: holds no {lacking[0]}, so it is no run of tagmask; `tagmask push` makes them")
+    return Path(folder)
+
+
+def check_name(repository: str) -> None:
+    if not REPOSITORY.fullmatch(repository):
+        raise TagmaskError(f"{repository!r}: no name of a repository; expected OWNER/NAME, such as ada/street-tags")
+
+
+def hub_reason(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -1,0 +1,215 @@
+"""One loop for every method."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import Tensor
+
+from tagmask.data.dataset import Dataset
+from tagmask.data.files import write_text
+from tagmask.data.views import BatchPositions, TrainingViews, training_loader
+from tagmask.engine.checkpoint import load_state, save_model, save_state
+from tagmask.engine.device import keep_freed_memory, resolve
+from tagmask.engine.optim import build_optimizer, set_lr
+from tagmask.engine.progress import Progress
+from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method
+from tagmask.methods.registry import build_method
+from tagmask.models.backbone import Backbone
+from tagmask.recipes.load import Recipe, TrainingConfig
+
+Evaluate = Callable[[Method], dict[str, float]]
+
+
+def make_fabric(config: TrainingConfig) -> Fabric:
+    """Devices and precision of a run; `auto` is bf16 where the hardware multiplies it."""
+    strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
+    precision = resolve(config.precision, "cuda" if torch.cuda.is_available() else "cpu")
+    return Fabric(accelerator="auto", devices=config.devices, precision=precision, strategy=strategy)  # pyright: ignore
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    folder: Path,
+    *,
+    evaluate: Evaluate | None = None,
+    fabric: Fabric | None = None,
+    build: Callable[[], Method] | None = None,
+) -> Method:
+    """Train the recipe's method on a data set's images and tags, resuming where a former run stopped.
+
+    Args:
+        recipe: what to train and how.
+        dataset: the training records.
+        folder: an existing folder for `training_state.pt`, `metrics.jsonl`, TensorBoard events, `model.safetensors`.
+        evaluate: called every `evaluate_every` steps and at the end; its numbers are logged.
+        fabric: devices and precision; by default as the recipe says.
+        build: makes the method; by default as the recipe says.
+
+    Returns:
+        the trained method, in eval mode.
+
+    Raises:
+        TagmaskError: no images; masks missing where the method needs them; a loss that is not finite.
+    """
+    config = recipe.training
+    check_trainable(recipe, dataset)
+    fabric = fabric or make_fabric(config)
+    fabric.launch()
+    if fabric.device.type == "cpu":
+        keep_freed_memory()
+    torch.manual_seed(config.seed)
+    method = build() if build else build_method(recipe, len(dataset.classes))
+    if config.compile:
+        for module in method.modules():
+            if isinstance(module, Backbone):
+                module.compile_blocks()
+    stop = min(config.stop or config.steps, config.steps)
+    optimizer = build_optimizer(method.to(fabric.device), recipe.optimizer)
+    start = load_state(folder, method, optimizer)
+    wrapped, optimizer = fabric.setup(method, optimizer)
+    method.train()
+    views = TrainingViews(
+        dataset,
+        recipe.views,
+        config.seed,
+        contrast=method.needs_views,
+        masks=method.needs_masks,
+        mean=method.network.backbone.mean.flatten().tolist(),
+    )
+    positions = BatchPositions(config.batch, start, stop, fabric.global_rank, fabric.world_size)
+    loader = training_loader(views, positions, config.workers, pin=fabric.device.type == "cuda")
+    log = Log(folder, start, stop) if fabric.is_global_zero else None
+    bad_images: set[str] = set()
+    first_bad_step = torch.full((), -1, device=fabric.device)
+    with log or nullcontext():
+        for step, batch in enumerate(loader, start=start):
+            bad_images.update(batch.bad)
+            batch = batch.to(fabric.device, non_blocking=True)
+            batch = batch.normalise(method.network.backbone.mean, method.network.backbone.std)
+            set_lr(optimizer, step, config.steps, recipe.optimizer)
+            losses = wrapped(batch, step)
+            optimizer.zero_grad()
+            fabric.backward(losses["loss"])
+            if recipe.optimizer.clip is not None:
+                # A norm that is not finite is found at the next look at the loss; a look here waits for the device.
+                fabric.clip_gradients(wrapped, optimizer, max_norm=recipe.optimizer.clip, error_if_nonfinite=False)
+            optimizer.step()
+            first_bad_step = torch.where((first_bad_step < 0) & ~losses["loss"].isfinite(), step, first_bad_step)
+            done = step + 1
+            logs = done % config.log_every == 0 or done == stop
+            saves = (config.checkpoint_every and done % config.checkpoint_every == 0) or done == stop
+            if logs or saves:
+                _stop_if_not_finite(int(first_bad_step), losses)
+            if logs and log:
+                log.losses(done, losses, lr=optimizer.param_groups[0]["lr"], images=config.batch)
+            if saves and log:
+                save_state(folder, method, optimizer, done)
+            if log and evaluate and config.evaluate_every and done % config.evaluate_every == 0 and done < stop:
+                log.evaluation(done, evaluate(method.eval()))
+                method.train()
+        method.eval()
+        if log:
+            if evaluate:
+                log.evaluation(stop, evaluate(method))
+            log.bad_images(bad_images)
+            save_model(folder, method.network)
+    return method
+
+
+def check_trainable(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise a TagmaskError where data and recipe cannot go together."""
+    config, views = recipe.training, recipe.views
+    if not len(dataset):
+        why = f"; left out: {dataset.skipped[0]}" if dataset.skipped else ""
+        raise TagmaskError(f"no training images{why}")
+    if recipe.method.name == "full":
+        unmasked = [record.name for record in dataset.records if record.mask is None]
+        if unmasked:
+            raise TagmaskError(f"method full learns from true masks, and {unmasked[0]!r} has none; set data.masks")
+    patch = getattr(recipe.method, "patch_size", 1)
+    if patch > views.crop:
+        raise TagmaskError(f"method.patch_size {patch} is larger than views.crop {views.crop}; make it smaller")
+    places, patches = (views.crop - patch + 1) ** 2, getattr(recipe.method, "patches", 1)
+    if patches > places:
+        raise TagmaskError(
+            f"method.patches {patches}: patches of {patch} pixels have {places} places in a crop of {views.crop}; "
+            "make method.patch_size smaller"
+        )
+    if config.batch % config.devices:
+        raise TagmaskError(f"training.batch {config.batch} is no multiple of training.devices {config.devices}")
+
+
+def _stop_if_not_finite(step: int, losses: dict[str, Tensor]) -> None:
+    if step >= 0:
+        parts = ", ".join(f"{name} {float(value.detach()):.4g}" for name, value in losses.items())
+        raise TagmaskError(
+            f"the loss of step {step} is not finite, and training on would spoil the model (now: {parts}); "
+            "the last checkpoint is kept: lower optimizer.lr, set optimizer.clip=1.0 or training.precision=32-true"
+        )
+
+
+class Log:
+    """Progress bar, `metrics.jsonl` and TensorBoard events of a run."""
+
+    def __init__(self, folder: Path, start: int, steps: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.path = folder / "metrics.jsonl"
+        self._forget_after(start)
+        self.writer = SummaryWriter(str(folder / "events"), purge_step=start)
+        self.progress = Progress(start, steps)
+        self.time, self.step = time.perf_counter(), start
+
+    def __enter__(self) -> Log:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.progress.stop()
+        self.writer.close()
+
+    def losses(self, step: int, losses: dict[str, Tensor], *, lr: float, images: int) -> None:
+        """Log the losses of the last step and the speed since the last call."""
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        now = time.perf_counter()
+        speed = (step - self.step) * images / max(now - self.time, 1e-9)
+        self.time, self.step = now, step
+        self._write({"step": step, **values, "lr": lr, "images_per_second": round(speed, 3)})
+        self.progress.update(step, values["loss"], speed)
+
+    def evaluation(self, step: int, scores: dict[str, float]) -> None:
+        """Log an evaluation's numbers."""
+        self._write({"step": step, **{f"eval/{name}": value for name, value in scores.items()}})
+        self.progress.say(f"step {step}: " + ", ".join(f"{name} {value:.1f}" for name, value in scores.items()))
+        self.time = time.perf_counter()
+
+    def bad_images(self, messages: set[str]) -> None:
+        """Say which images did not open."""
+        for message in sorted(messages)[:10]:
+            self.progress.say(f"skipped: {message}")
+        if len(messages) > 10:
+            self.progress.say(f"skipped: {len(messages)} images in all; `tagmask data check` lists them")
+
+    def _write(self, values: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, values["step"])
+
+    def _forget_after(self, step: int) -> None:
+        """Drop lines of steps that a killed run took after its last checkpoint, a half-written one too."""
+        if self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = (line for line in lines if line.endswith("\n"))
+            write_text(self.path, "".join(line for line in whole if json.loads(line)["step"] <= step))

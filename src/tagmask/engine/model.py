@@ -1,0 +1,219 @@
+"""A trained run, opened for prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tagmask.data.dataset import PathLike
+from tagmask.engine.checkpoint import load_model
+from tagmask.engine.inference import predict_one
+from tagmask.engine.run import AFFINITY, SEGMENTER, Run, classifier_name, last_classifier, open_run
+from tagmask.errors import TagmaskError
+from tagmask.methods.affinitynet import Affinity
+from tagmask.methods.base import Method
+from tagmask.methods.combined import Staged
+from tagmask.methods.registry import build_method, without_weights
+from tagmask.methods.sccam import Sccam
+from tagmask.models.backbone import Backbone
+from tagmask.recipes.load import Recipe, load_recipe
+from tagmask.recipes.stages import SccamConfig, StageTraining
+
+WITHOUT_DECODER = ("sccam", "rca")  # unless a segmenter was trained
+
+
+class Model:
+    """A trained run, ready to label images."""
+
+    def __init__(self, run: Run, method: Method) -> None:
+        self.run, self.method = run, method
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in id order; label-map id i + 1 is `classes[i]`."""
+        return self.run.classes
+
+    def predict(self, image: PathLike | Image.Image | np.ndarray, tags: Sequence[str] | None = None) -> np.ndarray:
+        """The (H, W) uint8 label map of one image; where tags are given, only they and background can win.
+
+        Args:
+            image: a file, a picture, or (H, W, 3) uint8 pixels, red first.
+            tags: names of classes.
+
+        Raises:
+            TagmaskError: the image does not open or is none, or a tag is no class of the run.
+        """
+        if isinstance(tags, str):
+            raise TagmaskError(f"tags: {tags!r} is one text; give a list of class names, as [{tags!r}]")
+        ids = None if tags is None else tuple(sorted({self._class_index(tag) for tag in tags}))
+        if isinstance(image, np.ndarray):
+            image = _picture(image)
+        return predict_one(self.method, image, ids, self.run.recipe.inference).labels
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it can label images without tags; SC-CAM and RCA leave that to a segmenter."""
+        recipe = self.run.recipe
+        return recipe.segmenter is not None or recipe.method.name not in WITHOUT_DECODER
+
+    def check_decoder(self) -> None:
+        """Refuse a run that has nothing but CAMs.
+
+        Raises:
+            TagmaskError: it has no decoder, or one that was never trained; names the ways out.
+        """
+        if not self.has_decoder:
+            folder = self.run.folder
+            raise TagmaskError(
+                f"{folder}: a run of {self.run.recipe.method.name} without a segmenter has CAMs alone, and they need "
+                "tags. Add --source cam where there is such an option, or a segmenter: `tagmask train "
+                f"-r {folder}/recipe.yaml -o {folder} --from cams --set 'segmenter={{start: classifier}}'`"
+            )
+        recipe = self.run.recipe
+        begins = getattr(recipe.method, "decoder_from", 0)
+        steps = min(recipe.training.stop or recipe.training.steps, recipe.training.steps)
+        if recipe.segmenter is None and begins >= steps:
+            raise TagmaskError(
+                f"{self.run.folder}: its decoder never learnt: method.decoder_from is {begins}, and training ended "
+                f"after {steps} steps. Add --source cam where there is such an option, or train with a smaller "
+                "method.decoder_from"
+            )
+
+    def _class_index(self, tag: str) -> int:
+        if tag not in self.classes:
+            raise TagmaskError(f"tag {tag!r} is no class of {self.run.folder}; its classes: {', '.join(self.classes)}")
+        return self.classes.index(tag)
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise TagmaskError(f"image: {pixels.dtype} of shape {pixels.shape}; pixels must be uint8 of shape (H, W, 3)")
+    return Image.fromarray(pixels)
+
+
+def load(run: PathLike, *, device: str | None = None) -> Model:
+    """Open a run folder for prediction.
+
+    Args:
+        run: the output of `train` or `import_checkpoint`, or `hf-hub:OWNER/NAME` of a pushed one.
+        device: a torch device; by default a GPU where there is one.
+
+    Raises:
+        TagmaskError: no run folder, of another version, or without a model; the hub does not give it.
+    """
+    opened = open_run(_fetch(run) if is_on_hub(run) else Path(run))
+    if opened.recipe.staged:
+        method = load_staged(opened.recipe, len(opened.classes), opened.folder)
+    else:
+        method = build_method(opened.recipe, len(opened.classes), pretrained=False)
+        load_model(opened.folder, method.network)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return Model(opened, method.to(chosen).eval())
+
+
+def is_on_hub(run: PathLike) -> bool:
+    """Whether this is the name of a run on the hub, `hf-hub:OWNER/NAME`."""
+    return Path(run).as_posix().startswith("hf-hub:")
+
+
+def is_run(path: PathLike) -> bool:
+    """Whether `load` would take this for a run: a folder that says so, or a name on the hub."""
+    return is_on_hub(path) or (Path(path) / "run.json").exists()
+
+
+def overridden(
+    recipe: Recipe, overrides: Iterable[str], *, only: Sequence[str] = (), but: Sequence[str] = ()
+) -> Recipe:
+    """The recipe with `key.path=value` put over it, checked anew.
+
+    Args:
+        recipe: of a run.
+        overrides: what to put over it.
+        only: the sections that may be changed; by default all.
+        but: keys in them that may not.
+
+    Raises:
+        TagmaskError: a key is unknown, its value wrong, or the run's own is all there can be.
+    """
+    overrides = tuple(overrides)
+    changed = load_recipe(recipe.model_dump(mode="json"), overrides)
+    for key in (text.partition("=")[0] for text in overrides):
+        if (only and key.split(".")[0] not in only) or key in but:
+            raise TagmaskError(
+                f"--set {key}: belongs to the trained run and cannot be changed here; of its recipe there may be set "
+                f"{', '.join(f'{name}.…' for name in only)}" + (f", not {', '.join(but)}" if but else "")
+            )
+    return changed
+
+
+def _fetch(run: PathLike) -> Path:
+    from tagmask.engine.fetch import fetch
+
+    return fetch(Path(run).as_posix())
+
+
+MethodT = TypeVar("MethodT", bound=Method)
+
+
+def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | None = None) -> Method:
+    """The trained classifier of a run, in eval mode.
+
+    Args:
+        recipe: `staged`.
+        classes: K; those of the surroundings come on top.
+        folder: of the run.
+        number: of a round of SC-CAM, 0 for the first classifier; by default the last.
+
+    Raises:
+        TagmaskError: that stage is not finished.
+    """
+    method = recipe.method
+    classes += len(recipe.data.context)
+    if isinstance(method, SccamConfig) and number == 0:
+        backbone = Backbone(without_weights(recipe.backbone))
+        fresh: Method = Sccam(backbone, classes, recipe.data.background, method, first=True)
+    else:
+        fresh = build_method(recipe, classes, pretrained=False)
+    return _load(fresh, folder / (last_classifier(recipe) if number is None else classifier_name(recipe, number)))
+
+
+def load_staged(recipe: Recipe, classes: int, folder: Path) -> Method:
+    """The trained methods of a run as one: with a segmenter both, else the classifier.
+
+    Raises:
+        TagmaskError: the run is not finished.
+    """
+    classifier = load_classifier(recipe, classes, folder)
+    if recipe.segmenter is None:
+        return classifier
+    own = stage_recipe(recipe, recipe.segmenter).model_copy(update={"method": recipe.segmenter.method})
+    return Staged(classifier, _load(build_method(own, classes, pretrained=False), folder / SEGMENTER))
+
+
+def load_affinity(recipe: Recipe, classes: int, folder: Path) -> Affinity:
+    """The AffinityNet of a run that trained one.
+
+    Raises:
+        TagmaskError: it did not, or has not finished.
+    """
+    if recipe.refine is None or recipe.refine.name != "affinity":
+        raise TagmaskError(f"{folder}: its recipe trains no AffinityNet; set refine.name=affinity and train")
+    own = stage_recipe(recipe, recipe.refine.affinity).backbone
+    return _load(Affinity(Backbone(without_weights(own)), classes), folder / AFFINITY)
+
+
+def stage_recipe(recipe: Recipe, section: StageTraining) -> Recipe:
+    """The recipe with the sections that a stage has of its own."""
+    own = {name: getattr(section, name) for name in StageTraining.model_fields}
+    return recipe.model_copy(update={name: value for name, value in own.items() if value is not None})
+
+
+def _load(method: MethodT, place: Path) -> MethodT:
+    load_model(place, method.network)
+    method.eval()
+    return method

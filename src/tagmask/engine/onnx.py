@@ -1,0 +1,216 @@
+"""A trained network as one ONNX file, which runs without torch and without tagmask.
+
+The graph is one forward of the decoder: normalisation, network, scores enlarged to the size of the input. Scales,
+mirror images and refinement of a recipe's `inference` section stay outside, so its masks are those of
+`tagmask predict --set inference.scales=[1.0] --set inference.flip=false --set inference.refine=none`.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import json
+import os
+import types
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim
+
+from tagmask.errors import TagmaskError
+
+if TYPE_CHECKING:
+    from tagmask.methods.base import Method
+    from tagmask.models.backbone import Backbone
+
+DIFFERENCE = 1e-3
+"""Largest difference of a score to torch's at which an export counts as right."""
+AGREEMENT = 0.999
+"""Least share of pixels with the same label as torch at which an export counts as right."""
+MOST_TOKENS = 1024  # a side, of a dynamic size
+MOST_IMAGES = 4096  # a batch
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What was written, and how near to torch it computes.
+
+    Attributes:
+        path: of the file.
+        size: height and width the graph takes; None: any multiples of `multiple`.
+        multiple: pixels, of a dynamic size.
+        difference: largest difference of a score to torch's; None where the graph gives labels.
+        agreement: share of pixels with the same label as torch.
+    """
+
+    path: Path
+    size: tuple[int, int] | None
+    multiple: int
+    difference: float | None
+    agreement: float
+
+
+class LabelScores(nn.Module):
+    """Decoder scores of images as people have them.
+
+    Args:
+        method: trained.
+        labels: whether to give label ids instead of scores.
+    """
+
+    def __init__(self, method: Method, labels: bool) -> None:
+        super().__init__()
+        self.method, self.labels = method, labels
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) RGB in 0..1 to scores (B, C, H, W), or uint8 labels (B, H, W); channels as `Method.scores`."""
+        scores = self.method.scores(self.method.network.backbone.normalise(image)).float()
+        scores = F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        if not self.labels:
+            return scores
+        return (scores.argmax(dim=1) + int(not self.method.background)).to(torch.uint8)
+
+
+def write_onnx(
+    method: Method, output: Path, *, classes: tuple[str, ...], size: tuple[int, int] | None, labels: bool = False
+) -> OnnxExport:
+    """Write a method's decoder as an ONNX file and check it against torch in onnxruntime on the CPU.
+
+    Input `image`: float32 (batch, 3, height, width), RGB in 0..1. Output `scores`: float32 (batch, C, height, width),
+    channel 0 background where there is one; or `labels`: uint8 (batch, height, width), 0 background, 1..K. The batch
+    is always dynamic. The file's metadata hold `tagmask` (the version), `classes` and `size` (JSON), `background`
+    (true, false) and `multiple`.
+
+    Args:
+        method: trained; stays as it is.
+        output: ends in `.onnx`; written whole or not at all.
+        classes: K names in id order.
+        size: height and width to fix; None leaves them free, in multiples of `OnnxExport.multiple`.
+        labels: whether the graph ends in label ids instead of scores.
+
+    Raises:
+        TagmaskError: the extra `onnx` is not installed, the network does not export at this size, the file computes
+            something else than torch (it is then not kept), or cannot be written.
+    """
+    _require_extra()
+    if output.suffix != ".onnx":
+        raise TagmaskError(f"{output}: expected a file name that ends in .onnx")
+    exported = copy.deepcopy(method).cpu().float().eval()
+    backbone = exported.network.backbone
+    multiple = backbone.stride
+    if size is not None and min(size) < multiple:
+        raise TagmaskError(
+            f"size {size[0]} x {size[1]}: smaller than the network's {multiple} pixels a token; enlarge it"
+        )
+    network = LabelScores(exported, labels).requires_grad_(False)
+    model = _trace(network, size, multiple)
+    others = [(5 * multiple, 4 * multiple), (7 * multiple, 8 * multiple)]  # than the one it was traced with
+    difference, agreement = _compare(model, network, [size] if size else others)
+    if agreement < AGREEMENT or (difference or 0) > DIFFERENCE:
+        raise TagmaskError(
+            f"{output}: not written, since onnxruntime computes something else than torch (scores differ by up to "
+            f"{difference or 0:.2g}, {agreement:.2%} of labels agree); export with another torch or onnxruntime"
+        )
+    for key, value in _metadata(classes, method.background, size, multiple).items():
+        model.metadata_props.add(key=key, value=value)
+    _write(output, model.SerializeToString())
+    return OnnxExport(output, size, multiple, difference, agreement)
+
+
+def _require_extra() -> None:
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise TagmaskError(
+                f"ONNX export needs {name}, which is not installed: pip install 'tagmask[onnx]'"
+            ) from None
+
+
+def _metadata(
+    classes: tuple[str, ...], background: bool, size: tuple[int, int] | None, multiple: int
+) -> dict[str, str]:
+    return {
+        "tagmask": version("tagmask"),
+        "classes": json.dumps(classes, ensure_ascii=False),
+        "background": json.dumps(background),
+        "size": json.dumps(size),
+        "multiple": str(multiple),
+    }
+
+
+def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) -> Any:
+    """The network as an `onnx.ModelProto`."""
+    dimensions: dict[int, Any] = {0: Dim("batch", min=1, max=MOST_IMAGES)}
+    backbone = network.method.network.backbone
+    if size is None:
+        dimensions[2] = multiple * Dim("tokens_high", min=2, max=MOST_TOKENS)
+        dimensions[3] = multiple * Dim("tokens_wide", min=2, max=MOST_TOKENS)
+        if backbone.is_vit:
+            backbone._positions = types.MethodType(_positions_of_any_size, backbone)
+    example = torch.zeros(2, 3, *(size or (4 * multiple, 6 * multiple)))
+    try:
+        with torch.no_grad():
+            network(example)  # lets a ViT resize its positions once, which then are constants of a graph of fixed size
+            # Strict: only so does the batch stay free where a network asks for the length of a tensor.
+            program = torch.export.export(network, (example,), dynamic_shapes=(dimensions,), strict=True)
+            output = "labels" if network.labels else "scores"
+            names: dict[str, Any] = {"input_names": ["image"], "output_names": [output]}
+            model = torch.onnx.export(program, dynamo=True, verbose=False, **names).model_proto  # pyright: ignore
+    except TagmaskError:
+        raise
+    except Exception as error:  # tracing fails in as many ways as networks are written
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        what = "a size that is free" if size is None else f"size {size[0]} x {size[1]}"
+        how = "give a fixed size" if size is None else "try another size, or another torch"
+        raise TagmaskError(f"this network does not export with {what} ({reason}); {how}") from error
+    for node in model.graph.node:
+        del node.metadata_props[:]  # stack traces with the paths of this machine
+    return model
+
+
+def _positions_of_any_size(backbone: Backbone, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """`Backbone._positions` without its cache and its shortcut, which would fix the size in a graph."""
+    before, grid = backbone.position_grid()
+    grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
+    return before.float(), grid.flatten(2).transpose(1, 2)
+
+
+def _compare(model: Any, network: LabelScores, sizes: list[tuple[int, int]]) -> tuple[float | None, float]:
+    """Largest difference of scores, and least share of equal labels, over batches of soft noise of each size."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    differences, agreements = [], []
+    for count, size in [(1, sizes[0]), (3, sizes[-1])]:
+        coarse = torch.rand(count, 3, 8, 8, generator=generator)
+        images = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+        with torch.no_grad():
+            expected = network(images).numpy()
+        found = np.asarray(session.run(None, {"image": images.numpy()})[0])
+        if network.labels:
+            agreements.append(float((found == expected).mean()))
+        else:
+            differences.append(float(np.abs(found - expected).max()))
+            agreements.append(float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()))
+    return max(differences, default=None), min(agreements)
+
+
+def _write(output: Path, content: bytes) -> None:
+    temporary = output.with_name(output.name + ".tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, output)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TagmaskError(
+            f"{output}: cannot be written ({error.strerror or error}); check the folder and its space"
+        ) from None

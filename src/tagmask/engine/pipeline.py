@@ -1,0 +1,266 @@
+"""What the stages of a recipe do: classifiers, CAMs, masks, segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tagmask.data.cam_files import SUFFIX
+from tagmask.data.dataset import Dataset
+from tagmask.data.files import write_classes
+from tagmask.data.masks import PngMask
+from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE
+from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
+from tagmask.engine.loop import Evaluate
+from tagmask.engine.loop import train as run_training
+from tagmask.engine.model import load_affinity, load_classifier, stage_recipe
+from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
+from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, classifier_name, last_classifier
+from tagmask.engine.stage import Stage
+from tagmask.errors import TagmaskError
+from tagmask.methods.affinitynet import Affinity
+from tagmask.methods.base import Method
+from tagmask.methods.rca import Rca, Schedule
+from tagmask.methods.registry import build_method
+from tagmask.methods.sccam import Sccam
+from tagmask.models.backbone import Backbone
+from tagmask.recipes.load import Recipe
+from tagmask.recipes.stages import RcaConfig, RefineConfig, SccamConfig, StageTraining
+
+
+def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None = None) -> list[Stage]:
+    """The stages of a recipe on a training set.
+
+    Args:
+        recipe: `staged`.
+        dataset: the training records.
+        folder: of the run.
+        evaluate: scores of a method with a decoder, logged by the segmenter's training.
+
+    Raises:
+        TagmaskError: what no training could begin with.
+    """
+    check_stages(recipe)
+    work = _Work(recipe, dataset, folder, evaluate)
+    stages = work.classifiers()
+    if recipe.refine is None and recipe.segmenter is None:
+        return stages
+    names = [record.name for record in dataset.records]
+    refine = recipe.refine or RefineConfig()
+    stages.append(Stage(CAMS, work.write_cams, _named(names, SUFFIX)))
+    if refine.name == "affinity":
+        stages.append(Stage(LABELS, work.write_labels, _named(names, ".png")))
+        stages.append(Stage(AFFINITY, work.train_affinity, _trained))
+    stages.append(Stage(MASKS, work.refine, _named(names, ".png")))
+    if recipe.segmenter is not None:
+        stages.append(Stage(SEGMENTER, work.train_segmenter, _trained))
+    return stages
+
+
+def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
+    """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
+    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter",)}
+    walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
+    masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
+    affinity = recipe.refine is not None and recipe.refine.name == "affinity"
+    later[MASKS] = (*later[SEGMENTER], *((*masks, *walk) if affinity else ("refine",)))
+    later[AFFINITY] = (*later[MASKS], *(f"refine.affinity.{name}" for name in StageTraining.model_fields))
+    later[LABELS] = ("segmenter", "refine")
+    later[CAMS] = (*later[LABELS], "inference")
+    if start == classifier_name(recipe, 0):
+        return tuple(Recipe.model_fields)
+    return later.get(start or "", ())
+
+
+class _Work:
+    """The stages' common ground."""
+
+    def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None) -> None:
+        self.recipe, self.folder, self.evaluate = recipe, folder, evaluate
+        self.things, self.dataset = dataset, dataset.with_context()
+        self.classes = len(dataset.classes)
+
+    def classifiers(self) -> list[Stage]:
+        method = self.recipe.method
+        if not isinstance(method, SccamConfig):
+            return [Stage(classifier_name(self.recipe, 0), self.train_classifier, _trained)]
+        stages: list[Stage] = []
+        for number in range(method.rounds + 1):
+            if number:
+                stages.append(Stage(f"clusters{number}", self._cluster(number), lambda place: [place / CLUSTERS]))
+            stages.append(Stage(classifier_name(self.recipe, number), self._round(number), _trained))
+        return stages
+
+    def train_classifier(self, place: Path) -> None:
+        recipe, method = self.recipe, self.recipe.method
+        if not isinstance(method, RcaConfig):
+            run_training(recipe, self.dataset, place)
+            return
+        training = recipe.training
+        steps = min(training.stop or training.steps, training.steps)
+        tags = torch.from_numpy(self.dataset.tag_matrix()).float()
+        schedule = Schedule(tags, training.batch, steps, recipe.views.crop)
+        background = recipe.data.background
+
+        def build() -> Method:
+            return Rca(Backbone(recipe.backbone), len(self.dataset.classes), background, method, schedule=schedule)
+
+        run_training(recipe, self.dataset, place, build=build)
+
+    def _round(self, number: int) -> Callable[[Path], None]:
+        def make(place: Path) -> None:
+            recipe, method = self.recipe, self.recipe.method
+            assert isinstance(method, SccamConfig)
+            training = recipe.training
+            if number == 0:
+                training = training.model_copy(update={"steps": method.first_steps or training.steps, "stop": None})
+            else:
+                share = method.stop_at[min(number, len(method.stop_at)) - 1]
+                training = training.model_copy(update={"stop": max(1, round(share * training.steps))})
+            clusters = read_clusters(self.folder / f"clusters{number}", self.dataset) if number else None
+
+            def build() -> Method:
+                backbone, classes = Backbone(recipe.backbone), len(self.dataset.classes)
+                background = recipe.data.background
+                return Sccam(backbone, classes, background, method, clusters=clusters, first=number == 0)
+
+            run_training(recipe.model_copy(update={"training": training}), self.dataset, place, build=build)
+
+        return make
+
+    def _cluster(self, number: int) -> Callable[[Path], None]:
+        def make(place: Path) -> None:
+            method = self.recipe.method
+            assert isinstance(method, SccamConfig)
+            former = self._trained_classifier(number - 1)
+            assert isinstance(former, Sccam)
+            write_clusters(place, former, self.dataset, self.recipe.inference)
+
+        return make
+
+    def _trained_classifier(self, number: int | None = None) -> Method:
+        """Of a round, by default the last, on the device where there is one."""
+        return load_classifier(self.recipe, self.classes, self.folder, number).to(_device())
+
+    def write_cams(self, place: Path) -> None:
+        recipe, method = self.recipe, self.recipe.method
+        write_classes(place, self.things.classes)
+        if isinstance(method, RcaConfig) and method.cam_source == "gathered":
+            write_gathered(place, self.dataset.records, self._gathered(method))
+            return
+        scales = recipe.inference.cam_scales or getattr(method, "scales", recipe.inference.scales)
+        inference = recipe.inference.model_copy(update={"scales": scales})
+        _say(write_cam_folder(self._trained_classifier(), self.dataset.records, inference, place))
+
+    def _gathered(self, method: RcaConfig) -> Callable[[int], tuple[Tensor, Tensor]]:
+        from tagmask.methods.rca_attention import AttentionStore
+
+        path = self.folder / last_classifier(self.recipe) / STATE_FILE
+        state = torch.load(path, map_location="cpu", weights_only=True)["method"]
+        maps = state["gathered.maps"]
+        store = AttentionStore(torch.from_numpy(self.dataset.tag_matrix()), maps.shape[1:], method.precision)
+        if store.maps.shape != maps.shape:
+            raise TagmaskError(f"{path}: of other training data; train anew with --from classifier")
+        store.maps.copy_(maps)
+        return store.of_image
+
+    def write_labels(self, place: Path) -> None:
+        refine = self.recipe.refine or RefineConfig()
+        records, cams = self.dataset.records, self.folder / CAMS
+        _say(write_affinity_labels(cams, records, place, refine, refine.affinity, self.classes))
+
+    def train_affinity(self, place: Path) -> None:
+        refine = self.recipe.refine or RefineConfig()
+        own = stage_recipe(self.recipe, refine.affinity)
+        labelled = _masked(self.dataset, self.folder / LABELS)
+        run_training(own, labelled, place, build=lambda: Affinity(Backbone(own.backbone), self.classes))
+
+    def refine(self, place: Path) -> None:
+        refine = self.recipe.refine or RefineConfig()
+        affinity = None
+        if refine.name == "affinity":
+            affinity = load_affinity(self.recipe, self.classes, self.folder).to(_device())
+        background = self.recipe.data.background
+        records = self.dataset.records
+        _say(
+            refine_folder(
+                self.folder / CAMS,
+                records,
+                place,
+                refine,
+                background=background,
+                affinity=affinity,
+                classes=self.classes,
+            )
+        )
+
+    def train_segmenter(self, place: Path) -> None:
+        section = self.recipe.segmenter
+        assert section is not None
+        own = stage_recipe(self.recipe, section).model_copy(update={"method": section.method})
+        masked = _masked(self.things, self.folder / MASKS)
+
+        def build() -> Method:
+            if section.start == "weights":
+                return build_method(own, self.classes)
+            method = build_method(own, self.classes, pretrained=False)
+            trained = self._trained_classifier().cpu()
+            method.network.backbone.load_state_dict(trained.network.backbone.state_dict())
+            return method
+
+        run_training(own, masked, place, evaluate=self.evaluate, build=build)
+
+
+def check_stages(recipe: Recipe) -> None:
+    """Raise a TagmaskError where sections of the recipe cannot go together."""
+    if recipe.training.devices > 1:
+        raise TagmaskError("training.devices: a recipe of several stages runs on one device; set it to 1")
+    gathers = isinstance(recipe.method, RcaConfig) and recipe.method.cam_source == "gathered"
+    if gathers and not (recipe.views.squash and recipe.views.flip == 0):
+        raise TagmaskError(
+            "method.cam_source gathered: maps are gathered over whole, unmirrored images; set views.squash=true and "
+            "views.flip=0, or method.cam_source=final"
+        )
+    if gathers and recipe.inference.cam_scales is not None:
+        raise TagmaskError(
+            "inference.cam_scales: gathered maps have the scale they were trained at; remove it, or set "
+            "method.cam_source=final"
+        )
+    if isinstance(recipe.method, SccamConfig) and recipe.training.stop is not None:
+        raise TagmaskError("training.stop: a round of SC-CAM ends by method.stop_at; remove training.stop")
+    segmenter = recipe.segmenter
+    if segmenter is not None and segmenter.start == "classifier" and segmenter.backbone is not None:
+        raise TagmaskError("segmenter.start classifier: the backbone is the classifier's; remove segmenter.backbone")
+
+
+def _masked(dataset: Dataset, masks: Path) -> Dataset:
+    """The records that a stage wrote a mask of, with it."""
+    paths = [masks / f"{record.name}.png" for record in dataset.records]
+    pairs = [(record, path) for record, path in zip(dataset.records, paths, strict=True) if path.exists()]
+    return replace(dataset, records=tuple(replace(record, mask=PngMask(path)) for record, path in pairs))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _trained(place: Path) -> list[Path]:
+    return [place / STATE_FILE, place / MODEL_FILE, place / "metrics.jsonl"]
+
+
+def _named(names: Sequence[str], suffix: str) -> Callable[[Path], list[Path]]:
+    return lambda place: [place / f"{name}{suffix}" for name in names]
+
+
+def _say(skipped: Sequence[str]) -> None:
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    for reason in skipped[:10]:
+        console.print(f"skipped: {reason}", highlight=False)
+    if len(skipped) > 10:
+        console.print(f"skipped: {len(skipped)} images in all", highlight=False)

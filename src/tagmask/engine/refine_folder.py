@@ -1,0 +1,294 @@
+"""A folder of CAMs to a folder of masks: thresholds, PAR, dense CRF, random walk, RCA's fusion."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from rich.console import Console
+from torch import Tensor
+
+from tagmask.data.cam_files import SUFFIX, read_cams, write_cams
+from tagmask.data.dataset import IGNORE, Record
+from tagmask.data.images import image_size, open_image, shrunk
+from tagmask.data.label_maps import write_label_map
+from tagmask.engine.device import keep_freed_memory, on_cores
+from tagmask.engine.inference import Item, stream
+from tagmask.engine.progress import track
+from tagmask.errors import TagmaskError
+from tagmask.methods.affinitynet import Affinity
+from tagmask.methods.base import Method
+from tagmask.ops.affinity import affinity_matrix, confident_labels, walk_to_labels
+from tagmask.ops.crf import crf_on_cams, dense_crf
+from tagmask.ops.par import pixel_adaptive_refinement
+from tagmask.ops.saliency import attention_scores, fuse_labels
+from tagmask.recipes.load import InferenceConfig
+from tagmask.recipes.stages import AffinityConfig, RefineConfig
+
+SHOWN = {"none": "thresholds", "par": "PAR", "crf": "dense CRF", "affinity": "random walk", "fusion": "CRF and fusion"}
+PIXEL_MEMORY = 1500.0  # bytes; a dense CRF of an image's tags takes most
+Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
+
+
+def write_cam_folder(method: Method, records: Iterable[Record], config: InferenceConfig, folder: Path) -> list[str]:
+    """Write the CAMs of every image's tags as `NAME.npz`; what is there already is kept.
+
+    Args:
+        method: trained, in eval mode, on its device.
+        records: images with tags.
+        config: size and scales.
+
+    Returns:
+        what is wrong with images that do not open.
+    """
+    skipped: list[str] = []
+    plain = config.model_copy(update={"refine": "none"})
+    missing = [record for record in records if not (folder / f"{record.name}{SUFFIX}").exists()]
+    items = [Item(record.name, record.image, record.tags) for record in missing]
+    # One image at a time: what it yields must not depend on its company, which differs after a resumption.
+    done_items = stream(
+        method, items, plain, source="cam", batch=1, on_error=lambda _, error: skipped.append(str(error))
+    )
+    for done in track(done_items, "CAMs", len(items)):
+        tags = list(done.item.tags or ())
+        write_cams(folder / f"{done.item.name}{SUFFIX}", done.scores[tags], tags)
+    return skipped
+
+
+def write_gathered(folder: Path, records: Sequence[Record], of_image: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+    """Write RCA's gathered attention maps as CAMs; `of_image` gives classes and maps of the image at a position."""
+    for index, record in enumerate(track(records, "CAMs", len(records))):
+        classes, maps = of_image(index)
+        write_cams(folder / f"{record.name}{SUFFIX}", maps, classes.tolist())
+
+
+def refine_folder(
+    cams: Path,
+    records: Sequence[Record],
+    output: Path,
+    config: RefineConfig,
+    *,
+    background: bool = True,
+    affinity: Affinity | None = None,
+    classes: int | None = None,
+) -> list[str]:
+    """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
+
+    Args:
+        cams: folder of `NAME.npz`.
+        records: say where the images are.
+        config: how.
+        background: whether label 0 exists; without it CAMs compete among themselves.
+        affinity: for the random walk: trained, in eval mode, on its device.
+        classes: K; CAMs with higher ids are of surroundings and become background. None: there are no such.
+
+    Returns:
+        what is wrong with images or CAMs that were left out.
+
+    Raises:
+        TagmaskError: the refinement needs what is not given; or no image has a saliency map where some are named.
+    """
+    if config.name == "affinity" and affinity is None:
+        raise TagmaskError("refine.name affinity: no trained AffinityNet; name a run that has one (--run)")
+    if config.name in ("affinity", "fusion") and not background:
+        raise TagmaskError(f"refine.name {config.name} needs a background class; use crf, par or none")
+    if config.name == "fusion" and config.saliency is not None:
+        _check_saliency(config.saliency, records)
+
+    def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        if config.name == "affinity":
+            assert affinity is not None
+            members = _walked(affinity, image, own, ids, config)
+        elif config.name == "fusion":
+            members = _fused(image, own, ids, config, _saliency(record, image, config), classes)
+        else:
+            members = _refined(image, own, ids, config, background)
+        # What one member calls background and another surroundings is background to both.
+        masks = [_things(member.cpu().numpy(), classes) for member in members]
+        return np.where(masks[0] == masks[-1], masks[0], IGNORE)
+
+    # The walk runs a network and multiplies matrices of all pairs of its pixels: one image at a time has all cores.
+    memory = math.inf if affinity is not None else PIXEL_MEMORY
+    return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name), memory=memory)
+
+
+def write_affinity_labels(
+    cams: Path,
+    records: Sequence[Record],
+    output: Path,
+    config: RefineConfig,
+    affinity: AffinityConfig,
+    classes: int | None = None,
+) -> list[str]:
+    """Write what two CRFs, of a strong and of a weak background, leave no doubt of, as masks for AffinityNet.
+
+    Source: PSA (CVPR 2018), section 3.2; spec A6.1.
+    """
+
+    def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        pixels = torch.from_numpy(np.array(image))
+        marginals = crf_on_cams(pixels, own, affinity.low, affinity.high, preset=config.crf)
+        low, high = (_with_surroundings(planes, ids, classes) for planes in marginals)
+        planes = confident_labels(low, high, pool=1)
+        ids = ids if classes is None else ids[ids <= classes]
+        table = torch.full((IGNORE + 1,), IGNORE)
+        table[0] = 0
+        table[1 : len(ids) + 1] = ids
+        return table[planes].numpy()
+
+    return _each(cams, records, output, config.longest, label, "labels for AffinityNet")
+
+
+def _things(labels: np.ndarray, classes: int | None) -> np.ndarray:
+    """Labels with those of surroundings, which lie above K, as background."""
+    return labels if classes is None else np.where((labels > classes) & (labels != IGNORE), 0, labels)
+
+
+def _with_surroundings(marginals: Tensor, ids: Tensor, classes: int | None) -> Tensor:
+    """Marginals (1 + n, H, W) of background and `ids` with the planes of surroundings added to the background's."""
+    if classes is None or bool((ids <= classes).all()):
+        return marginals
+    things, around = marginals[1:][ids <= classes], marginals[1:][ids > classes]
+    return torch.cat([marginals[:1] + around.sum(dim=0), things])
+
+
+def _each(
+    cams: Path,
+    records: Sequence[Record],
+    output: Path,
+    longest: int,
+    label: Labelled,
+    what: str,
+    *,
+    memory: float = PIXEL_MEMORY,
+) -> list[str]:
+    """Write each record's mask, several at a time, of which each takes `memory` bytes a pixel; give what went wrong."""
+
+    def write(record: Record) -> str | None:
+        path = output / f"{record.name}.png"
+        try:
+            own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
+            full = open_image(record.image)
+            image = shrunk(full, longest)
+            labels = label(record, image, _at(own, image), ids).astype(np.uint8)
+        except TagmaskError as error:
+            return str(error)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if labels.shape != (full.height, full.width):
+            labels = np.asarray(Image.fromarray(labels).resize(full.size, Image.Resampling.NEAREST))
+        write_label_map(path, labels)
+        return None
+
+    keep_freed_memory()
+    missing = [record for record in records if not (output / f"{record.name}.png").exists()]
+    with closing(on_cores(write, missing, memory=memory * longest**2)) as done:
+        return [error for error in track(done, what, len(missing)) if error]
+
+
+def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:
+    """Thresholds, PAR or CRF; without background an image without a tag is ignored everywhere."""
+    members = config.members()
+    if not len(cams):
+        return [torch.full((image.height, image.width), 0 if background else IGNORE)] * len(members)
+    pixels = torch.from_numpy(np.array(image))
+    if config.name == "crf" and background:
+        scores = crf_on_cams(pixels, cams, *(member.alpha for member in members), preset=config.crf)
+    else:
+        thresholds = [torch.full_like(cams[:1], member.threshold) for member in members]
+        scores = torch.stack([torch.cat([flat, cams]) if background else cams for flat in thresholds])
+        if config.name == "crf":
+            scores = dense_crf(pixels, scores, preset=config.crf, present_above=-1.0)
+        elif config.name == "par":
+            both = scores.flatten(0, 1)[None]
+            scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), both).view_as(scores)
+    table = F.pad(ids, (1, 0)) if background else ids
+    return [table[winners] for winners in scores.argmax(dim=1)]
+
+
+@torch.inference_mode()
+def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig) -> list[Tensor]:
+    members = config.members()
+    if not len(cams):
+        return [torch.zeros(image.height, image.width)] * len(members)
+    backbone, walk = method.network.backbone, config.affinity
+    device = next(method.parameters()).device
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+    stride = backbone.stride
+    padding = (0, -image.width % stride, 0, -image.height % stride)
+    features = method.features(F.pad(backbone.normalise(pixels / 255), padding))
+    grid = [(side + pad) // stride for side, pad in ((image.height, padding[3]), (image.width, padding[1]))]
+    if list(features.shape[-2:]) != grid:
+        features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
+    matrix = affinity_matrix(features[0].float(), border=walk.border)
+    labels = walk_to_labels(
+        matrix,
+        cams.to(device),
+        ids.to(device),
+        *(member.alpha for member in members),
+        beta=walk.beta,
+        logt=walk.logt,
+        stride=stride,
+    )
+    return list(labels)
+
+
+def _fused(
+    image: Image.Image,
+    cams: Tensor,
+    ids: Tensor,
+    config: RefineConfig,
+    saliency: Tensor | None,
+    classes: int | None,
+) -> list[Tensor]:
+    """RCA's labels; the release hands blue first to the CRF, which is not symmetric in colours."""
+    blue_first = torch.from_numpy(np.array(image)[..., ::-1].copy())
+    scores = torch.stack([attention_scores(cams, member.alpha) for member in config.members()])
+    marginals = dense_crf(blue_first, scores, preset=config.crf, present_above=-1.0)
+    things = ids if classes is None else ids[ids <= classes]
+    return [fuse_labels(_with_surroundings(planes, ids, classes), things, saliency) for planes in marginals]
+
+
+def _check_saliency(folder: Path, records: Sequence[Record]) -> None:
+    """Raise where there is no map at all, and say how many images have none: those are fused without (spec C6)."""
+    missing = [record.name for record in records if not (folder / f"{record.name}.png").is_file()]
+    if records and len(missing) == len(records):
+        raise TagmaskError(
+            f"refine.saliency {folder}: no map of any image, such as {missing[0]}.png; name the folder of grey "
+            "pictures with the images' names, or remove refine.saliency"
+        )
+    if missing:
+        _note(f"no saliency map of {len(missing)} images, such as {missing[0]}: their masks are made without")
+
+
+def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tensor | None:
+    """The map (H, W) in 0..255 of a record, as large as `image`, its image made smaller; None where there is none."""
+    if config.saliency is None:
+        return None
+    path = config.saliency / f"{record.name}.png"
+    if not path.is_file():
+        return None
+    found, size = open_image(path).convert("L"), image_size(record.image)
+    if found.size != size:
+        raise TagmaskError(
+            f"{path}: {found.width} x {found.height} pixels, and its image has {size[0]} x {size[1]}; make it anew or "
+            "remove it"
+        )
+    return torch.from_numpy(np.array(found.resize(image.size, Image.Resampling.BILINEAR)))
+
+
+def _note(text: str) -> None:
+    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+
+
+def _at(cams: Tensor, image: Image.Image) -> Tensor:
+    """CAMs (n, h, w) at the size of the image."""
+    size = (image.height, image.width)
+    if not len(cams):
+        return cams.new_zeros(0, *size)
+    return F.interpolate(cams[None], size=size, mode="bilinear", align_corners=False)[0]

@@ -1,0 +1,157 @@
+"""The run folder: what a training leaves behind and everything later starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import cast
+
+from tagmask.data.dataset import check_class_list
+from tagmask.data.files import check_folder, write_classes, write_text
+from tagmask.errors import TagmaskError
+from tagmask.recipes.load import Recipe, load_recipe
+from tagmask.recipes.stages import SccamConfig
+
+FORMAT = 1
+NAMED = 5  # keys named in a message
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder's description.
+
+    Attributes:
+        folder: where it lies.
+        recipe: fully resolved.
+        classes: K names in id order.
+    """
+
+    folder: Path
+    recipe: Recipe
+    classes: tuple[str, ...]
+
+
+def create_run(
+    folder: Path, recipe: Recipe, classes: tuple[str, ...], *, training: str = "", free: Sequence[str] = ()
+) -> Run:
+    """Make a run folder, or take up the one that is there if it is of the same recipe, classes and training images.
+
+    Args:
+        training: digest of the training set, where there is one.
+        free: keys of the recipe, or sections of them, that may have changed: what follows from them is made anew.
+
+    Raises:
+        TagmaskError: the folder holds something else; nothing in it is touched.
+    """
+    run = Run(folder, recipe, classes)
+    check_folder(folder)
+    if (folder / "run.json").exists():
+        old = open_run(folder)
+        if changed := _what_changed(old, run, free):
+            more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+            raise TagmaskError(
+                f"{folder}: holds a run with other {', '.join(changed[:NAMED])}{more}; choose another output, or "
+                "remove the folder"
+                + ("; where nothing but a later stage changes, --from STAGE makes it anew" if recipe.staged else "")
+            )
+        before = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("training", training)
+        anew = "data" in free
+        if before != training and not anew:
+            raise TagmaskError(
+                f"{folder}: its training images or their tags were others; choose another output, or remove the folder"
+            )
+        if free:
+            write_text(folder / "recipe.yaml", recipe.dump())
+        if anew:
+            _describe(folder, training)
+        return run
+    if folder.exists() and any(folder.iterdir()):
+        raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "recipe.yaml", recipe.dump())
+    write_classes(folder, classes)
+    _describe(folder, training)
+    return run
+
+
+def _describe(folder: Path, training: str) -> None:
+    values = {"format": FORMAT, "tagmask": version("tagmask")} | ({"training": training} if training else {})
+    write_text(folder / "run.json", json.dumps(values) + "\n")
+
+
+def open_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises:
+        TagmaskError: no run folder, or of another version of the format.
+    """
+    description = folder / "run.json"
+    if not description.is_file():
+        what = "no run folder (run.json is missing)" if folder.is_dir() else "no such run folder"
+        raise TagmaskError(f"{folder}: {what}; give the --output of a `tagmask train` or `tagmask import`")
+    try:
+        values = json.loads(description.read_text(encoding="utf-8"))
+        form, writer = values["format"], values.get("tagmask", "?")
+    except (ValueError, KeyError, TypeError):
+        raise TagmaskError(f"{description}: damaged; expected a JSON object with the key 'format'") from None
+    if form != FORMAT:
+        raise TagmaskError(
+            f"{folder}: a run of format {form}, written by tagmask {writer}; this is tagmask {version('tagmask')}, which "
+            f"reads format {FORMAT}: use that version, or train again"
+        )
+    recipe = load_recipe(folder / "recipe.yaml")
+    if not (folder / "classes.txt").is_file():
+        raise TagmaskError(
+            f"{folder}: classes.txt is missing, the class names in id order; write them again, one a line"
+        )
+    names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
+    return Run(folder, recipe, check_class_list(names, str(folder / "classes.txt")))
+
+
+def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:
+    """The keys that two starts of one run may not differ in, and do."""
+    before, now = (_what_matters(run.recipe) for run in (old, new))
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    kept = [key for key in keys if not any(key == name or key.startswith(f"{name}.") for name in free)]
+    return [*(["classes"] if old.classes != new.classes else []), *kept]
+
+
+def _what_matters(recipe: Recipe) -> dict[str, object]:
+    """All that a run's products follow from, by key."""
+    values = _by_key(recipe.model_dump(mode="json"), "")
+    idle = [
+        "data.path",
+        *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every", "compile")),
+    ]
+    # CAMs on disk are made with the first ones; all else of the section only serves to look at what was trained.
+    making = ("size", "long_side", "scales", "cam_scales", "precision")
+    serving = [f"inference.{name}" for name in making if recipe.staged]
+    return {
+        key: value
+        for key, value in values.items()
+        if key not in idle and (not key.startswith("inference.") or key in serving)
+    }
+
+
+def _by_key(values: Mapping[str, object], prefix: str) -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _by_key(cast("Mapping[str, object]", value), f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
+
+
+def classifier_name(recipe: Recipe, number: int) -> str:
+    return f"round{number}" if isinstance(recipe.method, SccamConfig) else "classifier"
+
+
+def last_classifier(recipe: Recipe) -> str:
+    return classifier_name(recipe, recipe.method.rounds if isinstance(recipe.method, SccamConfig) else 0)

@@ -1,0 +1,132 @@
+"""What each stage of a run brought: scores of CAMs, refined masks and segmenter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from tagmask.data.cam_files import SUFFIX, read_cams
+from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.images import open_image
+from tagmask.data.splits import evaluation_split, open_data, training_split
+from tagmask.engine.checkpoint import MODEL_FILE
+from tagmask.engine.model import load
+from tagmask.engine.run import CAMS, LABELS, MASKS, SEGMENTER, open_run
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.folder import Conditions, Result, evaluate_folder, result_of
+from tagmask.evaluation.method import evaluate_method
+from tagmask.evaluation.sweep import ThresholdSweep
+from tagmask.ops.labels import beside_context
+from tagmask.recipes.stages import RefineConfig
+
+CAMS_FIXED = "cams-fixed"
+
+
+@dataclass(frozen=True)
+class StageScore:
+    """Scores of one stage's products.
+
+    Attributes:
+        stage: its name, as of its folder; `cams-fixed` for CAMs at the recipe's own background score.
+        what: in words, with the background score where one was chosen.
+        result: of CAMs at the best background score (which needs the truth) and at the recipe's, of masks as they
+            are, of the segmenter without tags.
+    """
+
+    stage: str
+    what: str
+    result: Result
+
+
+def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: str = "seco") -> list[StageScore]:
+    """Score what every finished stage of a run left: CAMs and masks on the training images, the segmenter held out.
+
+    Args:
+        run: folder of a run of several stages.
+        data: the data set with true masks; by default the run's own.
+        protocol: as of `evaluate`; masks that leave pixels undecided are scored under `eps`, which drops them, where
+            it allows none. Every result names its protocol.
+
+    Raises:
+        TagmaskError: no run, a recipe of a single stage, nothing to score yet, or data without true masks.
+    """
+    opened = open_run(Path(run))
+    recipe, folder = opened.recipe, opened.folder
+    if not recipe.staged:
+        raise TagmaskError(f"{folder}: its recipe has a single stage; use tagmask evaluate {folder}")
+    dataset = open_data(data, recipe.data, opened.classes)
+    training = training_split(dataset, recipe.data)
+    untrue = [record.name for record in training.records if record.mask is None]
+    if untrue:
+        raise TagmaskError(f"image {untrue[0]!r} has no true mask ({len(untrue)} such); set data.masks")
+    scores = []
+    if (folder / CAMS).is_dir() and dataset.background:
+        sweep = _sweep_of(folder / CAMS, training)
+        scores += [
+            _cams_at(sweep, training, protocol, None),
+            _cams_at(sweep, training, protocol, recipe.inference.background),
+        ]
+    for stage, what in (
+        (LABELS, "labels that AffinityNet learns from"),
+        (MASKS, f"masks, {(recipe.refine or RefineConfig()).name}"),
+    ):
+        if (folder / stage).is_dir():
+            scores.append(score_masks(folder / stage, training, stage, what, protocol=protocol))
+    if (folder / SEGMENTER / MODEL_FILE).exists():
+        held_out = evaluation_split(dataset, recipe.data)
+        if len(held_out):
+            model = load(run)
+            result = evaluate_method(model.method, held_out, recipe.inference, source="decoder", protocol=protocol)
+            scores.append(StageScore(SEGMENTER, "decoder, no tags given", result))
+    if not scores:
+        raise TagmaskError(f"{folder}: no stage has left CAMs or masks yet; let tagmask train finish some")
+    return scores
+
+
+def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "seco") -> StageScore:
+    """A folder of CAMs at the background score that suits it best; images without a file count as all background."""
+    return _cams_at(_sweep_of(folder, dataset), dataset, protocol, None)
+
+
+def _sweep_of(folder: Path, dataset: Dataset) -> ThresholdSweep:
+    sweep = ThresholdSweep(len(dataset.classes))
+    for record in dataset.records:
+        assert record.mask is not None
+        path = folder / f"{record.name}{SUFFIX}"
+        truth = record.mask.load(*open_image(record.image).size[::-1])
+        maps = torch.zeros(len(dataset.classes), *truth.shape)
+        if path.exists():
+            cams, ids = read_cams(path)
+            if len(ids):
+                cams = F.interpolate(cams[None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+                known = ids <= len(maps)
+                maps[ids[known] - 1] = beside_context(cams[known], cams[~known])
+        sweep.add(maps, truth)
+    return sweep
+
+
+def _cams_at(sweep: ThresholdSweep, dataset: Dataset, protocol: str, wanted: float | None) -> StageScore:
+    """CAMs at the background score of the sweep that is nearest to the wanted one, or at the best."""
+    found = sweep.result(protocol)
+    index = int(np.argmin(np.abs(found.thresholds - (found.best_threshold if wanted is None else wanted))))
+    threshold = float(found.thresholds[index])
+    conditions = Conditions(split=", ".join(dataset.splits), source="cam", tags_given=True, threshold=threshold)
+    result = result_of(sweep.matrix(index), dataset, protocol=protocol, conditions=conditions)
+    if wanted is None:
+        return StageScore(CAMS, f"CAMs at their best background score, {threshold:.2f}", result)
+    return StageScore(CAMS_FIXED, f"CAMs at the recipe's background score, {threshold:.2f}", result)
+
+
+def score_masks(folder: Path, dataset: Dataset, stage: str, what: str, *, protocol: str = "seco") -> StageScore:
+    """A folder of masks, scored on the pixels they decide where they leave some undecided (255)."""
+    labelled = tuple(record for record in dataset.records if (folder / f"{record.name}.png").exists())
+    own = replace(dataset, records=labelled)
+    conditions = Conditions(split=", ".join(dataset.splits), source=stage, tags_given=True)
+    result = evaluate_folder(folder, own, protocol="eps", conditions=conditions)
+    if result.scores.coverage == 1 or protocol not in ("seco", "sccam"):
+        result = result_of(result.matrix, own, protocol=protocol, conditions=conditions)
+    return StageScore(stage, what, result)

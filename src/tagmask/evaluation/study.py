@@ -1,0 +1,181 @@
+"""One pass over a data set: what a run makes of every image, with its truth where there is one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tagmask.data.dataset import Dataset, Record
+from tagmask.engine.inference import Item, Source, stream
+from tagmask.errors import TagmaskError
+from tagmask.evaluation.confusion import ConfusionMatrix
+from tagmask.evaluation.folder import Conditions, Result, result_of
+from tagmask.methods.base import Method
+from tagmask.recipes.load import InferenceConfig
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is known of one image's mask.
+
+    Attributes:
+        record: the image with its tags.
+        found: class indices with at least one pixel in the mask.
+        confidence: mean over pixels of the winning share, in [0, 1].
+        quality: mean IoU over the ids in truth or mask, in [0, 1]; None without a truth. It ranks images and is no
+            protocol's mIoU.
+    """
+
+    record: Record
+    found: frozenset[int]
+    confidence: float
+    quality: float | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is known of a set of images.
+
+    Attributes:
+        dataset: what was looked at.
+        images: in no order.
+        conditions: under which the masks were made.
+        result: scores over the images with a truth; None where there is none.
+        stray: (K,) int64 wrongly predicted pixels of each class in images that do not bear its tag.
+        skipped: what is wrong with the images that did not open.
+        seconds: that it took.
+    """
+
+    dataset: Dataset
+    images: tuple[ImageFacts, ...]
+    conditions: Conditions
+    result: Result | None
+    stray: np.ndarray
+    skipped: tuple[str, ...]
+    seconds: float
+
+
+def study(
+    method: Method,
+    dataset: Dataset,
+    config: InferenceConfig,
+    *,
+    source: Source = "decoder",
+    protocol: str = "seco",
+) -> Study:
+    """Predict every image of a data set and compare with tags and truth.
+
+    Args:
+        method: trained, in eval mode, on its device.
+        dataset: the images; those with a mask are scored.
+        config: how images go through the network.
+        source: `decoder`, which is not told the tags, or `cam`, which is.
+        protocol: of the scores.
+
+    Raises:
+        TagmaskError: no image opens, or a true mask is damaged or of another size than its image.
+    """
+    start = time.perf_counter()
+    records = {record.name: record for record in dataset.records}
+    matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
+    stray = np.zeros(len(dataset.classes), np.int64)
+    images: list[ImageFacts] = []
+    skipped: list[str] = []
+    told = source == "cam"
+    items = [Item(record.name, record.image, record.tags if told else None) for record in dataset.records]
+    for prediction in stream(method, items, config, source=source, on_error=lambda _, why: skipped.append(str(why))):
+        record, labels = records[prediction.item.name], prediction.labels
+        found = frozenset(int(label) - 1 for label in np.unique(labels) if label > 0)
+        quality = None
+        if record.mask is not None:
+            own = ConfusionMatrix(len(dataset.classes), background=dataset.background)
+            own.add(record.mask.load(*labels.shape), labels)
+            matrix.merge(own)
+            stray += stray_pixels(own, record)
+            quality = image_quality(own)
+        images.append(ImageFacts(record, found, prediction.confidence, quality))
+    if not images:
+        raise TagmaskError(f"no image to report on{f'; {skipped[0]}' if skipped else ''}")
+    conditions = Conditions(
+        split=",".join(dataset.splits) or "all",
+        source=source,
+        tags_given=told,
+        scales=config.scales,
+        flips=config.flip or told,
+        refinement=config.refine,
+        threshold=config.background if told and dataset.background else None,
+        tag_source=dataset.tag_source,
+    )
+    true = replace(dataset, records=tuple(facts.record for facts in images if facts.record.mask is not None))
+    scored = matrix.counts.any() or matrix.ignored.any()
+    result = result_of(matrix, true, protocol=protocol, conditions=conditions) if scored else None
+    return Study(dataset, tuple(images), conditions, result, stray, tuple(skipped), time.perf_counter() - start)
+
+
+def stray_pixels(matrix: ConfusionMatrix, record: Record) -> np.ndarray:
+    """(K,) wrongly predicted pixels of the classes whose tag one image is known not to bear."""
+    first = int(matrix.background)
+    wrong = (matrix.counts.sum(axis=0) - np.diagonal(matrix.counts))[first:]
+    wrong[[*record.tags, *record.unknown]] = 0
+    return wrong
+
+
+def image_quality(matrix: ConfusionMatrix) -> float | None:
+    """Mean IoU over the ids in one image's truth or mask; None where no pixel has a truth."""
+    right = np.diagonal(matrix.counts)
+    union = matrix.counts.sum(axis=0) + matrix.counts.sum(axis=1) - right
+    return float((right[union > 0] / union[union > 0]).mean()) if union.any() else None
+
+
+@dataclass(frozen=True)
+class TagAgreement:
+    """Tags against the classes of the masks; (K,) counts of images each.
+
+    Attributes:
+        exact: share of images whose mask shows exactly the tagged classes, in [0, 1].
+        tagged: images that bear the tag.
+        hits: of those, how many masks show the class.
+        extra: images whose mask shows the class although they are known not to bear the tag.
+    """
+
+    exact: float
+    tagged: np.ndarray
+    hits: np.ndarray
+    extra: np.ndarray
+
+
+def tag_agreement(images: Sequence[ImageFacts], classes: int) -> TagAgreement:
+    """Compare tags with predicted classes; unknown tags count neither way."""
+    tagged, found, unknown = (np.zeros((len(images), classes), bool) for _ in range(3))
+    for row, facts in enumerate(images):
+        tagged[row, list(facts.record.tags)] = True
+        found[row, list(facts.found)] = True
+        unknown[row, list(facts.record.unknown)] = True
+    differs = (tagged != found) & ~unknown
+    return TagAgreement(
+        exact=float((~differs.any(axis=1)).mean()),
+        tagged=tagged.sum(axis=0),
+        hits=(tagged & found).sum(axis=0),
+        extra=(found & ~tagged & ~unknown).sum(axis=0),
+    )
+
+
+def by_quality(images: Sequence[ImageFacts], count: int) -> dict[str, list[ImageFacts]]:
+    """The best, the median and the worst `count` images of those with a truth; no image stands twice."""
+    ranked = sorted((facts for facts in images if facts.quality is not None), key=lambda facts: -(facts.quality or 0))
+    count = min(count, -(-len(ranked) // 3))
+    middle = max(count, (len(ranked) - count) // 2)
+    groups = {
+        "Best": ranked[:count],
+        "Median": ranked[middle : middle + count],
+        "Worst": ranked[max(middle + count, len(ranked) - count) :][::-1],
+    }
+    return {name: group for name, group in groups.items() if group}
+
+
+def least_certain(images: Sequence[ImageFacts], count: int) -> list[ImageFacts]:
+    """The `count` images of the lowest confidence."""
+    return sorted(images, key=lambda facts: facts.confidence)[:count]

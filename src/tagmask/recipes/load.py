@@ -1,0 +1,218 @@
+"""Recipes: everything that decides a run, as pydantic models. Unknown keys and wrong types are errors."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, InstanceOf, SerializeAsAny, ValidationError
+from pydantic_core import PydanticCustomError
+
+from tagmask.errors import TagmaskError
+from tagmask.recipes.sections import (
+    BackboneConfig,
+    CamConfig,
+    DataConfig,
+    FullConfig,
+    InferenceConfig,
+    MethodSection,
+    OptimizerConfig,
+    SecoConfig,
+    Section,
+    TrainingConfig,
+    ViewsConfig,
+)
+from tagmask.recipes.sections import PseudoMaskConfig as PseudoMaskConfig
+from tagmask.recipes.stages import RcaConfig, RefineConfig, SccamConfig, SegmenterConfig
+
+RECIPES = Path(__file__).parent
+
+METHODS: dict[str, type[MethodSection]] = {
+    "cam": CamConfig,
+    "full": FullConfig,
+    "rca": RcaConfig,
+    "sccam": SccamConfig,
+    "seco": SecoConfig,
+}
+"""The section of every method by its name; `methods.registry.register_method` adds to it."""
+
+PLUGINS = "tagmask.methods"  # entry points whose names are methods' and whose modules register them
+
+
+def _method_section(value: Any) -> Any:
+    """A method's section from its name, or from a mapping that holds it."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        return value
+    name = str(value.get("name", ""))
+    if name not in METHODS:
+        for plugin in entry_points(group=PLUGINS, name=name):
+            plugin.load()
+    if name not in METHODS:
+        known = ", ".join(repr(method) for method in METHODS)
+        raise PydanticCustomError(
+            "no_method", "no method {name}; there are: {known}", {"name": repr(name), "known": known}
+        )
+    return METHODS[name].model_validate(value)
+
+
+AnyMethod = Annotated[SerializeAsAny[InstanceOf[MethodSection]], BeforeValidator(_method_section)]
+
+
+class Recipe(Section):
+    """A whole run."""
+
+    method: AnyMethod
+    data: DataConfig = DataConfig()
+    views: ViewsConfig = ViewsConfig()
+    backbone: BackboneConfig = BackboneConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+    refine: RefineConfig | None = None
+    segmenter: SegmenterConfig | None = None
+
+    @property
+    def staged(self) -> bool:
+        """Whether the run is of several stages: CAMs of a classifier, masks of the CAMs, a segmenter on them."""
+        return self.method.name in ("sccam", "rca") or self.refine is not None or self.segmenter is not None
+
+    def dump(self) -> str:
+        """The fully resolved recipe as YAML."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package, as METHOD/DATASET."""
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml"))
+
+
+def load_recipe(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply `key.path=value` overrides, values in YAML.
+
+    Args:
+        source: the name of a recipe of the package (`seco/voc`), a YAML file, or a mapping.
+        overrides: as given to `--set`.
+
+    Raises:
+        TagmaskError: no such recipe, not YAML, an unknown key or a wrong type; names the key's path.
+    """
+    if isinstance(source, Mapping):
+        values, origin = dict(source), "recipe"
+    else:
+        path = _find(source)
+        values, origin = _read(path), str(path)
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise TagmaskError(_explain(error, values, origin)) from None
+
+
+def _find(source: str | Path) -> Path:
+    packaged = RECIPES / f"{source}.yaml"
+    path = Path(source)
+    if path.is_file():
+        return path
+    if packaged.is_file():
+        return packaged
+    if path.is_dir():
+        raise TagmaskError(
+            f"{path}: a directory, not a recipe; give a YAML file or one of: {', '.join(recipe_names())}"
+        )
+    near = difflib.get_close_matches(str(source), recipe_names(), n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise TagmaskError(f"no recipe {str(source)!r}; {hint}there are: {', '.join(recipe_names())}, or give a YAML file")
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} stands twice, again in line {key_node.start_mark.line + 1}")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        # A safe loader of ours: it builds plain values alone.
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TagmaskError(f"{path}: not a recipe: {str(error).splitlines()[0]}") from None
+    if not isinstance(values, dict):
+        raise TagmaskError(f"{path}: a recipe is a mapping of sections (method, data, …), not {type(values).__name__}")
+    return values
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise TagmaskError(f"--set {override}: expected KEY.PATH=VALUE, such as optimizer.lr=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise TagmaskError(f"--set {override}: the value is not YAML; put quotes around it") from None
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = float(value)  # YAML 1.1 reads 1e-4 as a string
+    *parents, last = key.split(".")
+    if parents[:1] == ["method"] and isinstance(values.get("method"), str):
+        values["method"] = {"name": values["method"]}
+    target = values
+    for parent in parents:
+        target = target.setdefault(parent, {})
+        if not isinstance(target, dict):
+            raise TagmaskError(f"--set {override}: {parent!r} is a value, not a section")
+    target[last] = value
+
+
+def _explain(error: ValidationError, values: Mapping[str, Any], origin: str) -> str:
+    lines = []
+    for item in error.errors():
+        path = [str(part) for part in item["loc"]]
+        name = ".".join(path) or "recipe"
+        if item["type"] == "extra_forbidden":
+            keys = _keys(item["loc"], values)
+            near = difflib.get_close_matches(path[-1], keys, n=1, cutoff=0.5)
+            hint = f"did you mean {'.'.join([*path[:-1], near[0]])!r}?" if near else f"keys: {', '.join(keys)}"
+            lines.append(f"{name}: unknown key; {hint}")
+        elif item["type"] == "no_method":
+            lines.append(f"method.name: {item['msg']}")
+        elif item["type"] == "tuple_type":
+            lines.append(f"{name}: expected a list, not {item['input']!r}; write [{item['input']}]")
+        else:
+            given = "" if isinstance(item["input"], dict) else f", not {item['input']!r}"
+            lines.append(f"{name}: {item['msg'][0].lower()}{item['msg'][1:]}{given}")
+    return f"{origin}: " + "; ".join(lines)
+
+
+def _keys(location: tuple[int | str, ...], values: Mapping[str, Any]) -> list[str]:
+    """The keys that are valid where the last part of `location` stands, in a recipe of `values`."""
+    models: list[type[BaseModel]] = [Recipe]
+    for part in location[:-1]:
+        if part == "method" and models == [Recipe]:
+            method = values["method"]
+            models = [METHODS[method["name"] if isinstance(method, Mapping) else method]]
+            continue
+        fields = [model.model_fields for model in models]
+        models = [section for keys in fields if part in keys for section in _sections(keys[str(part)].annotation)]
+    return sorted({key for model in models for key in model.model_fields})
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in typing.get_args(annotation) for section in _sections(part)]

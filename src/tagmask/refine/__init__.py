@@ -1,1 +1,0 @@
-"""Refinement of maps: PAR, dense CRF, dense energy, affinity."""

@@ -1,0 +1,156 @@
+"""What is chosen for whom, and that the reasons say it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tagmask import api
+from tagmask.api.choose import ALARM, GB, SCRATCH, Machine, choose_recipe, find_weights, in_words, time_forward
+from tagmask.data.dataset import Dataset, Record
+from tagmask.engine.run import open_run
+from tagmask.errors import TagmaskError
+from tagmask.recipes.load import BackboneConfig, Recipe
+
+LAPTOP = Machine(cuda=False, memory=16 * GB, cores=8)
+H200 = Machine(cuda=True, memory=140 * GB, cores=16)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Dataset:
+    """Three records of one photograph of 400 x 300."""
+    Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg")
+    return Dataset(tuple(Record(name, tmp_path / "a.jpg", (0,)) for name in "abc"), ("cow", "car"))
+
+
+def choose(dataset: Dataset, machine: Machine, *overrides: str, found: str = "cached", forward: float = 0.01):
+    return choose_recipe(
+        dataset, overrides, machine=machine, find=lambda name: found, forward_seconds=lambda config, side: forward
+    )
+
+
+def test_gpu_gets_seco_on_vit_base_with_weights(photos: Dataset) -> None:
+    chosen = choose(photos, H200)
+    recipe = chosen.recipe
+    assert (recipe.method.name, recipe.backbone.name) == ("seco", "vit_base_patch16_224")
+    assert recipe.backbone.weights == "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+    assert recipe.views.crop == 384, "no larger than the photographs"
+    assert not chosen.from_scratch
+
+
+def test_small_gpu_gets_a_smaller_network(photos: Dataset) -> None:
+    assert choose(photos, replace(H200, memory=8 * GB)).recipe.backbone.name == "vit_small_patch16_224"
+
+
+def test_cpu_gets_plain_cam_on_a_small_pretrained_network(photos: Dataset) -> None:
+    chosen = choose(photos, LAPTOP)
+    assert chosen.recipe.method.name == "cam"
+    assert chosen.recipe.backbone.weights == "timm/mobilenetv2_100.ra_in1k"
+    assert chosen.recipe.views.crop == 224
+    assert chosen.recipe.refine is not None
+    assert chosen.recipe.refine.band is not None
+    assert chosen.recipe.segmenter is not None
+    assert chosen.recipe.method.decoder_from >= chosen.recipe.training.steps
+    assert any("no GPU (8 cores, 16 GB)" in reason for reason in chosen.reasons)
+
+
+def test_surroundings_get_stages_on_a_gpu_too(photos: Dataset) -> None:
+    chosen = choose(replace(photos, context=("water",)), H200)
+    assert chosen.recipe.method.name == "cam"
+    assert chosen.recipe.segmenter is not None
+    assert any("data.context" in reason for reason in chosen.reasons)
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, H200])
+def test_without_weights_it_says_so_loudly_and_learns_from_scratch(photos: Dataset, machine: Machine) -> None:
+    chosen = choose(photos, machine, found="missing")
+    assert chosen.from_scratch
+    assert chosen.recipe.backbone.weights is None
+    assert chosen.recipe.backbone.stem == "conv"
+    assert [reason for reason in chosen.reasons if reason.startswith(ALARM) and "backbone.weights=FILE" in reason]
+
+
+def test_given_weights_are_not_looked_for(photos: Dataset) -> None:
+    def find(name: str) -> str:
+        raise AssertionError("asked")
+
+    for value, expected in (("mine.safetensors", "mine.safetensors"), ("null", None)):
+        chosen = choose_recipe(
+            photos, [f"backbone.weights={value}"], machine=LAPTOP, find=find, forward_seconds=lambda *_: 1.0
+        )
+        assert chosen.recipe.backbone.weights == expected
+        assert chosen.from_scratch == (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("images", "machine", "steps"), [(3, LAPTOP, 300), (400, LAPTOP, 600), (10_000, LAPTOP, 3000), (3, H200, 2000)]
+)
+def test_steps_follow_the_number_of_images_within_bounds(
+    photos: Dataset, images: int, machine: Machine, steps: int
+) -> None:
+    many = replace(photos, records=photos.records[:1] * images)
+    assert choose(many, machine).recipe.training.steps == steps
+
+
+def test_phases_follow_the_steps_that_are_asked_for(photos: Dataset) -> None:
+    recipe = choose(photos, H200, "training.steps=100").recipe
+    assert recipe.training.steps == 100
+    assert recipe.segmenter is None
+    assert 0 < recipe.method.contrast_from < recipe.method.decoder_from < recipe.method.region_last_from < 100
+    assert recipe.optimizer.warmup < 100
+
+
+def test_expected_time_is_said(photos: Dataset) -> None:
+    assert any("about 2 hours" in reason for reason in choose(photos, LAPTOP, forward=0.5).reasons)
+    (said,) = [reason for reason in choose(photos, LAPTOP, forward=70.0).reasons if "expected" in reason]
+    assert "days" in said
+    assert "training.steps=N" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (1, "less than a minute"),
+        (60, "a minute or two"),
+        (600, "about 10 minutes"),
+        (9000, "about 2 hours"),
+        (1e6, "about 12 days"),
+    ],
+)
+def test_times_in_words(seconds: float, said: str) -> None:
+    assert in_words(seconds) == said
+
+
+def test_data_without_background_is_kept_so(photos: Dataset) -> None:
+    assert choose(replace(photos, background=False), LAPTOP).recipe.data.background is False
+
+
+def test_no_images(photos: Dataset) -> None:
+    with pytest.raises(TagmaskError, match="no training images"):
+        choose(replace(photos, records=()), LAPTOP)
+
+
+def test_offline_hub_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert find_weights("timm/no-such-repository") == "missing"
+
+
+def test_forward_pass_is_timed() -> None:
+    config = BackboneConfig.model_validate({**SCRATCH, "options": {**SCRATCH["options"], "img_size": 64, "depth": 3}})
+    assert 0 < time_forward(config, 64) < 60
+
+
+def test_run_that_was_begun_goes_on_with_its_own_recipe(
+    cooccur: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    overrides = ["backbone.weights=null", "training.steps=2", "training.batch=2", "training.workers=0", "views.crop=64"]
+    run = api.train(cooccur, output=tmp_path / "run", overrides=overrides)
+    assert ALARM in capsys.readouterr().err
+    recipe: Recipe = open_run(run).recipe
+    assert recipe.training.steps == 2
+    api.train(cooccur, output=run)
+    assert "recipe chosen" not in capsys.readouterr().err
+    assert open_run(run).recipe == recipe

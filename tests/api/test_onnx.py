@@ -1,0 +1,188 @@
+"""Exports against torch, in onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from typer.testing import CliRunner
+
+import tagmask
+from tagmask.api import onnx as onnx_export_of_runs
+from tagmask.cli import app
+from tagmask.engine import onnx as onnx_export
+from tagmask.engine.checkpoint import save_model
+from tagmask.engine.onnx import OnnxExport, write_onnx
+from tagmask.engine.run import create_run
+from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method
+from tagmask.methods.registry import build_method
+from tagmask.recipes.load import load_recipe
+from tests.conftest import tiny_recipe
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+CLASSES = ("cat", "dog é", "cow")
+OPTIONS = "{img_size: 48, patch_size: 8, embed_dim: 24, depth: 1, num_heads: 2}"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "onnx_predict.py"
+
+
+@pytest.fixture(scope="module")
+def vit() -> Method:
+    torch.manual_seed(1)
+    return build_method(tiny_recipe("cam", f"backbone.options={OPTIONS}"), len(CLASSES)).eval()
+
+
+@pytest.fixture(scope="module")
+def free(vit: Method, tmp_path_factory: pytest.TempPathFactory) -> OnnxExport:
+    """A ViT with a size that is free."""
+    return write_onnx(vit, tmp_path_factory.mktemp("onnx") / "model.onnx", classes=CLASSES, size=None)
+
+
+@pytest.fixture(scope="module")
+def fixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Method, OnnxExport]:
+    """A convolutional network of a fixed size that ends in labels, of data without background."""
+    torch.manual_seed(2)
+    values = {
+        "method": "full",
+        "data": {"background": False},
+        "backbone": {"name": "resnet10t", "options": {"channels": (8, 8, 16, 16)}},
+    }
+    method = build_method(load_recipe(values), len(CLASSES)).eval()
+    path = tmp_path_factory.mktemp("onnx") / "model.onnx"
+    return method, write_onnx(method, path, classes=CLASSES, size=(70, 65), labels=True)
+
+
+def scores_of(method: Method, images: np.ndarray) -> np.ndarray:
+    pixels = torch.from_numpy(images)
+    with torch.no_grad():
+        scores = method.scores(method.network.backbone.normalise(pixels))
+        return F.interpolate(scores, size=pixels.shape[-2:], mode="bilinear").numpy()
+
+
+def run(export: OnnxExport, images: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(str(export.path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"image": images})[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 48, 48), (2, 3, 24, 80), (5, 3, 16, 16)])
+def test_scores_of_any_size_are_those_of_torch(vit: Method, free: OnnxExport, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).random(shape, dtype=np.float32)
+    expected, found = scores_of(vit, images), run(free, images)
+    assert found.shape == (shape[0], len(CLASSES) + 1, *shape[2:])
+    assert np.abs(found - expected).max() < 1e-3
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.999
+
+
+def test_labels_without_background_begin_at_one(fixed: tuple[Method, OnnxExport]) -> None:
+    method, export = fixed
+    images = np.random.default_rng(0).random((3, 3, 70, 65), dtype=np.float32)
+    found = run(export, images)
+    assert found.dtype == np.uint8
+    assert found.min() >= 1
+    assert (found == scores_of(method, images).argmax(axis=1) + 1).mean() >= 0.999
+
+
+def test_report_of_the_check(free: OnnxExport, fixed: tuple[Method, OnnxExport]) -> None:
+    assert free.size is None
+    assert free.multiple == 8
+    assert free.difference is not None
+    assert free.difference < 1e-3
+    assert free.agreement >= 0.999
+    assert fixed[1].size == (70, 65)
+    assert fixed[1].difference is None
+
+
+def test_metadata_and_no_paths(free: OnnxExport, fixed: tuple[Method, OnnxExport]) -> None:
+    session = onnxruntime.InferenceSession(str(free.path), providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == list(CLASSES)
+    assert (about["background"], about["size"], about["multiple"]) == ("true", "null", "8")
+    session = onnxruntime.InferenceSession(str(fixed[1].path), providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    assert (about["background"], about["size"]) == ("false", "[70, 65]")
+    for export in (free, fixed[1]):
+        assert b"site-packages" not in export.path.read_bytes()
+        assert [file.name for file in export.path.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("kind", ["free", "fixed"])
+def test_example_without_torch(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    export = request.getfixturevalue(kind)
+    export = export if isinstance(export, OnnxExport) else export[1]
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (50, 61, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    blocked = "import sys; sys.modules['torch'] = sys.modules['tagmask'] = None; sys.argv = sys.argv[1:]; "
+    code = blocked + f"exec(compile(open({str(EXAMPLE)!r}).read(), 'example', 'exec'))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "x", str(export.path), str(tmp_path / "a.png")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    mask = np.asarray(Image.open(tmp_path / "a.mask.png"))
+    assert mask.shape == (50, 61)
+    assert mask.max() <= len(CLASSES)
+
+
+def test_a_file_that_computes_something_else_is_not_kept(
+    vit: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_export, "_trace", lambda *_: None)
+    monkeypatch.setattr(onnx_export, "_compare", lambda *_: (0.1, 1.0))
+    with pytest.raises(TagmaskError, match="something else than torch"):
+        write_onnx(vit, tmp_path / "model.onnx", classes=CLASSES, size=None)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [([], (48, 48)), (["--size", "40"], (40, 40)), (["--dynamic", "--labels"], None)],
+)
+def test_command_line(
+    arguments: list[str], size: tuple[int, int] | None, vit: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tiny_recipe("cam", f"backbone.options={OPTIONS}")
+    save_model(create_run(tmp_path / "run", recipe, CLASSES).folder, vit.network)
+    asked: dict[str, Any] = {}
+
+    def write(method: Method, output: Path, **options: Any) -> OnnxExport:
+        asked.update(options)
+        return OnnxExport(output, options["size"], 8, None if options["labels"] else 1e-6, 1.0)
+
+    monkeypatch.setattr(onnx_export_of_runs, "write_onnx", write)
+    done = CliRunner().invoke(
+        app, ["export", "onnx", str(tmp_path / "run"), "-o", str(tmp_path / "m.onnx"), *arguments]
+    )
+    assert done.exit_code == 0, done.output
+    assert asked == {"classes": CLASSES, "size": size, "labels": "--labels" in arguments}
+    assert "100.00% of labels equal" in done.output
+    with pytest.raises(TagmaskError, match="either a size or --dynamic"):
+        tagmask.export_onnx(tmp_path / "run", size=48, dynamic=True)
+
+
+def test_a_network_that_does_not_trace_is_an_error(
+    vit: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("constraints violated\nmore")
+
+    monkeypatch.setattr(torch.export, "export", fail)
+    with pytest.raises(TagmaskError, match=r"a size that is free \(constraints violated\); give a fixed size"):
+        write_onnx(vit, tmp_path / "model.onnx", classes=CLASSES, size=None)
+
+
+def test_wrong_arguments(vit: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TagmaskError, match=r"ends in \.onnx"):
+        write_onnx(vit, tmp_path / "model.pt", classes=CLASSES, size=None)
+    with pytest.raises(TagmaskError, match="4 x 48: smaller than"):
+        write_onnx(vit, tmp_path / "model.onnx", classes=CLASSES, size=(4, 48))
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(TagmaskError, match=r"pip install 'tagmask\[onnx\]'"):
+        write_onnx(vit, tmp_path / "model.onnx", classes=CLASSES, size=None)

@@ -1,0 +1,105 @@
+"""CAMs to masks: what is missing, empty, undecided or too large."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from tagmask import api
+from tagmask.data.cam_files import write_cams
+from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
+from tagmask.errors import TagmaskError
+from tagmask.methods.affinitynet import Affinity
+from tagmask.models.backbone import Backbone
+from tagmask.recipes.load import DataConfig
+from tagmask.recipes.stages import RefineConfig
+from tests.conftest import staged_recipe
+
+
+def test_walk_without_tags_without_activation_and_at_a_smaller_size(cooccur: Path, tmp_path: Path) -> None:
+    """`longest` is what a large image's affinities are bounded by."""
+    affinity = Affinity(Backbone(staged_recipe("cam").backbone), 3).eval()
+    records = api.open_data(cooccur, DataConfig()).records[:3]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.zeros(0, 8, 8), [])
+    write_cams(tmp_path / f"{records[1].name}.npz", torch.zeros(2, 8, 8), [0, 2])
+    write_cams(tmp_path / f"{records[2].name}.npz", torch.full((1, 8, 8), 0.9), [1])
+    config = RefineConfig(name="affinity", longest=20)
+    with (widths := SpiedWidths(affinity)):
+        assert refine_folder(tmp_path, records, tmp_path / "walk", config, affinity=affinity) == []
+    assert max(widths.seen) <= 24  # 20 and what fills up the last tokens
+    assert write_affinity_labels(tmp_path, records, tmp_path / "labels", config, config.affinity) == []
+    for place in ("walk", "labels"):
+        found = [np.asarray(Image.open(tmp_path / place / f"{record.name}.png")) for record in records]
+        assert all(labels.shape == (48, 48) for labels in found)
+        assert [np.unique(labels).tolist() for labels in found] == [[0], [0], [2]], place
+
+
+class SpiedWidths:
+    """The widths of the images whose features are asked for."""
+
+    def __init__(self, affinity: Affinity) -> None:
+        self.affinity, self.seen = affinity, []
+
+    def __enter__(self) -> SpiedWidths:
+        self.handle = self.affinity.network.backbone.register_forward_pre_hook(
+            lambda module, inputs: self.seen.append(inputs[0].shape[-1])
+        )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+
+@pytest.mark.parametrize("how", ["none", "par", "crf", "fusion"])
+def test_no_tag_zero_cams_and_damage_are_handled(cooccur: Path, tmp_path: Path, how: str) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:4]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.zeros(0, 8, 8), [])
+    write_cams(tmp_path / f"{records[1].name}.npz", torch.zeros(2, 8, 8), [0, 2])
+    (tmp_path / f"{records[2].name}.npz").write_bytes(b"no archive")
+    skipped = refine_folder(tmp_path, records, tmp_path / "out", RefineConfig(name=how, longest=20))  # pyright: ignore
+    assert len(skipped) == 2
+    assert "damaged or no file of CAMs" in skipped[0]
+    assert "no CAMs of this image" in skipped[1]
+    empty = 255 if how == "fusion" else 0
+    for record in records[:2]:
+        assert np.unique(np.asarray(Image.open(tmp_path / "out" / f"{record.name}.png"))).tolist() == [empty]
+
+
+@pytest.mark.parametrize(("how", "key", "band"), [("none", "threshold", (0.3, 0.6)), ("crf", "alpha", (1.0, 4.0))])
+def test_between_two_backgrounds_pixels_are_undecided(
+    cooccur: Path, tmp_path: Path, how: str, key: str, band: tuple[float, float]
+) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:1]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.rand(2, 6, 6, generator=torch.manual_seed(0)), [0, 2])
+    masks = []
+    for settings in ({key: band[0]}, {key: band[1]}, {"band": band}):
+        place = tmp_path / str(len(masks))
+        refine_folder(tmp_path, records, place, RefineConfig.model_validate({"name": how, **settings}))
+        masks.append(np.asarray(Image.open(place / f"{records[0].name}.png")))
+    one, other, both = masks
+    assert (one != other).any()
+    assert (both == np.where(one == other, one, 255)).all()
+
+
+@pytest.mark.parametrize(("how", "band"), [("none", [0.2, 1.5]), ("crf", [0.0, 4.0])])
+def test_band_out_of_range_is_refused(how: str, band: list[float]) -> None:
+    with pytest.raises(ValidationError, match=rf"band: .* must be two .* with name {how}"):
+        RefineConfig.model_validate({"name": how, "band": band})
+
+
+def test_without_background_an_image_without_a_tag_is_ignored(cooccur: Path, tmp_path: Path) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:2]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.zeros(0, 8, 8), [])
+    write_cams(tmp_path / f"{records[1].name}.npz", torch.rand(2, 8, 8), [0, 2])
+    for how in ("none", "crf", "par"):
+        refine_folder(tmp_path, records, tmp_path / how, RefineConfig(name=how), background=False)  # pyright: ignore
+        first, second = (np.asarray(Image.open(tmp_path / how / f"{record.name}.png")) for record in records)
+        assert (first == 255).all()
+        assert set(np.unique(second)) <= {1, 3}
+    with pytest.raises(TagmaskError, match="needs a background class"):
+        refine_folder(tmp_path, records, tmp_path / "walk", RefineConfig(name="fusion"), background=False)

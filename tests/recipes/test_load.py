@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tagmask.errors import TagmaskError
+from tagmask.recipes.load import RECIPES, Recipe, load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_packaged_recipe_is_valid_and_survives_its_own_dump(name: str) -> None:
+    recipe = load_recipe(name)
+    assert name.startswith(recipe.method.name), "the path is the experiment's name"
+    assert Recipe.model_validate(yaml.safe_load(recipe.dump())) == recipe
+
+
+def test_packaged_recipes_inherit_nothing() -> None:
+    assert all("method" in yaml.safe_load(path.read_text()) for path in RECIPES.glob("*/*.yaml"))
+
+
+def test_override_is_read_as_yaml() -> None:
+    recipe = load_recipe({"method": "seco"}, ["optimizer.lr=1e-4", "method.queue=100", "inference.scales=[1, 1.5]"])
+    assert recipe.optimizer.lr == 1e-4
+    assert recipe.method.name == "seco"
+    assert recipe.method.queue == 100
+    assert recipe.inference.scales == (1.0, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("optimizer.Lr=1", "optimizer.Lr: unknown key; did you mean 'optimizer.lr'?"),
+        ("optimzer.lr=1", "optimzer: unknown key; did you mean 'optimizer'?"),
+        ("method.queu=3", "method.queu: unknown key; did you mean 'method.queue'?"),
+        ("method.pseudo_mask.hig=0.3", "did you mean 'method.pseudo_mask.high'?"),
+        ("training.steps=many", "training.steps: input should be a valid integer"),
+        ("training.steps=0", "training.steps: input should be greater than 0"),
+        ("method.name=secoo", "no method 'secoo'; there are: "),
+        ("optimizer.lr", "expected KEY.PATH=VALUE"),
+        ("optimizer.lr.x=1", "'lr' is a value, not a section"),
+        ("data.context=water", "data.context: expected a list, not 'water'; write [water]"),
+    ],
+)
+def test_wrong_override_names_the_key_and_the_nearest(override: str, told: str) -> None:
+    start = {"method": {"name": "seco"}, "optimizer": {"lr": 1e-3}}
+    with pytest.raises(TagmaskError) as caught:
+        load_recipe(start, [override])
+    assert told in str(caught.value)
+
+
+def test_unknown_recipe_names_the_nearest() -> None:
+    with pytest.raises(TagmaskError, match="did you mean 'seco/voc'"):
+        load_recipe("seco/vok")
+
+
+def test_directory_in_place_of_a_recipe(tmp_path: Path) -> None:
+    with pytest.raises(TagmaskError, match="a directory, not a recipe"):
+        load_recipe(tmp_path)
+
+
+def test_file_that_is_no_mapping(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("- method\n")
+    with pytest.raises(TagmaskError, match=r"recipe\.yaml: a recipe is a mapping"):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["method: cam\nmethod: seco\n", "method: cam\ntraining: {steps: 4}\ntraining: {batch: 2}\n"]
+)
+def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    line = text.count("\n")
+    with pytest.raises(
+        TagmaskError, match=rf"recipe\.yaml: not a recipe: key '\w+' stands twice, again in line {line}"
+    ):
+        load_recipe(tmp_path / "recipe.yaml")
