@@ -51,16 +51,16 @@ def make_folder(folder: Path) -> Dataset:
     for place in ("truth", "predictions"):
         (folder / place).mkdir()
     for index in range(IMAGES):
-        truth, prediction = folder / "truth" / f"{index}.png", folder / "predictions" / f"{index}.png"
+        ground_truth, prediction = folder / "truth" / f"{index}.png", folder / "predictions" / f"{index}.png"
         if index < 64:
             labels = label_map(generator)
-            write(truth, labels)
+            write(ground_truth, labels)
             moved = np.roll(labels, 9, axis=1)
             write(prediction, np.where(moved == 255, np.uint8(0), moved))
         else:
-            os.link(folder / "truth" / f"{index % 64}.png", truth)
+            os.link(folder / "truth" / f"{index % 64}.png", ground_truth)
             os.link(folder / "predictions" / f"{index % 64}.png", prediction)
-        records.append(Record(str(index), truth, (0,), split="val", mask=PngMask(truth)))
+        records.append(Record(str(index), ground_truth, (0,), split="val", mask=PngMask(ground_truth)))
     return Dataset(tuple(records), tuple(f"class {index}" for index in range(CLASSES)))
 
 
@@ -85,9 +85,9 @@ def main() -> None:
             for workers in (1, 2)
         }
     generator = np.random.default_rng(1)
-    cams, truth = generator.random((CLASSES, HEIGHT, WIDTH), dtype=np.float32), label_map(generator)
+    cams, ground_truth = generator.random((CLASSES, HEIGHT, WIDTH), dtype=np.float32), label_map(generator)
     sweep = ThresholdSweep(CLASSES)
-    image = seconds(lambda: sweep.add(cams, truth), 9)
+    image = seconds(lambda: sweep.add(cams, ground_truth), 9)
     scoring = seconds(sweep.result, 3)
     facts = {
         "images": result.images,

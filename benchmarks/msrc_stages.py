@@ -107,7 +107,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         place = Path(name) / "crf"
         assert recipe.refine is not None
         crf = RefineConfig(name="crf", alpha=recipe.refine.alpha)
-        refine_folder(folder / CAMS, dataset.records, place, crf, classes=len(dataset.classes))
+        refine_folder(folder / CAMS, dataset.records, place, crf, num_classes=len(dataset.classes))
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
         row[score.stage] = figures(score.result)

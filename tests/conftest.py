@@ -40,7 +40,7 @@ def tiny_recipe(method: str | dict[str, Any] = "seco", *overrides: str) -> Recip
             "prototypes_from": 1,
             "contrast_from": 2,
             "decoder_from": 3,
-            "accidents": [],
+            "quirks": [],
         },
     }
     extra = {} if isinstance(method, str) else method
@@ -72,7 +72,7 @@ STAGED_SECTIONS: dict[str, dict[str, Any]] = {
         "prototypes_from": 0,
         "contrast_from": 1,
         "decoder_from": 2,
-        "accidents": [],
+        "quirks": [],
     },
 }
 
@@ -90,7 +90,7 @@ def staged_recipe(method: str, **changes: Any) -> Recipe:
         "optimizer": {"lr": 1e-3, "warmup": 0},
         "training": {"steps": 4, "batch": 4, "workers": 0, "log_every": 1, "checkpoint_every": 1},
         "inference": {"size": STAGED_SIDE},
-        "refine": {"name": "none" if method == "sccam" else "fusion", "threshold": 0.3, "alpha": 4},
+        "refine": {"name": "none" if method == "sccam" else "fusion", "background_score": 0.3, "alpha": 4},
         "segmenter": {"start": "classifier", "method": {"copies": [0.5]} if method == "rca" else {}},
     }
     return load_recipe({**values, **changes})

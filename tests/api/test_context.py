@@ -82,7 +82,7 @@ def config(**changes: object) -> DataConfig:
 
 
 def recipe(method: str = "cam", **changes: Any) -> Recipe:
-    sections = {"data": {"context": SURROUNDINGS}, "refine": {"name": "none", "threshold": 0.1}}
+    sections = {"data": {"context": SURROUNDINGS}, "refine": {"name": "none", "background_score": 0.1}}
     return staged_recipe(method, **{**sections, **changes})
 
 
@@ -186,9 +186,9 @@ def test_cams_of_surroundings_become_background(tmp_path: Path) -> None:
     cams[1, :, 2:] = 0.9
     write_cams(tmp_path / "cams" / "a.npz", cams, [1, 2])
     record = Record("a", tmp_path / "a.png", (1,))
-    thresholds = RefineConfig(name="none", threshold=0.3)
+    thresholds = RefineConfig(name="none", background_score=0.3)
     for classes, expected in ((3, [2, 2, 3, 3, 3, 3]), (2, [2, 2, 0, 0, 0, 0])):
-        refine_folder(tmp_path / "cams", [record], tmp_path / f"{classes}", thresholds, classes=classes)
+        refine_folder(tmp_path / "cams", [record], tmp_path / f"{classes}", thresholds, num_classes=classes)
         labels = np.asarray(Image.open(tmp_path / f"{classes}" / "a.png"))
         np.testing.assert_array_equal(labels, np.tile(np.array(expected, np.uint8), (4, 1)))
 
@@ -207,7 +207,7 @@ def test_what_is_background_to_both_powers_is_sure(tmp_path: Path) -> None:
     ):
         for classes, undecided in ((3, True), (2, False)):
             place = tmp_path / f"{number}-{classes}"
-            refine_folder(tmp_path / "cams", records, place, refine, classes=classes)
+            refine_folder(tmp_path / "cams", records, place, refine, num_classes=classes)
             assert (255 in ids_in(place)) is undecided
     for classes, ids in ((3, {0, 255}), (2, {0})):
         labels = RefineConfig(name="affinity", affinity=AffinityConfig(low=1, high=3))
@@ -222,7 +222,7 @@ def ids_in(folder: Path) -> set[int]:
 
 @pytest.mark.parametrize("method", ["cam", "sccam", "rca"])
 def test_from_tags_to_masks(method: str, tagged: Path, tmp_path: Path) -> None:
-    refine = {"name": "fusion", "alpha": 2} if method == "rca" else {"name": "none", "threshold": 0.1}
+    refine = {"name": "fusion", "alpha": 2} if method == "rca" else {"name": "none", "background_score": 0.1}
     run = tagmask.train(tagged, recipe=recipe(method, refine=refine), output=tmp_path / "run")
     assert (run / "classes.txt").read_text().split() == list(THINGS)
     ids = {int(value) for path in (run / "cams").glob("*.npz") for value in read_cams(path)[1]}

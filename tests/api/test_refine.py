@@ -54,8 +54,8 @@ def test_another_list_in_the_recipe_is_refused(boat: Path) -> None:
 
 def test_masks_that_were_there_are_kept_and_said(boat: Path) -> None:
     (boat / "cams" / "classes.txt").write_text("boat\ncow\n")
-    CliRunner().invoke(app, told(boat, "--set", "refine.threshold=0.1"))
-    again = CliRunner().invoke(app, told(boat, "--set", "refine.threshold=0.9"))
+    CliRunner().invoke(app, told(boat, "--set", "refine.background_score=0.1"))
+    again = CliRunner().invoke(app, told(boat, "--set", "refine.background_score=0.9"))
     assert "1 of them were there before and stay as they were" in again.output
     assert np.unique(np.asarray(Image.open(boat / "masks" / "a.png"))).tolist() == [1]
 

@@ -91,7 +91,7 @@ def test_every_stage_is_scored_by_what_it_left(runs: dict[str, Path], cooccur: P
     assert threshold is not None
     for other in (0.1, threshold, 0.5):
         folder = tmp_path / f"{other}"
-        thresholds = RefineConfig(name="none", threshold=other)
+        thresholds = RefineConfig(name="none", background_score=other)
         refine_folder(runs["sccam"] / "cams", training.records, folder, thresholds)
         found = evaluate_folder(folder, training).scores.miou
         assert found <= rows["cams"].result.scores.miou + 1e-9
@@ -162,9 +162,9 @@ def test_from_a_stage_makes_it_and_what_follows_anew(cooccur: Path, tmp_path: Pa
     assert any(Image.open(run / "refine" / name).getextrema()[1] for name in before), "some mask shows an object"
     (run / "refine" / "notes.txt").write_text("mine")
     classifier = (run / "classifier" / "model.safetensors").stat().st_mtime_ns
-    changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "threshold": 1.0})
+    changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "background_score": 1.0})
     with pytest.raises(
-        TagmaskError, match=r"holds a run with other refine\.name, refine\.threshold, refine\.alpha; choose"
+        TagmaskError, match=r"holds a run with other refine\.name, refine\.background_score, refine\.alpha; choose"
     ):
         tagmask.train(cooccur, recipe=changed, output=run)
     tagmask.train(cooccur, recipe=changed, output=run, from_stage="refine")
@@ -210,7 +210,7 @@ def test_what_earlier_stages_were_made_with_is_not_changed_behind_them(
 def test_a_stage_that_is_none_changes_nothing(cooccur: Path, tmp_path: Path) -> None:
     run = tagmask.train(cooccur, recipe=staged_recipe("cam", segmenter=None), output=tmp_path / "run")
     before = (run / "recipe.yaml").read_text()
-    changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "threshold": 1.0})
+    changed = staged_recipe("cam", segmenter=None, refine={"name": "none", "background_score": 1.0})
     with pytest.raises(TagmaskError, match="no stage 'affinity' in this recipe"):
         tagmask.train(cooccur, recipe=changed, output=run, from_stage="affinity")
     assert (run / "recipe.yaml").read_text() == before
@@ -276,7 +276,7 @@ def test_classes_with_few_images_and_images_without_tags_are_trained(cooccur: Pa
     rare = [replace(record, tags=tuple(tag for tag in record.tags if tag != 2)) for record in dataset.records]
     rare[0] = replace(rare[0], tags=(2,))
     rare[1] = replace(rare[1], tags=())
-    recipe = staged_recipe("sccam", refine={"name": "none", "threshold": 1.0})
+    recipe = staged_recipe("sccam", refine={"name": "none", "background_score": 1.0})
     pipeline.run_stages(tmp_path, stages_of(recipe, Dataset(tuple(rare), dataset.classes), tmp_path))
     assert (tmp_path / "segmenter" / "model.safetensors").exists()
     with np.load(tmp_path / "clusters1" / "clusters.npz") as arrays:

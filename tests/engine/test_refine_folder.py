@@ -70,7 +70,9 @@ def test_no_tag_zero_cams_and_damage_are_handled(cooccur: Path, tmp_path: Path, 
         assert np.unique(np.asarray(Image.open(tmp_path / "out" / f"{record.name}.png"))).tolist() == [empty]
 
 
-@pytest.mark.parametrize(("how", "key", "band"), [("none", "threshold", (0.3, 0.6)), ("crf", "alpha", (1.0, 4.0))])
+@pytest.mark.parametrize(
+    ("how", "key", "band"), [("none", "background_score", (0.3, 0.6)), ("crf", "alpha", (1.0, 4.0))]
+)
 def test_between_two_backgrounds_pixels_are_undecided(
     cooccur: Path, tmp_path: Path, how: str, key: str, band: tuple[float, float]
 ) -> None:

@@ -9,9 +9,9 @@ from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 
 
-def slow_counts(truth: np.ndarray, prediction: np.ndarray, ids: range) -> tuple[np.ndarray, np.ndarray]:
-    counts = [[((truth == true) & (prediction == said)).sum() for said in ids] for true in ids]
-    return np.array(counts), np.array([((truth == true) & (prediction == 255)).sum() for true in ids])
+def slow_counts(ground_truth: np.ndarray, prediction: np.ndarray, ids: range) -> tuple[np.ndarray, np.ndarray]:
+    counts = [[((ground_truth == true) & (prediction == said)).sum() for said in ids] for true in ids]
+    return np.array(counts), np.array([((ground_truth == true) & (prediction == 255)).sum() for true in ids])
 
 
 def label_maps(seed: int, classes: int, background: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -23,13 +23,13 @@ def label_maps(seed: int, classes: int, background: bool) -> tuple[np.ndarray, n
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10_000), classes=st.integers(1, 6), background=st.booleans())
 def test_counts_are_those_of_counting_pair_by_pair(seed: int, classes: int, background: bool) -> None:
-    truth, prediction = label_maps(seed, classes, background)
+    ground_truth, prediction = label_maps(seed, classes, background)
     matrix = ConfusionMatrix(classes, background=background)
-    matrix.add(truth, prediction)
-    counts, ignored = slow_counts(truth, prediction, range(0 if background else 1, classes + 1))
+    matrix.add(ground_truth, prediction)
+    counts, ignored = slow_counts(ground_truth, prediction, range(0 if background else 1, classes + 1))
     assert np.array_equal(matrix.counts, counts)
     assert np.array_equal(matrix.ignored, ignored)
-    assert matrix.counts.sum() + matrix.ignored.sum() == (truth != 255).sum()
+    assert matrix.counts.sum() + matrix.ignored.sum() == (ground_truth != 255).sum()
 
 
 def test_all_254_classes_fit() -> None:
@@ -44,9 +44,9 @@ def test_all_254_classes_fit() -> None:
 def test_images_add_up_in_any_order() -> None:
     whole, parts = ConfusionMatrix(3), [ConfusionMatrix(3), ConfusionMatrix(3)]
     for seed in range(6):
-        truth, prediction = label_maps(seed, 3, background=True)
-        whole.add(truth, prediction)
-        parts[seed % 2].add(truth, prediction)
+        ground_truth, prediction = label_maps(seed, 3, background=True)
+        whole.add(ground_truth, prediction)
+        parts[seed % 2].add(ground_truth, prediction)
     parts[0].merge(parts[1])
     assert np.array_equal(parts[0].counts, whole.counts)
     assert np.array_equal(parts[0].ignored, whole.ignored)
@@ -55,7 +55,7 @@ def test_images_add_up_in_any_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("truth", "prediction", "background", "message"),
+    ("ground_truth", "prediction", "background", "message"),
     [
         ([0, 4], [0, 1], True, r"truth holds id 4, but the class list has 3 classes"),
         ([0, 1], [0, 254], True, r"prediction holds id 254"),
@@ -64,10 +64,10 @@ def test_images_add_up_in_any_order() -> None:
         ([0, 2], [1], True, r"shape \(2,\).*\(1,\)"),
     ],
 )
-def test_ids_that_are_no_class_are_named(truth: list, prediction: list, background: bool, message: str) -> None:
+def test_ids_that_are_no_class_are_named(ground_truth: list, prediction: list, background: bool, message: str) -> None:
     matrix = ConfusionMatrix(3, background=background)
     with pytest.raises(TagmaskError, match=message):
-        matrix.add(np.array(truth, dtype=np.uint8), np.array(prediction, dtype=np.uint8))
+        matrix.add(np.array(ground_truth, dtype=np.uint8), np.array(prediction, dtype=np.uint8))
     assert matrix.counts.sum() == 0
 
 

@@ -28,16 +28,19 @@ def write(path: Path, labels: np.ndarray) -> Path:
 def pairs() -> list[tuple[np.ndarray, np.ndarray]]:
     generator = np.random.default_rng(0)
     sizes = [(5, 8), (6, 4), (7, 7), (1, 1), (9, 3)]
-    truths = [generator.choice(np.array([0, 1, 2, 255], dtype=np.uint8), size) for size in sizes]
-    return [(truth, np.where(generator.random(truth.shape) < 0.3, 1, truth % 255).astype(np.uint8)) for truth in truths]
+    ground_truths = [generator.choice(np.array([0, 1, 2, 255], dtype=np.uint8), size) for size in sizes]
+    return [
+        (ground_truth, np.where(generator.random(ground_truth.shape) < 0.3, 1, ground_truth % 255).astype(np.uint8))
+        for ground_truth in ground_truths
+    ]
 
 
 @pytest.fixture
 def dataset(tmp_path: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Dataset:
     records = []
-    for index, (truth, prediction) in enumerate(pairs):
+    for index, (ground_truth, prediction) in enumerate(pairs):
         name = f"day {index % 2}/{index}"
-        mask = write(tmp_path / "truth" / f"{name}.png", truth)
+        mask = write(tmp_path / "truth" / f"{name}.png", ground_truth)
         write(tmp_path / "said" / f"{name}.png", prediction)
         records.append(Record(name, mask, (0,), split="val", mask=PngMask(mask)))
     return Dataset(tuple(records), ("cat", "dog"))
@@ -47,8 +50,8 @@ def dataset(tmp_path: Path, pairs: list[tuple[np.ndarray, np.ndarray]]) -> Datas
 def test_the_folder_counts_as_its_images(tmp_path: Path, dataset: Dataset, pairs: list, workers: int) -> None:
     result = evaluate_folder(tmp_path / "said", dataset, workers=workers)
     direct = ConfusionMatrix(2)
-    for truth, prediction in pairs:
-        direct.add(truth, prediction)
+    for ground_truth, prediction in pairs:
+        direct.add(ground_truth, prediction)
     assert np.array_equal(result.matrix.counts, direct.counts)
     assert result.images == 5
     assert result.classes == ("background", "cat", "dog")

@@ -23,12 +23,14 @@ def matrix_of(counts: list[list[int]], ignored: list[int] | None = None, backgro
 @given(seed=st.integers(0, 10_000))
 def test_miou_is_that_of_torchmetrics(seed: int) -> None:
     generator = np.random.default_rng(seed)
-    truth = generator.choice(np.array([0, 1, 2, 3, 4, 255], dtype=np.uint8), 400)
-    prediction = np.where(generator.random(400) < 0.6, np.where(truth == 255, 0, truth), generator.integers(0, 5, 400))
+    ground_truth = generator.choice(np.array([0, 1, 2, 3, 4, 255], dtype=np.uint8), 400)
+    prediction = np.where(
+        generator.random(400) < 0.6, np.where(ground_truth == 255, 0, ground_truth), generator.integers(0, 5, 400)
+    )
     matrix = ConfusionMatrix(4)
-    matrix.add(truth, prediction.astype(np.uint8))
+    matrix.add(ground_truth, prediction.astype(np.uint8))
     scores = score(matrix)
-    given_, wanted = torch.from_numpy(prediction).long(), torch.from_numpy(truth).long()
+    given_, wanted = torch.from_numpy(prediction).long(), torch.from_numpy(ground_truth).long()
     each = MulticlassJaccardIndex(num_classes=5, ignore_index=255, average="none")(given_, wanted)
     mean = MulticlassJaccardIndex(num_classes=5, ignore_index=255, average="macro")(given_, wanted)
     accuracy = MulticlassAccuracy(num_classes=5, ignore_index=255, average="macro")(given_, wanted)

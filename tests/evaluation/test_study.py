@@ -45,8 +45,8 @@ def test_tag_agreement_counts_both_ways_and_leaves_out_unknown() -> None:
 
 def test_quality_and_stray_pixels_of_one_image() -> None:
     matrix = ConfusionMatrix(3)
-    truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
-    matrix.add(truth, np.array([[0, 2, 1, 3, 3]], np.uint8))
+    ground_truth = np.array([[0, 0, 1, 1, 255]], np.uint8)
+    matrix.add(ground_truth, np.array([[0, 2, 1, 3, 3]], np.uint8))
     assert image_quality(matrix) == pytest.approx((1 / 2 + 1 / 2 + 0 + 0) / 4)
     assert stray_pixels(matrix, Record("a", Path("a"), (0,))).tolist() == [0, 1, 1]
     assert stray_pixels(matrix, Record("a", Path("a"), (0,), unknown=(2,))).tolist() == [0, 1, 0]

@@ -16,9 +16,11 @@ def example(seed: int, classes: int, height: int = 6, width: int = 5) -> tuple[n
     """CAMs with many values exactly on a threshold, and a truth they often agree with."""
     generator = np.random.default_rng(seed)
     cams = (generator.integers(0, 70, (classes, height, width)) / np.float32(100)).astype(np.float32)
-    truth = np.where(generator.random((height, width)) < 0.6, cams.argmax(0) + 1, generator.integers(0, classes + 1))
-    truth[generator.random((height, width)) < 0.1] = 255
-    return cams, truth.astype(np.uint8)
+    ground_truth = np.where(
+        generator.random((height, width)) < 0.6, cams.argmax(0) + 1, generator.integers(0, classes + 1)
+    )
+    ground_truth[generator.random((height, width)) < 0.1] = 255
+    return cams, ground_truth.astype(np.uint8)
 
 
 @settings(deadline=None, max_examples=10)
@@ -26,24 +28,24 @@ def example(seed: int, classes: int, height: int = 6, width: int = 5) -> tuple[n
 def test_each_threshold_counts_as_argmax_with_a_constant_background_does(seed: int, classes: int) -> None:
     images = [example(seed + offset, classes) for offset in range(2)]
     sweep = ThresholdSweep(classes)
-    for cams, truth in images:
-        sweep.add(cams, truth)
+    for cams, ground_truth in images:
+        sweep.add(cams, ground_truth)
     for index, threshold in enumerate(THRESHOLDS):
         direct = ConfusionMatrix(classes)
-        for cams, truth in images:
-            stacked = np.concatenate([np.full((1, *truth.shape), threshold), cams])
-            direct.add(truth, stacked.argmax(axis=0).astype(np.uint8))
+        for cams, ground_truth in images:
+            stacked = np.concatenate([np.full((1, *ground_truth.shape), threshold), cams])
+            direct.add(ground_truth, stacked.argmax(axis=0).astype(np.uint8))
         assert np.array_equal(sweep.matrix(index).counts, direct.counts)
 
 
 def test_the_best_threshold_is_found_and_named() -> None:
     """Objects lie at 0.5 and above, their surroundings at 0.3 and below: any threshold between is perfect."""
-    truth = np.zeros((8, 8), dtype=np.uint8)
-    truth[2:5, 2:5] = 1
+    ground_truth = np.zeros((8, 8), dtype=np.uint8)
+    ground_truth[2:5, 2:5] = 1
     cams = torch.full((2, 8, 8), 0.3)
     cams[0, 2:5, 2:5] = 0.5
     cams[1] = 0.0
-    sweep = threshold_sweep([(cams, truth)], classes=2)
+    sweep = threshold_sweep([(cams, ground_truth)], num_classes=2)
     assert sweep.best_threshold == 0.3
     assert sweep.best.miou == sweep.miou[30] == sweep.miou[49] == 1.0
     assert sweep.miou[29] < 1.0
@@ -54,18 +56,18 @@ def test_the_best_threshold_is_found_and_named() -> None:
 
 def test_the_protocol_is_handed_on() -> None:
     sweep = ThresholdSweep(3)
-    cams, truth = example(3, 3)
-    truth[truth == 2] = 0
-    sweep.add(cams, truth)
+    cams, ground_truth = example(3, 3)
+    ground_truth[ground_truth == 2] = 0
+    sweep.add(cams, ground_truth)
     assert sweep.result("seam").best.protocol == "seam"
     assert sweep.result("seam").miou[10] == score(sweep.matrix(10), "seam").miou != sweep.result("seco").miou[10]
 
 
 def test_sizes_and_ids_are_checked() -> None:
-    cams, truth = example(0, 3)
+    cams, ground_truth = example(0, 3)
     with pytest.raises(TagmaskError, match=r"\(3, 6, 5\).*\(6, 4\).*resize"):
-        ThresholdSweep(3).add(cams, truth[:, :4])
+        ThresholdSweep(3).add(cams, ground_truth[:, :4])
     with pytest.raises(TagmaskError, match="id 9"):
-        ThresholdSweep(3).add(cams, np.full_like(truth, 9))
+        ThresholdSweep(3).add(cams, np.full_like(ground_truth, 9))
     with pytest.raises(ValueError, match="ascend"):
         ThresholdSweep(3, np.array([0.2, 0.1]))

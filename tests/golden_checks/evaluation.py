@@ -21,12 +21,12 @@ def seco_scores(vectors: Vectors) -> None:
 
 @check("miou_protocols")
 def miou_protocols(vectors: Vectors) -> None:
-    truth, prediction = vectors["in_ground_truth"], vectors["in_prediction"]
+    ground_truth, prediction = vectors["in_ground_truth"], vectors["in_prediction"]
     for protocol in ("sccam", "seam", "eps", "irn"):
         matrix = ConfusionMatrix(len(vectors[f"out_{protocol}_iou"]) - 1, background=True)
         # The script that this protocol comes from cannot take 255, so the vectors hold its answer for background.
         filled = np.where(prediction == 255, np.uint8(0), prediction) if protocol == "sccam" else prediction
-        matrix.add(truth, filled)
+        matrix.add(ground_truth, filled)
         scores = score(matrix, protocol)
         assert_close(tensor(scores.iou), vectors[f"out_{protocol}_iou"], relative=1e-6)
         assert_close(tensor(np.array(scores.miou)), vectors[f"out_{protocol}_miou"], relative=1e-6)

@@ -37,11 +37,11 @@ def separated(classes: int, subclasses: int, images: int) -> tuple[np.ndarray, n
 
 
 def test_separated_points_are_told_apart() -> None:
-    features, tags, truth = separated(classes=3, subclasses=4, images=5)
+    features, tags, ground_truth = separated(classes=3, subclasses=4, images=5)
     assignment, centres = cluster_subcategories(features, tags, 4)
     for index in range(3):
         rows = tags[:, index] == 1
-        pairs = set(zip(truth[rows].tolist(), assignment[rows, index].tolist(), strict=True))
+        pairs = set(zip(ground_truth[rows].tolist(), assignment[rows, index].tolist(), strict=True))
         assert len(pairs) == 4
         for _, found in pairs:
             own = features[rows & (assignment[:, index] == found)]

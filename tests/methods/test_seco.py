@@ -167,7 +167,7 @@ def test_mirrored_strong_view_is_cut_at_the_same_place() -> None:
     "override",
     [
         "data.background=false",
-        "method.accidents=[patch_area,strong_flip,view_tag,ptc_box,single_class,reseed]",
+        "method.quirks=[patch_area,strong_flip,view_tag,ptc_box,single_class,reseed]",
         "method.lil_form=supcon",
         "method.pooling=mean",
         "method.region_last_from=0",
@@ -205,7 +205,7 @@ def test_whose_uncertain_pixels_are_filled(accident: str, expected: list[int], m
     maps[0, :8], maps[1, :8] = 2, 3
     monkeypatch.setattr(seco, "region_map", lambda *arguments, **options: maps)
     monkeypatch.setattr(seco, "tag_views", spy)
-    method, batch = make_seco(f"method.accidents={accident}"), make_batch()
+    method, batch = make_seco(f"method.quirks={accident}"), make_batch()
     tags = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [1.0, 0.0, 0.0]])
     known = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
     method.losses(batch._replace(tags=tags, known=known), 5)

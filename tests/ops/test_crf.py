@@ -71,14 +71,14 @@ def test_lattice_is_near_the_exact_kernel() -> None:
 
 def test_lattice_removes_noise() -> None:
     image, scores = scene(32, 40, 3)
-    truth = dense_crf(image, scores, preset=replace(SMALL, iterations=10)).argmax(0)
+    ground_truth = dense_crf(image, scores, preset=replace(SMALL, iterations=10)).argmax(0)
     clean = F.interpolate(  # the scene's own labels
         torch.randint(3, (1, 1, 4, 5), generator=torch.Generator().manual_seed(0)).float(),
         size=(32, 40),
         mode="nearest",
     )[0, 0].long()
     before = float((scores.argmax(0) == clean).float().mean())
-    after = float((truth == clean).float().mean())
+    after = float((ground_truth == clean).float().mean())
     assert after > 0.95 > before
 
 

@@ -79,11 +79,11 @@ def test_chunks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scores_stay_within_the_colour_they_began_in() -> None:
     images = torch.zeros(1, 3, 24, 24)
     images[..., 12:] = 200.0
-    truth = (images[:, :1] > 0).float()
-    blurred = F.interpolate(F.avg_pool2d(truth, 6), size=(24, 24), mode="bilinear")
+    ground_truth = (images[:, :1] > 0).float()
+    blurred = F.interpolate(F.avg_pool2d(ground_truth, 6), size=(24, 24), mode="bilinear")
     refined = pixel_adaptive_refinement(images, torch.cat([1 - blurred, blurred], dim=1))
-    assert torch.equal(refined.argmax(dim=1, keepdim=True).float(), truth)
-    assert float((refined[:, 1:] / 1.01**10 - truth).abs().mean()) < float((blurred - truth).abs().mean())
+    assert torch.equal(refined.argmax(dim=1, keepdim=True).float(), ground_truth)
+    assert float((refined[:, 1:] / 1.01**10 - ground_truth).abs().mean()) < float((blurred - ground_truth).abs().mean())
 
 
 def test_smaller_masks_are_enlarged_corner_on_corner() -> None:

@@ -276,7 +276,7 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[
             "contrast_from": steps // 13,
             "decoder_from": steps // 6,
             "region_last_from": steps // 2,
-            "accidents": [],
+            "quirks": [],
         },
         # Trained beside the classifier, a decoder spreads the CAMs it learns from: the segmenter comes after it.
         "cam": {"pooling": "mean", "scales": [1.0, 1.5], "decoder_from": steps},
@@ -307,7 +307,7 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[
             "size": None,
             "long_side": round((1.25 if seco else 1.5) * crop),
             "scales": [1.0, 1.25] if seco else [1.0],
-            "background": 0.5 if seco else 0.4,
+            "background_score": 0.5 if seco else 0.4,
             "precision": "auto",
         },
         **({} if seco else stages),

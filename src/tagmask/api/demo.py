@@ -99,12 +99,12 @@ def _pictures(folder: Path, names: list[str], dataset: Dataset) -> Image.Image:
             masks.append(_enlarged(overlay(image, by_source["decoder"][record.name].labels)))
         columns += [heat, masks]
         titles += [f"{name}: CAM of the first tag", f"{name}: mask, no tags given"]
-    truth = []
+    ground_truth = []
     for record in records:
         image = np.asarray(open_image(record.image))
         assert record.mask is not None
-        truth.append(_enlarged(overlay(image, record.mask.load(*image.shape[:2]))))
-    columns.append(truth)
+        ground_truth.append(_enlarged(overlay(image, record.mask.load(*image.shape[:2]))))
+    columns.append(ground_truth)
     titles.append("truth")
     side, head = SIZE * ENLARGED, 16
     sheet = Image.new("RGB", (len(columns) * (side + 4), head + SHOWN * (side + head + 4)), "white")

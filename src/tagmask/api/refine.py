@@ -80,7 +80,7 @@ def refine_cams(
         chosen.refine,
         background=chosen.data.background,
         affinity=affinity,
-        classes=len(dataset.classes) if chosen.data.context else None,
+        num_classes=len(dataset.classes) if chosen.data.context else None,
     )
     return Written(output, len(found) - len(skipped), tuple(skipped), len(present))
 
@@ -98,7 +98,7 @@ def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...]
     return classes
 
 
-def _check_ids(cams: Path, records: Sequence[Record], classes: int) -> None:
+def _check_ids(cams: Path, records: Sequence[Record], num_classes: int) -> None:
     """Refuse CAMs of labels that their image does not bear: then the ids are those of another class list."""
     for record in records:
         path = cams / f"{record.name}{SUFFIX}"
@@ -106,7 +106,7 @@ def _check_ids(cams: Path, records: Sequence[Record], classes: int) -> None:
             ids = read_cams(path)[1]
         except TagmaskError:
             continue  # is left out, and named, when its turn comes
-        borne = {*(tag + 1 for tag in record.tags), *(classes + 1 + index for index in record.context)}
+        borne = {*(tag + 1 for tag in record.tags), *(num_classes + 1 + index for index in record.context)}
         strange = sorted({int(label) for label in ids} - borne)
         if strange:
             raise TagmaskError(

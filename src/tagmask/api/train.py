@@ -67,7 +67,7 @@ def train(
     elif from_stage is not None:
         raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
     training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
-    has_truth = any(record.mask is not None for record in held_out.records)
+    has_ground_truth = any(record.mask is not None for record in held_out.records)
 
     # At one scale and without refinement, as the papers' logs do: it is made often, and `evaluate` makes it whole.
     quick = chosen.inference.model_copy(update={"scales": (1.0,), "flip": False, "refine": "none"})
@@ -76,7 +76,7 @@ def train(
         result = evaluate_method(method, held_out, quick, source="decoder")
         return {"decoder_miou": 100 * result.scores.miou}
 
-    scores = quick_evaluation if has_truth else None
+    scores = quick_evaluation if has_ground_truth else None
     begins, steps = getattr(chosen.method, "decoder_from", 0), chosen.training.stop or chosen.training.steps
     if not chosen.staged and begins >= steps:
         scores = None

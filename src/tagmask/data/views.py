@@ -190,8 +190,8 @@ class TrainingViews(TorchDataset):
         item |= {"tags": tags, "known": known}
         if self.masks:
             assert record.mask is not None
-            truth = Image.fromarray(record.mask.load(image.height, image.width))
-            label = take_crop(truth, crop, config.crop, Image.Resampling.NEAREST, IGNORE)
+            ground_truth = Image.fromarray(record.mask.load(image.height, image.width))
+            label = take_crop(ground_truth, crop, config.crop, Image.Resampling.NEAREST, IGNORE)
             item["masks"] = torch.from_numpy(np.asarray(label).astype(np.int64))
         if self.contrast:
             strong, flipped = strong_view(view, config, random)

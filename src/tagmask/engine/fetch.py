@@ -39,10 +39,12 @@ def fetch(source: str, *, token: str | None = None) -> Path:
 
 
 def check_name(repository: str) -> None:
+    """Raise a TagmaskError where this is no name of a repository, OWNER/NAME."""
     if not REPOSITORY.fullmatch(repository):
         raise TagmaskError(f"{repository!r}: no name of a repository; expected OWNER/NAME, such as ada/street-tags")
 
 
 def hub_reason(error: Exception) -> str:
+    """What an error of the network or of the hub says, in one line."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

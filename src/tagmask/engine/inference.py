@@ -165,9 +165,9 @@ def _finish(
     images = method.network.backbone.normalise(pixels.float() / 255)
     scores = score(method, images, config, source)
     for (item, image, _), own in zip(group, scores, strict=True):
-        if source == "cam" and len(own) > method.classes:  # the last are those of surroundings
-            seen = [method.classes + index for index in item.context]
-            own = beside_context(own[: method.classes], own[seen])
+        if source == "cam" and len(own) > method.num_classes:  # the last are those of surroundings
+            seen = [method.num_classes + index for index in item.context]
+            own = beside_context(own[: method.num_classes], own[seen])
         labels, confidence = to_label_map(own, item.tags, image, config, source, method.background)
         yield Prediction(item, labels, own, confidence)
 
@@ -252,7 +252,7 @@ def _candidates(
     if source == "cam":
         planes = scores[allowed]
         if background:
-            planes = torch.cat([torch.full_like(scores[:1], config.background), planes])
+            planes = torch.cat([torch.full_like(scores[:1], config.background_score), planes])
     else:
         planes = scores[[0, *ids]] if background else scores[allowed]
     return planes, torch.tensor([0, *ids] if background else ids, device=scores.device)

@@ -160,7 +160,7 @@ def _fetch(run: PathLike) -> Path:
 MethodT = TypeVar("MethodT", bound=Method)
 
 
-def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | None = None) -> Method:
+def load_classifier(recipe: Recipe, num_classes: int, folder: Path, number: int | None = None) -> Method:
     """The trained classifier of a run, in eval mode.
 
     Args:
@@ -173,29 +173,29 @@ def load_classifier(recipe: Recipe, classes: int, folder: Path, number: int | No
         TagmaskError: that stage is not finished.
     """
     method = recipe.method
-    classes += len(recipe.data.context)
+    num_classes += len(recipe.data.context)
     if isinstance(method, SccamConfig) and number == 0:
         backbone = Backbone(without_weights(recipe.backbone))
-        fresh: Method = Sccam(backbone, classes, recipe.data.background, method, first=True)
+        fresh: Method = Sccam(backbone, num_classes, recipe.data.background, method, first=True)
     else:
-        fresh = build_method(recipe, classes, pretrained=False)
+        fresh = build_method(recipe, num_classes, pretrained=False)
     return _load(fresh, folder / (last_classifier(recipe) if number is None else classifier_name(recipe, number)))
 
 
-def load_staged(recipe: Recipe, classes: int, folder: Path) -> Method:
+def load_staged(recipe: Recipe, num_classes: int, folder: Path) -> Method:
     """The trained methods of a run as one: with a segmenter both, else the classifier.
 
     Raises:
         TagmaskError: the run is not finished.
     """
-    classifier = load_classifier(recipe, classes, folder)
+    classifier = load_classifier(recipe, num_classes, folder)
     if recipe.segmenter is None:
         return classifier
     own = stage_recipe(recipe, recipe.segmenter).model_copy(update={"method": recipe.segmenter.method})
-    return Staged(classifier, _load(build_method(own, classes, pretrained=False), folder / SEGMENTER))
+    return Staged(classifier, _load(build_method(own, num_classes, pretrained=False), folder / SEGMENTER))
 
 
-def load_affinity(recipe: Recipe, classes: int, folder: Path) -> Affinity:
+def load_affinity(recipe: Recipe, num_classes: int, folder: Path) -> Affinity:
     """The AffinityNet of a run that trained one.
 
     Raises:
@@ -204,7 +204,7 @@ def load_affinity(recipe: Recipe, classes: int, folder: Path) -> Affinity:
     if recipe.refine is None or recipe.refine.name != "affinity":
         raise TagmaskError(f"{folder}: its recipe trains no AffinityNet; set refine.name=affinity and train")
     own = stage_recipe(recipe, recipe.refine.affinity).backbone
-    return _load(Affinity(Backbone(without_weights(own)), classes), folder / AFFINITY)
+    return _load(Affinity(Backbone(without_weights(own)), num_classes), folder / AFFINITY)
 
 
 def stage_recipe(recipe: Recipe, section: StageTraining) -> Recipe:

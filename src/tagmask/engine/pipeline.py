@@ -82,7 +82,7 @@ class _Work:
     def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None) -> None:
         self.recipe, self.folder, self.evaluate = recipe, folder, evaluate
         self.things, self.dataset = dataset, dataset.with_context()
-        self.classes = len(dataset.classes)
+        self.num_classes = len(dataset.classes)
 
     def classifiers(self) -> list[Stage]:
         method = self.recipe.method
@@ -144,7 +144,7 @@ class _Work:
 
     def _trained_classifier(self, number: int | None = None) -> Method:
         """Of a round, by default the last, on the device where there is one."""
-        return load_classifier(self.recipe, self.classes, self.folder, number).to(_device())
+        return load_classifier(self.recipe, self.num_classes, self.folder, number).to(_device())
 
     def write_cams(self, place: Path) -> None:
         recipe, method = self.recipe, self.recipe.method
@@ -171,19 +171,19 @@ class _Work:
     def write_labels(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
         records, cams = self.dataset.records, self.folder / CAMS
-        _say(write_affinity_labels(cams, records, place, refine, refine.affinity, self.classes))
+        _say(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
 
     def train_affinity(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
         own = stage_recipe(self.recipe, refine.affinity)
         labelled = _masked(self.dataset, self.folder / LABELS)
-        run_training(own, labelled, place, build=lambda: Affinity(Backbone(own.backbone), self.classes))
+        run_training(own, labelled, place, build=lambda: Affinity(Backbone(own.backbone), self.num_classes))
 
     def refine(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
         affinity = None
         if refine.name == "affinity":
-            affinity = load_affinity(self.recipe, self.classes, self.folder).to(_device())
+            affinity = load_affinity(self.recipe, self.num_classes, self.folder).to(_device())
         background = self.recipe.data.background
         records = self.dataset.records
         _say(
@@ -194,7 +194,7 @@ class _Work:
                 refine,
                 background=background,
                 affinity=affinity,
-                classes=self.classes,
+                num_classes=self.num_classes,
             )
         )
 
@@ -206,8 +206,8 @@ class _Work:
 
         def build() -> Method:
             if section.start == "weights":
-                return build_method(own, self.classes)
-            method = build_method(own, self.classes, pretrained=False)
+                return build_method(own, self.num_classes)
+            method = build_method(own, self.num_classes, pretrained=False)
             trained = self._trained_classifier().cpu()
             method.network.backbone.load_state_dict(trained.network.backbone.state_dict())
             return method

@@ -76,7 +76,7 @@ def refine_folder(
     *,
     background: bool = True,
     affinity: Affinity | None = None,
-    classes: int | None = None,
+    num_classes: int | None = None,
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
@@ -106,11 +106,11 @@ def refine_folder(
             assert affinity is not None
             members = _walked(affinity, image, own, ids, config)
         elif config.name == "fusion":
-            members = _fused(image, own, ids, config, _saliency(record, image, config), classes)
+            members = _fused(image, own, ids, config, _saliency(record, image, config), num_classes)
         else:
             members = _refined(image, own, ids, config, background)
         # What one member calls background and another surroundings is background to both.
-        masks = [_things(member.cpu().numpy(), classes) for member in members]
+        masks = [_things(member.cpu().numpy(), num_classes) for member in members]
         return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
     # The walk runs a network and multiplies matrices of all pairs of its pixels: one image at a time has all cores.
@@ -124,7 +124,7 @@ def write_affinity_labels(
     output: Path,
     config: RefineConfig,
     affinity: AffinityConfig,
-    classes: int | None = None,
+    num_classes: int | None = None,
 ) -> list[str]:
     """Write what two CRFs, of a strong and of a weak background, leave no doubt of, as masks for AffinityNet.
 
@@ -134,9 +134,9 @@ def write_affinity_labels(
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         pixels = torch.from_numpy(np.array(image))
         marginals = crf_on_cams(pixels, own, affinity.low, affinity.high, preset=config.crf)
-        low, high = (_with_surroundings(planes, ids, classes) for planes in marginals)
+        low, high = (_with_surroundings(planes, ids, num_classes) for planes in marginals)
         planes = confident_labels(low, high, pool=1)
-        ids = ids if classes is None else ids[ids <= classes]
+        ids = ids if num_classes is None else ids[ids <= num_classes]
         table = torch.full((IGNORE + 1,), IGNORE)
         table[0] = 0
         table[1 : len(ids) + 1] = ids
@@ -145,16 +145,16 @@ def write_affinity_labels(
     return _each(cams, records, output, config.longest, label, "labels for AffinityNet")
 
 
-def _things(labels: np.ndarray, classes: int | None) -> np.ndarray:
+def _things(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
     """Labels with those of surroundings, which lie above K, as background."""
-    return labels if classes is None else np.where((labels > classes) & (labels != IGNORE), 0, labels)
+    return labels if num_classes is None else np.where((labels > num_classes) & (labels != IGNORE), 0, labels)
 
 
-def _with_surroundings(marginals: Tensor, ids: Tensor, classes: int | None) -> Tensor:
+def _with_surroundings(marginals: Tensor, ids: Tensor, num_classes: int | None) -> Tensor:
     """Marginals (1 + n, H, W) of background and `ids` with the planes of surroundings added to the background's."""
-    if classes is None or bool((ids <= classes).all()):
+    if num_classes is None or bool((ids <= num_classes).all()):
         return marginals
-    things, around = marginals[1:][ids <= classes], marginals[1:][ids > classes]
+    things, around = marginals[1:][ids <= num_classes], marginals[1:][ids > num_classes]
     return torch.cat([marginals[:1] + around.sum(dim=0), things])
 
 
@@ -200,7 +200,7 @@ def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig
     if config.name == "crf" and background:
         scores = crf_on_cams(pixels, cams, *(member.alpha for member in members), preset=config.crf)
     else:
-        thresholds = [torch.full_like(cams[:1], member.threshold) for member in members]
+        thresholds = [torch.full_like(cams[:1], member.background_score) for member in members]
         scores = torch.stack([torch.cat([flat, cams]) if background else cams for flat in thresholds])
         if config.name == "crf":
             scores = dense_crf(pixels, scores, preset=config.crf, present_above=-1.0)
@@ -244,14 +244,14 @@ def _fused(
     ids: Tensor,
     config: RefineConfig,
     saliency: Tensor | None,
-    classes: int | None,
+    num_classes: int | None,
 ) -> list[Tensor]:
     """RCA's labels; the release hands blue first to the CRF, which is not symmetric in colours."""
     blue_first = torch.from_numpy(np.array(image)[..., ::-1].copy())
     scores = torch.stack([attention_scores(cams, member.alpha) for member in config.members()])
     marginals = dense_crf(blue_first, scores, preset=config.crf, present_above=-1.0)
-    things = ids if classes is None else ids[ids <= classes]
-    return [fuse_labels(_with_surroundings(planes, ids, classes), things, saliency) for planes in marginals]
+    things = ids if num_classes is None else ids[ids <= num_classes]
+    return [fuse_labels(_with_surroundings(planes, ids, num_classes), things, saliency) for planes in marginals]
 
 
 def _check_saliency(folder: Path, records: Sequence[Record]) -> None:

@@ -99,8 +99,8 @@ def open_run(folder: Path) -> Run:
         raise TagmaskError(f"{description}: damaged; expected a JSON object with the key 'format'") from None
     if form != FORMAT:
         raise TagmaskError(
-            f"{folder}: a run of format {form}, written by tagmask {writer}; this is tagmask {version('tagmask')}, which "
-            f"reads format {FORMAT}: use that version, or train again"
+            f"{folder}: a run of format {form}, written by tagmask {writer}; this is tagmask "
+            f"{version('tagmask')}, which reads format {FORMAT}: use that version, or train again"
         )
     recipe = load_recipe(folder / "recipe.yaml")
     if not (folder / "classes.txt").is_file():
@@ -150,8 +150,10 @@ CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity"
 
 
 def classifier_name(recipe: Recipe, number: int) -> str:
+    """The folder of a classifier in a run of several stages."""
     return f"round{number}" if isinstance(recipe.method, SccamConfig) else "classifier"
 
 
 def last_classifier(recipe: Recipe) -> str:
+    """The folder of the classifier whose CAMs become masks."""
     return classifier_name(recipe, recipe.method.rounds if isinstance(recipe.method, SccamConfig) else 0)

@@ -20,16 +20,16 @@ class ConfusionMatrix:
         ignored: (R,) int64, pixels of each true id whose prediction is 255.
     """
 
-    def __init__(self, classes: int, *, background: bool = True) -> None:
-        if not 1 <= classes <= MAX_CLASSES:
-            raise ValueError(f"classes={classes}, expected 1..{MAX_CLASSES}")
-        self.classes = classes
+    def __init__(self, num_classes: int, *, background: bool = True) -> None:
+        if not 1 <= num_classes <= MAX_CLASSES:
+            raise ValueError(f"classes={num_classes}, expected 1..{MAX_CLASSES}")
+        self.num_classes = num_classes
         self.background = background
-        self.ids = np.arange(0 if background else 1, classes + 1)
+        self.ids = np.arange(0 if background else 1, num_classes + 1)
         self.counts = np.zeros((len(self.ids), len(self.ids)), dtype=np.int64)
         self.ignored = np.zeros(len(self.ids), dtype=np.int64)
 
-    def add(self, truth: np.ndarray, prediction: np.ndarray) -> None:
+    def add(self, ground_truth: np.ndarray, prediction: np.ndarray) -> None:
         """Count the pixels of one or more label maps.
 
         Args:
@@ -39,25 +39,25 @@ class ConfusionMatrix:
         Raises:
             TagmaskError: the shapes differ, or an id is no class.
         """
-        if truth.shape != prediction.shape:
+        if ground_truth.shape != prediction.shape:
             raise TagmaskError(
-                f"the truth has shape {truth.shape} and the prediction {prediction.shape};"
+                f"the truth has shape {ground_truth.shape} and the prediction {prediction.shape};"
                 " compare label maps of the same size"
             )
         # 255 becomes 0 and every id one more, so that the ids that occur lie close together.
-        shifted_truth = _bytes(truth, "truth") + np.uint8(1)
+        shifted_ground_truth = _bytes(ground_truth, "truth") + np.uint8(1)
         shifted_prediction = _bytes(prediction, "prediction") + np.uint8(1)
-        self._check(shifted_truth, "truth")
+        self._check(shifted_ground_truth, "truth")
         self._check(shifted_prediction, "prediction")
-        stride = self.classes + 2
-        pairs = shifted_truth.astype(np.int32)
+        stride = self.num_classes + 2
+        pairs = shifted_ground_truth.astype(np.int32)
         pairs *= stride
         pairs += shifted_prediction
         table = np.bincount(pairs, minlength=stride * stride).reshape(stride, stride)
         if not self.background and (table[1].any() or table[:, 1].any()):
             where = "truth" if table[1].any() else "prediction"
             raise TagmaskError(
-                f"the {where} holds id 0, but this data has no background; its ids are 1..{self.classes}"
+                f"the {where} holds id 0, but this data has no background; its ids are 1..{self.num_classes}"
             )
         first = 1 + int(self.ids[0])
         self.counts += table[first:, first:]
@@ -65,18 +65,18 @@ class ConfusionMatrix:
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the pixels another matrix of the same classes has counted."""
-        if (self.classes, self.background) != (other.classes, other.background):
+        if (self.num_classes, self.background) != (other.num_classes, other.background):
             raise ValueError("matrices of different classes cannot be merged")
         self.counts += other.counts
         self.ignored += other.ignored
 
     def _check(self, shifted: np.ndarray, what: str) -> None:
-        if shifted.size and shifted.max() > self.classes + 1:
+        if shifted.size and shifted.max() > self.num_classes + 1:
             found = np.unique(shifted) - np.uint8(1)
-            strange = [int(label) for label in found if self.classes < label < IGNORE]
+            strange = [int(label) for label in found if self.num_classes < label < IGNORE]
             raise TagmaskError(
-                f"the {what} holds id {strange[0]}, but the class list has {self.classes} classes; ids go from"
-                f" {self.ids[0]} to {self.classes}, and 255 is ignored"
+                f"the {what} holds id {strange[0]}, but the class list has {self.num_classes} classes; ids go from"
+                f" {self.ids[0]} to {self.num_classes}, and 255 is ignored"
             )
 
 

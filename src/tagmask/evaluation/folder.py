@@ -90,8 +90,8 @@ def evaluate_folder(
 
     def count(share: Sequence[tuple[Path, MaskSource]]) -> ConfusionMatrix:
         matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
-        for path, truth in share:
-            _compare(path, truth, matrix)
+        for path, ground_truth in share:
+            _compare(path, ground_truth, matrix)
         return matrix
 
     total = ConfusionMatrix(len(dataset.classes), background=dataset.background)
@@ -143,10 +143,10 @@ def _pairs(folder: Path, dataset: Dataset) -> list[tuple[Path, MaskSource]]:
     return pairs
 
 
-def _compare(path: Path, truth: MaskSource, matrix: ConfusionMatrix) -> None:
+def _compare(path: Path, ground_truth: MaskSource, matrix: ConfusionMatrix) -> None:
     prediction = PngMask(path).ids()
     try:
-        matrix.add(truth.load(*prediction.shape), prediction)
+        matrix.add(ground_truth.load(*prediction.shape), prediction)
     except TagmaskError as error:
         raise TagmaskError(
             f"{path}, {prediction.shape[1]} x {prediction.shape[0]}: does not fit its truth: {error}"

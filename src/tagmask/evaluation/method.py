@@ -28,13 +28,13 @@ def evaluate_method(
 ) -> Result:
     """Scores of a method's label maps against a data set's masks, without writing them."""
     matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
-    records, left_out = _with_truth(dataset)
+    records, left_out = _with_ground_truth(dataset)
     given = tags or source == "cam"
     items = [
         Item(record.name, record.image, record.tags if given else None, record.context) for record in records.values()
     ]
-    for prediction, truth in _compared(method, items, config, source, records, left_out):
-        matrix.add(truth, prediction.labels)
+    for prediction, ground_truth in _compared(method, items, config, source, records, left_out):
+        matrix.add(ground_truth, prediction.labels)
     conditions = _conditions(dataset, config, source, given)
     return result_of(matrix, dataset, protocol=protocol, conditions=conditions, left_out=left_out)
 
@@ -47,14 +47,16 @@ def evaluate_cams(
         return evaluate_method(method, dataset, config, source="cam", protocol=protocol), None
     matrix = ConfusionMatrix(len(dataset.classes))
     sweep = ThresholdSweep(len(dataset.classes))
-    records, left_out = _with_truth(dataset)
+    records, left_out = _with_ground_truth(dataset)
     items = [Item(record.name, record.image, record.tags, record.context) for record in records.values()]
-    for prediction, truth in _compared(method, items, config, "cam", records, left_out):
-        matrix.add(truth, prediction.labels)
+    for prediction, ground_truth in _compared(method, items, config, "cam", records, left_out):
+        matrix.add(ground_truth, prediction.labels)
         present = torch.zeros(len(dataset.classes))
         present[list(records[prediction.item.name].tags)] = 1
         cams = prediction.scores.cpu() * present[:, None, None]
-        sweep.add(torch.nn.functional.interpolate(cams[None], size=truth.shape, mode="bilinear")[0], truth)
+        sweep.add(
+            torch.nn.functional.interpolate(cams[None], size=ground_truth.shape, mode="bilinear")[0], ground_truth
+        )
     conditions = _conditions(dataset, config, "cam", True)
     result = result_of(matrix, dataset, protocol=protocol, conditions=conditions, left_out=left_out)
     return result, sweep.result(protocol)
@@ -74,17 +76,17 @@ def _compared(
         left_out.append(str(error))
 
     for prediction in stream(method, items, config, source=source, on_error=note):
-        truth = records[prediction.item.name].mask
-        assert truth is not None
+        ground_truth = records[prediction.item.name].mask
+        assert ground_truth is not None
         try:
-            labels = truth.load(*prediction.labels.shape)
+            labels = ground_truth.load(*prediction.labels.shape)
         except TagmaskError as error:
             left_out.append(str(error))
             continue
         yield prediction, labels
 
 
-def _with_truth(dataset: Dataset) -> tuple[dict[str, Record], list[str]]:
+def _with_ground_truth(dataset: Dataset) -> tuple[dict[str, Record], list[str]]:
     """The records that have a true mask, by name, and what is to be said of the others."""
     if not len(dataset):
         raise TagmaskError("no images to evaluate: the data has no split to hold out; name one with --split")
@@ -105,6 +107,6 @@ def _conditions(dataset: Dataset, config: InferenceConfig, source: Source, tags:
         scales=config.scales,
         flips=config.flip or source == "cam",
         refinement=config.refine,
-        threshold=config.background if source == "cam" and dataset.background else None,
+        threshold=config.background_score if source == "cam" and dataset.background else None,
         tag_source=dataset.tag_source,
     )

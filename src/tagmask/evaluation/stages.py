@@ -68,7 +68,7 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
         sweep = _sweep_of(folder / CAMS, training)
         scores += [
             _cams_at(sweep, training, protocol, None),
-            _cams_at(sweep, training, protocol, recipe.inference.background),
+            _cams_at(sweep, training, protocol, recipe.inference.background_score),
         ]
     for stage, what in (
         (LABELS, "labels that AffinityNet learns from"),
@@ -97,15 +97,15 @@ def _sweep_of(folder: Path, dataset: Dataset) -> ThresholdSweep:
     for record in dataset.records:
         assert record.mask is not None
         path = folder / f"{record.name}{SUFFIX}"
-        truth = record.mask.load(*open_image(record.image).size[::-1])
-        maps = torch.zeros(len(dataset.classes), *truth.shape)
+        ground_truth = record.mask.load(*open_image(record.image).size[::-1])
+        maps = torch.zeros(len(dataset.classes), *ground_truth.shape)
         if path.exists():
             cams, ids = read_cams(path)
             if len(ids):
-                cams = F.interpolate(cams[None], size=truth.shape, mode="bilinear", align_corners=False)[0]
+                cams = F.interpolate(cams[None], size=ground_truth.shape, mode="bilinear", align_corners=False)[0]
                 known = ids <= len(maps)
                 maps[ids[known] - 1] = beside_context(cams[known], cams[~known])
-        sweep.add(maps, truth)
+        sweep.add(maps, ground_truth)
     return sweep
 
 

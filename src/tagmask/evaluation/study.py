@@ -106,7 +106,7 @@ def study(
         scales=config.scales,
         flips=config.flip or told,
         refinement=config.refine,
-        threshold=config.background if told and dataset.background else None,
+        threshold=config.background_score if told and dataset.background else None,
         tag_source=dataset.tag_source,
     )
     true = replace(dataset, records=tuple(facts.record for facts in images if facts.record.mask is not None))
@@ -147,9 +147,9 @@ class TagAgreement:
     extra: np.ndarray
 
 
-def tag_agreement(images: Sequence[ImageFacts], classes: int) -> TagAgreement:
+def tag_agreement(images: Sequence[ImageFacts], num_classes: int) -> TagAgreement:
     """Compare tags with predicted classes; unknown tags count neither way."""
-    tagged, found, unknown = (np.zeros((len(images), classes), bool) for _ in range(3))
+    tagged, found, unknown = (np.zeros((len(images), num_classes), bool) for _ in range(3))
     for row, facts in enumerate(images):
         tagged[row, list(facts.record.tags)] = True
         found[row, list(facts.found)] = True

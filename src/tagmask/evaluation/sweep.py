@@ -46,15 +46,15 @@ class ThresholdSweep:
         thresholds: (T,) ascending background scores in [0, 1).
     """
 
-    def __init__(self, classes: int, thresholds: np.ndarray = THRESHOLDS) -> None:
-        self.classes = classes
+    def __init__(self, num_classes: int, thresholds: np.ndarray = THRESHOLDS) -> None:
+        self.num_classes = num_classes
         self.thresholds = np.asarray(thresholds, dtype=np.float32)
         if not len(self.thresholds) or (np.diff(self.thresholds) <= 0).any():
             raise ValueError("thresholds must ascend")
         # true id x class of the highest CAM x number of thresholds below its value
-        self.histogram = np.zeros((classes + 1, classes, len(self.thresholds) + 1), dtype=np.int64)
+        self.histogram = np.zeros((num_classes + 1, num_classes, len(self.thresholds) + 1), dtype=np.int64)
 
-    def add(self, cams: np.ndarray | Tensor, truth: np.ndarray) -> None:
+    def add(self, cams: np.ndarray | Tensor, ground_truth: np.ndarray) -> None:
         """Count one image.
 
         Args:
@@ -65,15 +65,15 @@ class ThresholdSweep:
             TagmaskError: the sizes differ, or the truth holds an id that is no class.
         """
         maps = torch.as_tensor(cams, dtype=torch.float32)
-        if maps.shape != (self.classes, *truth.shape):
+        if maps.shape != (self.num_classes, *ground_truth.shape):
             raise TagmaskError(
-                f"CAMs of shape {tuple(maps.shape)}, truth of {truth.shape}: expected ({self.classes}, h, w) at the"
-                " size of the truth; resize the CAMs first"
+                f"CAMs of shape {tuple(maps.shape)}, ground truth of {ground_truth.shape}: expected "
+                f"({self.num_classes}, h, w) at the size of the ground truth; resize the CAMs first"
             )
-        known = truth != IGNORE
-        labels = truth[known].astype(np.int64)
-        if labels.size and labels.max() > self.classes:
-            raise TagmaskError(f"the truth holds id {labels.max()}, but there are {self.classes} classes")
+        known = ground_truth != IGNORE
+        labels = ground_truth[known].astype(np.int64)
+        if labels.size and labels.max() > self.num_classes:
+            raise TagmaskError(f"the truth holds id {labels.max()}, but there are {self.num_classes} classes")
         values, highest = (found.numpy(force=True)[known] for found in maps.max(dim=0))
         below = np.searchsorted(self.thresholds, values, side="left")
         _, classes, bins = shape = self.histogram.shape
@@ -82,7 +82,7 @@ class ThresholdSweep:
 
     def matrix(self, index: int) -> ConfusionMatrix:
         """The confusion matrix at threshold number `index`."""
-        matrix = ConfusionMatrix(self.classes, background=True)
+        matrix = ConfusionMatrix(self.num_classes, background=True)
         matrix.counts[:, 0] = self.histogram[:, :, : index + 1].sum(axis=(1, 2))
         matrix.counts[:, 1:] = self.histogram[:, :, index + 1 :].sum(axis=2)
         return matrix
@@ -101,7 +101,7 @@ class ThresholdSweep:
 
 def threshold_sweep(
     images: Iterable[tuple[np.ndarray | Tensor, np.ndarray]],
-    classes: int,
+    num_classes: int,
     *,
     thresholds: np.ndarray = THRESHOLDS,
     protocol: str = "seco",
@@ -117,7 +117,7 @@ def threshold_sweep(
     Raises:
         TagmaskError: as `ThresholdSweep.add` and `score`.
     """
-    sweep = ThresholdSweep(classes, thresholds)
-    for cams, truth in images:
-        sweep.add(cams, truth)
+    sweep = ThresholdSweep(num_classes, thresholds)
+    for cams, ground_truth in images:
+        sweep.add(cams, ground_truth)
     return sweep.result(protocol)

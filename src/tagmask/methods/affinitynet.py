@@ -95,8 +95,8 @@ class Affinity(Method):
 
     needs_masks: ClassVar[bool] = True
 
-    def __init__(self, backbone: Backbone, classes: int) -> None:
-        super().__init__(backbone, classes, background=True, pooling="mean")
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__(backbone, num_classes, background=True, pooling="mean")
         del self.network.classifier, self.network.aux_classifier, self.network.decoder
         widths = backbone.tap_widths
         self.network.add_module("heads", AffinityHead(widths, OUTPUTS[-len(widths) :]))

@@ -44,10 +44,10 @@ class Method(nn.Module):
     needs_views: ClassVar[bool] = False
     needs_masks: ClassVar[bool] = False
 
-    def __init__(self, backbone: Backbone, classes: int, background: bool, pooling: str) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, background: bool, pooling: str) -> None:
         super().__init__()
-        self.classes, self.background = classes, background
-        self.network = TagNetwork(backbone, classes, classes + int(background), pooling)
+        self.num_classes, self.background = num_classes, background
+        self.network = TagNetwork(backbone, num_classes, num_classes + int(background), pooling)
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """The losses; wrappers for several devices go through here."""

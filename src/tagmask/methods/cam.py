@@ -19,8 +19,8 @@ from tagmask.recipes.load import CamConfig
 class Cam(Method):
     """Tags to CAMs, CAMs to pseudo masks, pseudo masks to a decoder, in one run."""
 
-    def __init__(self, backbone: Backbone, classes: int, background: bool, config: CamConfig) -> None:
-        super().__init__(backbone, classes, background, config.pooling)
+    def __init__(self, backbone: Backbone, num_classes: int, background: bool, config: CamConfig) -> None:
+        super().__init__(backbone, num_classes, background, config.pooling)
         self.config = config
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class Staged(Method):
 
     def __init__(self, classifier: Method, segmenter: Method) -> None:
         nn.Module.__init__(self)
-        self.classes, self.background = segmenter.classes, segmenter.background
+        self.num_classes, self.background = segmenter.num_classes, segmenter.background
         self.network = segmenter.network
         self.classifier, self.segmenter = classifier, segmenter
 

@@ -22,8 +22,8 @@ class Full(Method):
 
     needs_masks: ClassVar[bool] = True
 
-    def __init__(self, backbone: Backbone, classes: int, background: bool, config: FullConfig) -> None:
-        super().__init__(backbone, classes, background, pooling="max")
+    def __init__(self, backbone: Backbone, num_classes: int, background: bool, config: FullConfig) -> None:
+        super().__init__(backbone, num_classes, background, pooling="max")
         self.config = config
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:

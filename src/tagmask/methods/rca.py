@@ -49,22 +49,22 @@ class Rca(Method):
     def __init__(
         self,
         backbone: Backbone,
-        classes: int,
+        num_classes: int,
         background: bool,
         config: RcaConfig,
         *,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(backbone, classes, background, pooling="mean")
+        super().__init__(backbone, num_classes, background, pooling="mean")
         self.config, self.schedule = config, schedule
         network = self.network
         del network.classifier, network.aux_classifier, network.decoder
         width = config.width or backbone.width
         if config.width is not None:
             network.add_module("extra_neck", _neck(backbone.width, width))
-        network.add_module("heads", RcaHeads(width, classes, config.hidden, config.attention, config.start))
+        network.add_module("heads", RcaHeads(width, num_classes, config.hidden, config.attention, config.start))
         memory = RegionMemory(
-            classes,
+            num_classes,
             width,
             length=config.memory,
             prototypes=config.prototypes,

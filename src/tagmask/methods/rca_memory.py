@@ -64,7 +64,7 @@ class RegionMemory(nn.Module):
 
     def __init__(
         self,
-        classes: int,
+        num_classes: int,
         width: int,
         *,
         length: int = 500,
@@ -75,11 +75,11 @@ class RegionMemory(nn.Module):
         super().__init__()
         self.momentum = momentum
         noise, fill = start == "randn", torch.randn if start == "randn" else torch.zeros
-        self.register_buffer("queue", fill(classes, length, width))
-        self.register_buffer("filled", torch.full((classes, length), noise))
-        self.register_buffer("pointer", torch.zeros(classes, dtype=torch.int64))
-        self.register_buffer("prototypes", fill(classes, prototypes, width))
-        self.register_buffer("ready", torch.full((classes,), noise))
+        self.register_buffer("queue", fill(num_classes, length, width))
+        self.register_buffer("filled", torch.full((num_classes, length), noise))
+        self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
+        self.register_buffer("prototypes", fill(num_classes, prototypes, width))
+        self.register_buffer("ready", torch.full((num_classes,), noise))
 
     @torch.no_grad()
     def update(

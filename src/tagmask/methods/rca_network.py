@@ -183,15 +183,15 @@ class RcaHeads(nn.Module):
     def __init__(
         self,
         width: int,
-        classes: int,
+        num_classes: int,
         hidden: int | None = None,
         attention: Attention = "official",
         start: Start = "official",
     ) -> None:
         super().__init__()
         hidden = hidden or width
-        self.extra_convs = _branches(width, hidden, 1, classes)
-        self.extra_branches = _branches(width, hidden, classes, classes)
+        self.extra_convs = _branches(width, hidden, 1, num_classes)
+        self.extra_branches = _branches(width, hidden, num_classes, num_classes)
         self.extra_F = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
             nn.BatchNorm2d(width),

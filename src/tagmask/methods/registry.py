@@ -40,7 +40,7 @@ def without_weights(config: BackboneConfig) -> BackboneConfig:
     return config.model_copy(update={"weights": None, "freeze_norm": freeze})
 
 
-def build_method(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Method:
+def build_method(recipe: Recipe, num_classes: int, *, pretrained: bool = True) -> Method:
     """The recipe's method with its backbone.
 
     Args:
@@ -53,4 +53,4 @@ def build_method(recipe: Recipe, classes: int, *, pretrained: bool = True) -> Me
     """
     backbone = Backbone(recipe.backbone if pretrained else without_weights(recipe.backbone))
     method = recipe.method
-    return METHODS[method.name](backbone, classes, recipe.data.background, method)  # pyright: ignore
+    return METHODS[method.name](backbone, num_classes, recipe.data.background, method)  # pyright: ignore

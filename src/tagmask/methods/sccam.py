@@ -109,9 +109,11 @@ class SubCategoryHeads(nn.Module):
     Source: SC-CAM (CVPR 2020), section 3.2; spec B2.
     """
 
-    def __init__(self, width: int, classes: int, subclasses: int | None) -> None:
+    def __init__(self, width: int, num_classes: int, subclasses: int | None) -> None:
         super().__init__()
-        names = {"fc8": classes} if subclasses is None else {"fc8_20": classes, "fc8_200": classes * subclasses}
+        names = (
+            {"fc8": num_classes} if subclasses is None else {"fc8_20": num_classes, "fc8_200": num_classes * subclasses}
+        )
         for name, outputs in names.items():
             head = nn.Conv2d(width, outputs, 1, bias=False)
             nn.init.xavier_uniform_(head.weight)
@@ -167,19 +169,19 @@ class Sccam(Method):
     def __init__(
         self,
         backbone: Backbone,
-        classes: int,
+        num_classes: int,
         background: bool,
         config: SccamConfig,
         *,
         clusters: Tensor | None = None,
         first: bool = False,
     ) -> None:
-        super().__init__(backbone, classes, background, pooling="mean")
+        super().__init__(backbone, num_classes, background, pooling="mean")
         self.config = config
         del self.network.classifier, self.network.aux_classifier, self.network.decoder
         subclasses = None if first else config.subclasses
-        self.network.add_module("heads", SubCategoryHeads(backbone.width, classes, subclasses))
-        none = torch.empty(0, classes, dtype=torch.int64)
+        self.network.add_module("heads", SubCategoryHeads(backbone.width, num_classes, subclasses))
+        none = torch.empty(0, num_classes, dtype=torch.int64)
         self.register_buffer("clusters", none if clusters is None else clusters, persistent=False)
 
     @property

@@ -45,8 +45,8 @@ class Seco(Method):
     queue_tags: Tensor
     queue_position: Tensor
 
-    def __init__(self, backbone: Backbone, classes: int, background: bool, config: SecoConfig) -> None:
-        super().__init__(backbone, classes, background, config.pooling)
+    def __init__(self, backbone: Backbone, num_classes: int, background: bool, config: SecoConfig) -> None:
+        super().__init__(backbone, num_classes, background, config.pooling)
         self.config = config
         width = backbone.width  # of embeddings too: the global contrast compares them with class tokens
         self.projection = ProjectionHead(width, config.projection_hidden, width)
@@ -54,7 +54,7 @@ class Seco(Method):
             {"backbone": copy.deepcopy(self.network.backbone), "projection": copy.deepcopy(self.projection)}
         )
         self.teacher.requires_grad_(False)
-        self.register_buffer("prototypes", torch.randn(classes, width))
+        self.register_buffer("prototypes", torch.randn(num_classes, width))
         self.register_buffer("queue", F.normalize(torch.randn(config.queue, width), dim=1))
         self.register_buffer("queue_tags", torch.zeros(config.queue, dtype=torch.int64))
         self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
@@ -109,7 +109,7 @@ class Seco(Method):
     def _token_contrast(self, batch: Batch, tokens: Tokens, present: Present) -> Tensor:
         grid = tokens.patches.shape[-2:]
         boxes = batch.boxes
-        if "ptc_box" not in self.config.accidents:
+        if "ptc_box" not in self.config.quirks:
             height, width = batch.images.shape[-2:]
             boxes = torch.cat([boxes[:, :2] * (grid[0] / height), boxes[:, 2:] * (grid[1] / width)], dim=1)
             boxes = boxes.round().long()
@@ -139,7 +139,7 @@ class Seco(Method):
         cams = present.last if step >= config.region_last_from else present.aux
         regions = region_map(cams, boxes=batch.boxes, **self._labelling(present))
         corners = draw_corners(regions, config.patches, config.patch_size, self._noise(regions, step))
-        by_map = "single_class" in config.accidents
+        by_map = "single_class" in config.quirks
         single = _only_class(regions.flatten(1)).clamp(min=0) if by_map else _only_tag(batch, 0)
         tags = tag_views(
             regions,
@@ -147,8 +147,8 @@ class Seco(Method):
             config.patch_size,
             config.patch_area,
             single,
-            count_ids="patch_area" in config.accidents,
-            empty_tag=1 if "view_tag" in config.accidents else MIXED,
+            count_ids="patch_area" in config.quirks,
+            empty_tag=1 if "view_tag" in config.quirks else MIXED,
             background=self.background,
         ).flatten()
         other = self.network.backbone(batch.weak).class_token
@@ -166,7 +166,7 @@ class Seco(Method):
         """The teacher on its patches, and its head on the student's global class tokens; constants."""
         assert batch.strong is not None
         assert batch.strong_flipped is not None
-        if "strong_flip" not in self.config.accidents:
+        if "strong_flip" not in self.config.quirks:
             # A mirrored view has the place it was asked for at the other side.
             mirrored = batch.strong.shape[-1] - self.config.patch_size - corners[..., 1]
             left = torch.where(batch.strong_flipped[:, None], mirrored, corners[..., 1])
@@ -205,7 +205,7 @@ class Seco(Method):
         """Uniform noise (B, H, W) that depends on step and place in the whole batch, not on the number of processes."""
         rank, processes = world()
         generator = torch.Generator(regions.device)
-        generator.manual_seed(0 if "reseed" in self.config.accidents else self.draw_seed + step)
+        generator.manual_seed(0 if "reseed" in self.config.quirks else self.draw_seed + step)
         shape = (processes * len(regions), *regions.shape[1:])
         noise = torch.rand(shape, generator=generator, device=regions.device)
         return noise[rank * len(regions) : (rank + 1) * len(regions)]

@@ -11,9 +11,9 @@ DILATIONS = (6, 12, 18, 24)
 class LargeFieldDecoder(nn.Module):
     """Sum of four dilated 3x3 convolutions (DeepLab's LargeFOV/ASPP head), (B, D, h, w) to (B, C, h, w) logits."""
 
-    def __init__(self, width: int, classes: int) -> None:
+    def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(nn.Conv2d(width, classes, 3, padding=d, dilation=d) for d in DILATIONS)
+        self.branches = nn.ModuleList(nn.Conv2d(width, num_classes, 3, padding=d, dilation=d) for d in DILATIONS)
         for branch in self.branches:
             assert isinstance(branch, nn.Conv2d)
             assert branch.bias is not None

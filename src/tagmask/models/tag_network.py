@@ -37,12 +37,12 @@ class TagNetwork(nn.Module):
     Source: ToCo (CVPR 2023), section 3.2; SeCo (CVPR 2024), section 3.1.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, outputs: int, pooling: str) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, outputs: int, pooling: str) -> None:
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
-        self.classifier = nn.Conv2d(backbone.width, classes, 1, bias=False)
-        self.aux_classifier = nn.Conv2d(backbone.aux_width, classes, 1, bias=False)
+        self.classifier = nn.Conv2d(backbone.width, num_classes, 1, bias=False)
+        self.aux_classifier = nn.Conv2d(backbone.aux_width, num_classes, 1, bias=False)
         self.decoder = LargeFieldDecoder(backbone.width, outputs)
         for head in (self.classifier, self.aux_classifier):
             nn.init.trunc_normal_(head.weight, std=0.02)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+logger = logging.getLogger(__name__)
+
 Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0)]
 PartOf = Annotated[float, Field(gt=0, le=1)]
-Jitter = tuple[Share, Share, Share, Annotated[float, Field(ge=0, le=0.5)]]
+Jitter = tuple[Fraction, Fraction, Fraction, Annotated[float, Field(ge=0, le=0.5)]]
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)]
 
 
@@ -25,9 +29,24 @@ Rising = AfterValidator(_rising)
 
 
 class Section(BaseModel):
-    """A part of a recipe; keys it does not know are errors."""
+    """A part of a recipe; keys it does not know are errors.
+
+    Attributes:
+        former_keys: keys that were renamed, by their former name. They are still read, so that the recipe of every run
+            folder opens; a warning in the log names the new one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    former_keys: ClassVar[Mapping[str, str]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_former_keys(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or not cls.former_keys.keys() & values.keys():
+            return values
+        for former in cls.former_keys.keys() & values.keys():
+            logger.warning("the recipe's key %r is now called %r; please rename it", former, cls.former_keys[former])
+        return {cls.former_keys.get(key, key): value for key, value in values.items()}
 
 
 class DataConfig(Section):
@@ -92,7 +111,7 @@ class ViewsConfig(Section):
     colours: Jitter | None = Field(
         default=None, description="brightness, contrast, saturation, hue jitter of the training image itself"
     )
-    flip: Share = 0.5
+    flip: Fraction = 0.5
     resample: Literal["bilinear", "bicubic"] = Field(default="bilinear", description="of the training image itself")
     padding: Literal["black", "mean"] = Field(
         default="black", description="beside an image smaller than the crop; mean: what normalisation takes to zero"
@@ -127,8 +146,8 @@ class BackboneConfig(Section):
 class PseudoMaskConfig(Section):
     """CAM to pseudo mask: two background scores, PAR, agreement (SeCo, step 4)."""
 
-    high: Share = Field(default=0.7, description="background score that only sure foreground exceeds")
-    low: Share = Field(default=0.25, description="background score that only sure background stays under")
+    high: Fraction = Field(default=0.7, description="background score that only sure foreground exceeds")
+    low: Fraction = Field(default=0.25, description="background score that only sure background stays under")
     refine: Literal["par", "none"] = "par"
 
     @model_validator(mode="after")
@@ -166,11 +185,13 @@ class FullConfig(MethodSection):
     )
 
 
-Accident = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "single_class", "reseed"]
+Quirk = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "single_class", "reseed"]
 
 
 class SecoConfig(MethodSection):
     """SeCo (CVPR 2024). Defaults are the paper's VOC constants."""
+
+    former_keys: ClassVar = {"accidents": "quirks"}
 
     name: Literal["seco"] = "seco"
     pooling: Literal["max", "mean"] = "max"
@@ -184,12 +205,12 @@ class SecoConfig(MethodSection):
     )
     patches: Positive = Field(default=10, description="patches cut from an image")
     patch_size: Positive = Field(default=64, description="side of a patch, in pixels")
-    patch_area: Share = Field(default=0.2, description="occupied share at or under which a patch is background")
+    patch_area: Fraction = Field(default=0.2, description="occupied share at or under which a patch is background")
     projection_hidden: Positive = 2048
     queue: Positive = Field(default=4608, description="entries of the queue")
-    teacher_momentum: Share = 0.999
+    teacher_momentum: Fraction = 0.999
     prototypes_from: int = Field(default=600, ge=0, description="step from which prototypes move")
-    prototype_momentum: Share = 0.9
+    prototype_momentum: Fraction = 0.9
     lil_form: Literal["reference", "supcon"] = Field(
         default="reference", description="local contrast: as released, or as meant"
     )
@@ -204,7 +225,7 @@ class SecoConfig(MethodSection):
     ptc_from: int = Field(default=0, ge=0)
     contrast_from: int = Field(default=1001, ge=0)
     decoder_from: int = Field(default=2001, ge=0)
-    accidents: tuple[Accident, ...] = Field(
+    quirks: tuple[Quirk, ...] = Field(
         default=("patch_area", "single_class"),
         description="accidents of the reference to reproduce; see docs/methods/seco",
     )
@@ -218,7 +239,7 @@ class OptimizerConfig(Section):
     head_scale: float = Field(default=10.0, gt=0, description="the heads' lr over the backbone's")
     weight_decay: float = Field(default=0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
-    momentum: Share = 0.9
+    momentum: Fraction = 0.9
     nesterov: bool = False
     bias_scale: float = Field(default=1.0, gt=0, description="sgd: biases' lr over their weights'")
     bias_decay: bool = Field(default=True, description="sgd: weight decay of biases with a rate of their own, too")
@@ -259,6 +280,8 @@ class TrainingConfig(Section):
 class InferenceConfig(Section):
     """How images go through the trained network."""
 
+    former_keys: ClassVar = {"background": "background_score"}
+
     size: int | None = Field(default=448, gt=0, description="square side images are resized to; none: their own size")
     long_side: int | None = Field(default=None, gt=0, description="instead: long side, aspect kept")
     scales: Scales = (1.0,)
@@ -266,7 +289,9 @@ class InferenceConfig(Section):
         default=None, description="of the CAMs that become a segmenter's masks; none: method.scales"
     )
     flip: bool = True
-    background: Share = Field(default=0.5, description="background score against CAMs when labelling with tags")
+    background_score: Fraction = Field(
+        default=0.5, description="what a CAM has to exceed to win over the background, when labelling with tags"
+    )
     refine: Literal["none", "par", "crf"] = "none"
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="seco", description="the CRF's preset")
     longest: Positive = Field(default=1024, description="side in pixels; larger images are refined at this size")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from tagmask.recipes.sections import (
     BackboneConfig,
+    Fraction,
     FullConfig,
     MethodSection,
     OptimizerConfig,
     Positive,
     Scales,
     Section,
-    Share,
     TrainingConfig,
     ViewsConfig,
 )
@@ -59,8 +59,8 @@ class RcaConfig(MethodSection):
     memory_feature: Literal["x", "mid"] = Field(
         default="x", description="x: the backbone's, as released; mid: the anchors'"
     )
-    memory_momentum: Share = 0.99
-    memory_above: Share = Field(default=0.7, description="probability above which a tag's region is remembered")
+    memory_momentum: Fraction = 0.99
+    memory_above: Fraction = Field(default=0.7, description="probability above which a tag's region is remembered")
     chained_mask: Literal["official", "fixed"] = Field(
         default="fixed", description="official: masks of one image intersect"
     )
@@ -75,7 +75,7 @@ class RcaConfig(MethodSection):
     contrast_weight: float = Field(default=0.01, ge=0)
     contrast_from: int = Field(default=2, ge=0, description="epoch, from 0")
     gather_from: int = Field(default=1, ge=0, description="epoch from which attention maps are gathered")
-    gather_above: Share = Field(default=0.1, description="probability from which a map is gathered")
+    gather_above: Fraction = Field(default=0.1, description="probability from which a map is gathered")
     precision: Literal["uint8", "float16"] = Field(default="float16", description="of gathered maps; uint8 as released")
     cam_source: Literal["gathered", "final"] = Field(default="gathered", description="final: of the trained network")
     scales: Scales = Field(default=(1.0, 0.5, 1.5, 2.0), description="of final CAMs")
@@ -109,17 +109,19 @@ class AffinityConfig(StageTraining):
 class RefineConfig(Section):
     """CAMs to masks."""
 
+    former_keys: ClassVar = {"threshold": "background_score"}
+
     name: Literal["none", "par", "crf", "affinity", "fusion"] = Field(
         default="crf", description="affinity: random walk; fusion: RCA's CRF, with saliency maps where there are some"
     )
-    threshold: Share = Field(default=0.15, description="none, par: background score")
+    background_score: Fraction = Field(default=0.15, description="none, par: what a CAM has to exceed")
     alpha: float = Field(
         default=16.0, gt=0, description="crf, affinity, fusion (there 4): power of the background score"
     )
     band: tuple[float, float] | None = Field(
         default=None,
-        description="two values in place of alpha (crf, affinity, fusion) or of threshold (none, par): pixels whose "
-        "masks by the two differ are undecided, 255, and teach the segmenter nothing",
+        description="two values in place of alpha (crf, affinity, fusion) or of background_score (none, par): pixels "
+        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing",
     )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="the CRF's preset")
     saliency: Path | None = Field(
@@ -150,7 +152,7 @@ class RefineConfig(Section):
         """The refinements whose agreement is the mask: itself, or one for each value of `band`."""
         if self.band is None:
             return (self,)
-        key = "threshold" if self.name in ("none", "par") else "alpha"
+        key = "background_score" if self.name in ("none", "par") else "alpha"
         return tuple(self.model_copy(update={key: value, "band": None}) for value in self.band)
 
 

@@ -58,7 +58,7 @@ def explain(model: Model, photo: Image.Image, tags: Sequence[str] | None = None)
     labels, _ = to_label_map(scores, ids, photo, config, "decoder", method.background)
     return Explanation(
         labels=labels,
-        cams=score(method, images, config, "cam")[0, : method.classes].cpu().numpy(),  # beyond: surroundings
+        cams=score(method, images, config, "cam")[0, : method.num_classes].cpu().numpy(),  # beyond: surroundings
         tag_scores=method.network(images).logits[0].float().sigmoid().cpu().numpy(),
         uncertainty=_uncertainty(scores, ids, method.background).cpu().numpy(),
     )

@@ -56,9 +56,9 @@ def _label_map(classes: Sequence[str]) -> str:
     return "# label:color_rgb:parts:actions\n" + "".join(lines)
 
 
-def _objects(labels: np.ndarray, classes: int) -> np.ndarray:
+def _objects(labels: np.ndarray, num_classes: int) -> np.ndarray:
     objects = np.zeros_like(labels)
-    for number, region in enumerate(regions(labels, classes), start=1):
+    for number, region in enumerate(regions(labels, num_classes), start=1):
         if number > MOST_REGIONS:
             return labels
         left, top, width, height = region.box

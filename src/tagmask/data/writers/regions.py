@@ -59,12 +59,12 @@ class Region:
         return outer + np.array([self.left, self.top])
 
 
-def regions(label_map: np.ndarray, classes: int) -> Iterator[Region]:
+def regions(label_map: np.ndarray, num_classes: int) -> Iterator[Region]:
     """The regions of each class 1..`classes` of a (h, w) uint8 label map, by class, then from top to bottom.
 
     Pixels that touch at corners only are apart; what is 0 or above `classes` (255, ignored) is in no region.
     """
-    present = np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[: classes + 1])
+    present = np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[: num_classes + 1])
     for label in present[present > 0]:
         numbered = np.zeros(label_map.shape, dtype=np.int32)
         ndimage.label(label_map == label, output=numbered)

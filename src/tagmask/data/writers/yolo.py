@@ -53,10 +53,10 @@ def write_yolo(folder: Path, images: Iterable[LabelledImage], classes: Sequence[
     return [f"dataset.yaml: there is no split {split}, which YOLO asks for; it names {first}" for split in missing]
 
 
-def _lines(image: LabelledImage, classes: int) -> str:
+def _lines(image: LabelledImage, num_classes: int) -> str:
     height, width = image.labels.shape
     lines = []
-    for region in regions(image.labels, classes):
+    for region in regions(image.labels, num_classes):
         shares = (region.polygon() / (width, height)).ravel()
         lines.append(f"{region.label - 1} {' '.join(f'{share:.6f}' for share in shares)}\n")
     return "".join(lines)

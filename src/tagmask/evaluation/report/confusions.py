@@ -43,7 +43,7 @@ def largest_confusions(matrix: ConfusionMatrix, records: Sequence[Record], count
     shares = matrix.counts / np.maximum(predicted, 1)
     np.fill_diagonal(shares, 0)
     shares[:, :first] = 0
-    together = _company(records, matrix.classes)
+    together = _company(records, matrix.num_classes)
     found = []
     for place in np.argsort(-shares, axis=None, kind="stable")[:count]:
         row, column = divmod(int(place), len(matrix.ids))
@@ -64,9 +64,9 @@ def largest_confusions(matrix: ConfusionMatrix, records: Sequence[Record], count
     return found
 
 
-def _company(records: Sequence[Record], classes: int) -> np.ndarray:
+def _company(records: Sequence[Record], num_classes: int) -> np.ndarray:
     """(K, K) number of images that bear both tags."""
-    tags = np.zeros((len(records), classes), np.int64)
+    tags = np.zeros((len(records), num_classes), np.int64)
     for row, record in enumerate(records):
         tags[row, list(record.tags)] = 1
     return tags.T @ tags

@@ -93,9 +93,9 @@ def _panel(facts: ImageFacts, dataset: Dataset, prediction: Prediction, cams: Te
     pictures.append(_mask("mask", record.name, labels, image, classes))
     ids = set(np.unique(labels).tolist())
     if record.mask is not None:
-        truth = record.mask.load(*labels.shape)
-        pictures.append(_mask("truth", record.name, truth, image, classes))
-        ids |= set(np.unique(truth).tolist())
+        ground_truth = record.mask.load(*labels.shape)
+        pictures.append(_mask("truth", record.name, ground_truth, image, classes))
+        ids |= set(np.unique(ground_truth).tolist())
     if source == "decoder":
         winning = prediction.scores.float().cpu().softmax(dim=0).amax(dim=0)
         doubt = heat_map(image, _map_at(1 - winning, size))
