@@ -26,8 +26,9 @@ from tagmask.engine.refine_folder import refine_folder, write_cam_folder
 from tagmask.engine.run import CAMS
 from tagmask.evaluation.folder import Result
 from tagmask.evaluation.stages import evaluate_stages, score_cams, score_masks
+from tagmask.methods.sccam import SccamConfig
 from tagmask.recipes.load import load_recipe
-from tagmask.recipes.stages import RefineConfig, SccamConfig
+from tagmask.recipes.stages import RefineConfig
 
 SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
 BACKBONE = "{name: mobilenetv2_100, weights: %s, options: {pad_type: same}, mean: [.5, .5, .5], std: [.5, .5, .5]%s}"

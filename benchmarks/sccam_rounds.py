@@ -34,8 +34,9 @@ from tagmask.engine.clusters import read_clusters
 from tagmask.engine.model import load_classifier
 from tagmask.engine.refine_folder import refine_folder, write_cam_folder
 from tagmask.evaluation.stages import score_cams, score_masks
+from tagmask.methods.sccam import SccamConfig
 from tagmask.recipes.load import Recipe, load_recipe
-from tagmask.recipes.stages import RefineConfig, SccamConfig
+from tagmask.recipes.stages import RefineConfig
 
 POWERS = (2, 3, 4, 6)
 VARIANTS = {

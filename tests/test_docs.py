@@ -23,8 +23,9 @@ from typer.testing import CliRunner
 import tagmask
 from tagmask import api
 from tagmask.cli import app
-from tagmask.methods import registry as build
+from tagmask.methods import registry
 from tagmask.recipes import load as recipe
+from tagmask.recipes import sections
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
@@ -79,9 +80,9 @@ def place(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     modules = set(sys.modules)
-    monkeypatch.setattr(build, "METHODS", dict(build.METHODS))
-    monkeypatch.setattr(build, "SECTIONS", methods := dict(recipe.METHODS))
-    monkeypatch.setattr(recipe, "METHODS", methods)
+    known = dict(sections.METHODS)
+    monkeypatch.setattr(sections, "METHODS", known)
+    monkeypatch.setattr(registry, "METHODS", known)
     yield folder
     for name in set(sys.modules) - modules:
         if Path(getattr(sys.modules[name], "__file__", None) or "/").is_relative_to(folder):

@@ -10,14 +10,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from tagmask.data.batch import Batch
 from tagmask.methods.affinitynet import Affinity
-from tagmask.methods.base import Method
-from tagmask.methods.rca import Rca, Schedule
+from tagmask.methods.base import Method, TrainingSet
 from tagmask.methods.registry import build_method
-from tagmask.methods.sccam import Sccam
 from tagmask.models.backbone import Backbone
 from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.recipes.load import Recipe, load_recipe
-from tagmask.recipes.stages import RcaConfig, SccamConfig
 
 CLASSES, IMAGES = 6, 4
 STEP = 601  # late enough for every loss, and no epoch's first: RCA then clusters, which the host has to do
@@ -51,19 +48,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeTensorMode:
 def method_of(name: str) -> tuple[Method, Recipe]:
     overrides = ["method.reg_weight=0.05"] if name == "seco" else []
     recipe = load_recipe("cam/demo" if name in ("affinity", "full") else f"{name}/demo", overrides)
-    backbone = Backbone(recipe.backbone)
-    tags = torch.ones(8, CLASSES)
-    if isinstance(recipe.method, SccamConfig):
-        clusters = torch.zeros(8, CLASSES, dtype=torch.int64)
-        return Sccam(backbone, CLASSES, True, recipe.method, clusters=clusters), recipe
-    if isinstance(recipe.method, RcaConfig):
-        schedule = Schedule(tags, IMAGES, STEP + 1, recipe.views.crop)
-        return Rca(backbone, CLASSES, True, recipe.method, schedule=schedule), recipe
     if name == "affinity":
-        return Affinity(backbone, CLASSES), recipe
+        return Affinity(Backbone(recipe.backbone), CLASSES), recipe
     if name == "full":
         recipe = load_recipe({"method": "full", "backbone": recipe.backbone.model_dump(), "views": {"crop": 64}})
-    return build_method(recipe, CLASSES), recipe
+    method = build_method(recipe, CLASSES)
+    clusters = torch.zeros(8, CLASSES, dtype=torch.int64)
+    method.start_training(TrainingSet(torch.ones(8, CLASSES), IMAGES, STEP + 1, recipe.views.crop, clusters))
+    return method, recipe
 
 
 def without_contents(module: torch.nn.Module) -> None:

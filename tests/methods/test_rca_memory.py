@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.methods.rca_memory import ChainedMask, MemoryInit, RegionMemory, region_embeddings, region_masks
+from tagmask.methods.rca_memory import RegionMemory, Start, region_embeddings, region_masks
 
 
 def test_mask_is_above_the_mean_of_shares_and_blind_to_a_common_offset() -> None:
@@ -36,7 +36,7 @@ def test_embedding_is_the_mean_over_the_mask() -> None:
 
 
 def by_loop(
-    memory: RegionMemory, features: Tensor, masks: Tensor, tags: Tensor, probabilities: Tensor, chained: ChainedMask
+    memory: RegionMemory, features: Tensor, masks: Tensor, tags: Tensor, probabilities: Tensor, chained: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queue, pointer and filled after an update, image by image and class by class."""
     queue, pointer, filled = memory.queue.clone(), memory.pointer.clone(), memory.filled.clone()
@@ -46,9 +46,9 @@ def by_loop(
             mask = masks[image, label]
             if tags[image, label] == 0 or probabilities[image, label] <= 0.7:
                 continue
-            pooled = kept if chained == "official" else features[image]
+            pooled = kept if chained else features[image]
             masked = pooled * mask
-            if chained == "official":
+            if chained:
                 kept = masked
             if not mask.any():
                 continue
@@ -62,11 +62,11 @@ def by_loop(
     return queue, pointer, filled
 
 
-@pytest.mark.parametrize("chained", ["official", "fixed"])
-@pytest.mark.parametrize("start", ["randn", "first_write"])
+@pytest.mark.parametrize("chained", [True, False])
+@pytest.mark.parametrize("start", ["noise", "first_write"])
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 999), length=st.integers(4, 6))
-def test_update_equals_the_loop(chained: ChainedMask, start: MemoryInit, seed: int, length: int) -> None:
+def test_update_equals_the_loop(chained: bool, start: Start, seed: int, length: int) -> None:
     torch.manual_seed(seed)
     memory = RegionMemory(3, 4, length=length, prototypes=2, start=start)
     for _ in range(3):  # enough to wrap
@@ -74,7 +74,7 @@ def test_update_equals_the_loop(chained: ChainedMask, start: MemoryInit, seed: i
         coarse[0] = 0  # no region
         masks, tags, probabilities = region_masks(coarse), (torch.rand(4, 3) > 0.3).float(), torch.rand(4, 3) + 0.4
         expected = by_loop(memory, features, masks, tags, probabilities, chained)
-        memory.update(features, masks, tags, probabilities, chained_mask=chained)
+        memory.update(features, masks, tags, probabilities, chained=chained)
         torch.testing.assert_close(memory.queue, expected[0])
         assert torch.equal(memory.pointer, expected[1])
         assert torch.equal(memory.filled, expected[2])
@@ -89,7 +89,7 @@ def update_once(memory: RegionMemory, probability: float) -> None:
 
 
 def test_an_entry_moves_by_a_hundredth_and_comes_again_after_500() -> None:
-    memory = RegionMemory(2, 1, start="randn")
+    memory = RegionMemory(2, 1, start="noise")
     memory.queue.zero_()
     update_once(memory, 0.8)
     assert memory.queue[0, 0] == pytest.approx(0.01)
@@ -131,7 +131,7 @@ def test_prototypes_only_of_classes_with_enough_entries() -> None:
 
 
 def test_noise_counts_from_the_start() -> None:
-    memory = RegionMemory(2, 64, start="randn")
+    memory = RegionMemory(2, 64, start="noise")
     entries, counts = memory.entries()
     assert counts.all()
     assert memory.ready.all()

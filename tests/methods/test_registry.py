@@ -7,9 +7,10 @@ from typing import Literal
 import pytest
 
 from tagmask.errors import TagmaskError
-from tagmask.methods import registry as build
+from tagmask.methods import registry
 from tagmask.methods.base import Method
 from tagmask.recipes import load as recipe
+from tagmask.recipes import sections
 from tagmask.recipes.load import Recipe, load_recipe
 from tagmask.recipes.sections import MethodSection
 
@@ -25,13 +26,13 @@ class Mine(Method):
 
 @pytest.fixture(autouse=True)
 def forgotten_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "METHODS", dict(build.METHODS))
-    monkeypatch.setattr(build, "SECTIONS", sections := dict(recipe.METHODS))
-    monkeypatch.setattr(recipe, "METHODS", sections)
+    known = dict(sections.METHODS)
+    monkeypatch.setattr(sections, "METHODS", known)
+    monkeypatch.setattr(registry, "METHODS", known)
 
 
 def test_registered_method_is_a_name_like_any_other() -> None:
-    build.register_method(MineConfig, Mine)
+    registry.register(MineConfig)(Mine)
     made = load_recipe({"method": {"name": "mine", "strength": 0.25}})
     assert made.method == MineConfig(strength=0.25)
     assert Recipe.model_validate(recipe.yaml.safe_load(made.dump())) == made
@@ -44,22 +45,22 @@ def test_name_of_another_method_is_refused() -> None:
         name: Literal["seco"] = "seco"
 
     with pytest.raises(TagmaskError, match="there is a method 'seco' already"):
-        build.register_method(OtherConfig, Mine)
+        registry.register(OtherConfig)(Mine)
 
 
 def test_section_without_a_name_is_refused() -> None:
     with pytest.raises(TagmaskError, match="no default for `name`"):
-        build.register_method(MethodSection, Mine)
+        registry.register(MethodSection)(Mine)
 
 
 def test_entry_point_is_loaded_when_its_name_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     class Plugin:
         def load(self) -> None:
-            build.register_method(MineConfig, Mine)
+            registry.register(MineConfig)(Mine)
 
-    monkeypatch.setattr(
-        recipe, "entry_points", lambda group, name: [Plugin()] if (group, name) == ("tagmask.methods", "mine") else []
-    )
+    found = sections.entry_points
+    mine = {"group": "tagmask.methods", "name": "mine"}
+    monkeypatch.setattr(sections, "entry_points", lambda **asked: [Plugin()] if asked == mine else found(**asked))
     assert load_recipe({"method": "mine"}).method.name == "mine"
     with pytest.raises(TagmaskError, match="no method 'yours'; there are: "):
         load_recipe({"method": "yours"})

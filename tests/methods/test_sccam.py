@@ -17,7 +17,6 @@ from tagmask.errors import TagmaskError
 from tagmask.methods.sccam import (
     SubCategoryHeads,
     SubCategoryOutput,
-    class_major_order,
     cluster_subcategories,
     sub_category_loss,
     sub_labels,
@@ -92,11 +91,6 @@ def test_diverged_features_are_refused() -> None:
     features[2, 1] = np.nan
     with pytest.raises(TagmaskError, match=r"image 2 .* diverged"):
         cluster_subcategories(features, np.ones((4, 1)), 2)
-
-
-def test_order_is_by_first_class() -> None:
-    tags = np.array([[0, 1], [0, 0], [1, 1], [1, 0], [0, 1]])
-    assert class_major_order(tags).tolist() == [2, 3, 0, 4, 1]
 
 
 @pytest.mark.parametrize(("subclasses", "key"), [(None, "heads_round_0"), (10, "heads_later_rounds")])

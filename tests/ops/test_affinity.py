@@ -50,18 +50,18 @@ def test_pairs_of_a_map_cut_in_two() -> None:
     assert [int(part.sum()) for part in pairs] == [37_296, 37_776, 3_264]
 
 
-def test_official_border_leaves_ten_cells_alone() -> None:
-    counts = neighbours(12, 15, "official")
+def test_skipped_border_leaves_ten_cells_alone() -> None:
+    counts = neighbours(12, 15, "skip")
     assert counts[0].tolist() == [1, 1, 1, 1, 35, 36, 37, 38, 39, 39, 39, 5, 4, 3, 2]
     assert counts[-2].tolist() == [1, 2, 4, 6, 8, 10, 12, 13, 12, 10, 8, 6, 4, 2, 1]
     assert counts[-1].tolist() == [1, 1, 2, 3, 4, 5, 6, 6, 6, 5, 4, 3, 2, 1, 1]
     assert counts.max() == 64
     assert (counts == 1).sum() == 10
-    assert neighbours(30, 30, "official").max() == 69
+    assert neighbours(30, 30, "skip").max() == 69
 
 
 def test_clean_border_joins_every_cell_to_all_within_the_radius() -> None:
-    counts = neighbours(12, 15, "clean")
+    counts = neighbours(12, 15, "keep")
     rows, columns = (
         axis.flatten().float() for axis in torch.meshgrid(torch.arange(12), torch.arange(15), indexing="ij")
     )
@@ -69,7 +69,7 @@ def test_clean_border_joins_every_cell_to_all_within_the_radius() -> None:
     assert torch.equal(counts.flatten(), near.sum(dim=1))
 
 
-@pytest.mark.parametrize("border", ["official", "clean"])
+@pytest.mark.parametrize("border", ["skip", "keep"])
 @settings(deadline=None, max_examples=10)
 @given(height=st.integers(1, 9), width=st.integers(1, 11), seed=st.integers(0, 99))
 def test_matrix_is_symmetric_with_unit_diagonal(border: Border, height: int, width: int, seed: int) -> None:
@@ -99,7 +99,7 @@ def test_steps_equal_the_power_of_the_transition_matrix(seed: int, logt: int, be
     torch.testing.assert_close(random_walk(affinity, scores, beta=beta, logt=logt), expected)
 
 
-@pytest.mark.parametrize("border", ["official", "clean"])
+@pytest.mark.parametrize("border", ["skip", "keep"])
 def test_walk_keeps_constant_planes_and_isolated_cells(border: Border) -> None:
     affinity = affinity_matrix(torch.randn(4, 9, 12), border=border)
     scores = torch.rand(2, 9 * 12)
@@ -107,7 +107,7 @@ def test_walk_keeps_constant_planes_and_isolated_cells(border: Border) -> None:
     walked = random_walk(affinity, scores)
     torch.testing.assert_close(walked[0], scores[0], rtol=1e-4, atol=0)  # what 256 steps round
     alone = neighbours(9, 12, border).flatten() == 1
-    assert int(alone.sum()) == (10 if border == "official" else 0)
+    assert int(alone.sum()) == (10 if border == "skip" else 0)
     torch.testing.assert_close(walked[:, alone], scores[:, alone])
 
 
@@ -123,7 +123,7 @@ def test_walk_fills_a_region_and_drops_what_leaks() -> None:
     cams = torch.zeros(1, 96, 96)
     cams[0, 16:48, 24:72] = 0.9
     cams[0, 80:88, 80:88] = 0.9
-    labels = walk_to_labels(affinity_matrix(features, border="clean"), cams, torch.tensor([7]), 16)[0]
+    labels = walk_to_labels(affinity_matrix(features, border="keep"), cams, torch.tensor([7]), 16)[0]
     inside = F.interpolate((features > 0).float()[None], scale_factor=8)[0, 0].bool()
     agreement = ((labels == 7) == inside).float().mean()
     assert agreement > 0.9
@@ -185,7 +185,7 @@ def test_an_image_of_375_by_500_needs_less_than_200_megabytes() -> None:
     features, cams = torch.rand(448, 47, 63), torch.rand(3, 375, 500)
     Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present size
     before = _resident("VmRSS")
-    labels = walk_to_labels(affinity_matrix(features, border="clean"), cams, torch.tensor([1, 2, 3]), 4, 16, logt=4)
+    labels = walk_to_labels(affinity_matrix(features, border="keep"), cams, torch.tensor([1, 2, 3]), 4, 16, logt=4)
     assert labels.shape == (2, 375, 500)
     assert _resident("VmHWM") - before < 200
 

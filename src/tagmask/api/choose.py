@@ -321,6 +321,6 @@ def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
     cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # both mirrors of every scale
     if recipe.segmenter is None:
         # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
-        return seen * (cams - 1 + (7 if recipe.method.name == "seco" else 3)) * forward
+        return seen * (cams - 1 + (7 if recipe.method.method_class.needs_views else 3)) * forward
     side = recipe.inference.long_side or crop
     return 2 * seen * 3 * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tagmask.data.files import write_text
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.fetch import CARD, PREFIX, TEXTS, check_name, hub_reason
-from tagmask.engine.run import SEGMENTER, Run, open_run
+from tagmask.engine.run import SEGMENTER, Run, open_run, rounds_of
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.costs import read_logs, recorded_scores
@@ -22,7 +22,6 @@ from tagmask.evaluation.tables import describe
 from tagmask.models.weights import HUB_PREFIXES
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import BackboneConfig, Section
-from tagmask.recipes.stages import SccamConfig
 
 
 def push(
@@ -77,8 +76,7 @@ def model_files(recipe: Recipe) -> tuple[str, ...]:
     """The files of a run that its prediction reads, relative to its folder."""
     if not recipe.staged:
         return (MODEL_FILE,)
-    rounds = recipe.method.rounds if isinstance(recipe.method, SccamConfig) else None
-    classifier = "classifier" if rounds is None else f"round{rounds}"
+    classifier = rounds_of(recipe)[-1].name
     stages = (classifier, SEGMENTER) if recipe.segmenter is not None else (classifier,)
     return tuple(f"{stage}/{MODEL_FILE}" for stage in stages)
 
@@ -134,7 +132,8 @@ def model_card(run: Run, repository: str, license: str | None = None) -> str:
         f"---\n{about.to_yaml()}\n---",
         f"# {repository.split('/')[1]}",
         f"A semantic segmentation model of {len(run.classes)} classes, trained by tagmask's method `{method}` on "
-        "images with tags" + (", and on true masks." if method == "full" else ", without any mask."),
+        "images with tags"
+        + (", and on ground-truth masks." if recipe.method.method_class.needs_masks else ", without any mask."),
         "## Use",
         f'```python\nimport tagmask\n\nmodel = tagmask.load("{PREFIX}{repository}")\n'
         'mask = model.predict("photo.jpg")  # (H, W) uint8\n```',

@@ -49,11 +49,13 @@ def train(
         chosen = _chosen_recipe(data, output, overrides)
     else:
         chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    if chosen.data.context and chosen.method.name == "full":
-        raise TagmaskError("data.context: `full` learns from masks, in which surroundings are background; remove it")
+    if chosen.data.context and chosen.method.method_class.needs_masks:
+        raise TagmaskError(
+            f"data.context: `{chosen.method.name}` learns from masks, where context classes are background; remove it"
+        )
     if chosen.data.context and chosen.segmenter is None:
         raise TagmaskError(
-            "data.context: surroundings are learnt by a classifier and become background in the masks a segmenter "
+            "data.context: context classes are learnt by a classifier and become background in the masks a segmenter "
             "learns from; this recipe has none: choose one with stages, or add --set segmenter.start=weights"
         )
     dataset = open_data(data, chosen.data)
@@ -77,7 +79,8 @@ def train(
         return {"decoder_miou": 100 * result.scores.miou}
 
     scores = quick_evaluation if has_ground_truth else None
-    begins, steps = getattr(chosen.method, "decoder_from", 0), chosen.training.stop or chosen.training.steps
+    begins = chosen.method.method_class.decoder_begins(chosen.method)
+    steps = chosen.training.stop or chosen.training.steps
     if not chosen.staged and begins >= steps:
         scores = None
         Console(stderr=True).print(

@@ -15,13 +15,14 @@ from tagmask.data.images import open_image
 from tagmask.engine.inference import network_size
 from tagmask.engine.progress import track
 from tagmask.errors import TagmaskError
-from tagmask.methods.sccam import ABSENT, Sccam, cluster_subcategories
+from tagmask.methods.base import Method
+from tagmask.methods.sccam import ABSENT
 from tagmask.recipes.load import InferenceConfig
 
 CLUSTERS = "clusters.npz"
 
 
-def write_clusters(place: Path, former: Sccam, dataset: Dataset, config: InferenceConfig) -> None:
+def write_clusters(place: Path, former: Method, dataset: Dataset, config: InferenceConfig) -> None:
     """Group each class's images by the features of the round before; images that do not open bear no class.
 
     Args:
@@ -32,10 +33,10 @@ def write_clusters(place: Path, former: Sccam, dataset: Dataset, config: Inferen
     """
     features, opened = pooled_features(former, dataset.records, config)
     tags = dataset.tag_matrix() * opened[:, None]
-    found = cluster_subcategories(features, tags, former.config.subclasses, starts=former.config.starts)
+    assignment = former.cluster(features, tags)
     temporary = place / f"{CLUSTERS}.tmp"
     with temporary.open("wb") as file:
-        np.savez(file, assignment=found.assignment)
+        np.savez(file, assignment=assignment)
     os.replace(temporary, place / CLUSTERS)
 
 
@@ -54,7 +55,9 @@ def read_clusters(place: Path, dataset: Dataset) -> Tensor:
 
 
 @torch.inference_mode()
-def pooled_features(method: Sccam, records: Sequence[Record], config: InferenceConfig) -> tuple[np.ndarray, np.ndarray]:
+def pooled_features(
+    method: Method, records: Sequence[Record], config: InferenceConfig
+) -> tuple[np.ndarray, np.ndarray]:
     """Features (N, D) float32 of images one by one, and (N,) bool, whether an image opened; else its row is 0."""
     device = next(method.parameters()).device
     backbone = method.network.backbone

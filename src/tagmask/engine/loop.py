@@ -22,7 +22,7 @@ from tagmask.engine.device import keep_freed_memory, resolve
 from tagmask.engine.optim import build_optimizer, set_lr
 from tagmask.engine.progress import Progress
 from tagmask.errors import TagmaskError
-from tagmask.methods.base import Method
+from tagmask.methods.base import Method, TrainingSet
 from tagmask.methods.registry import build_method
 from tagmask.models.backbone import Backbone
 from tagmask.recipes.load import Recipe, TrainingConfig
@@ -45,6 +45,7 @@ def train(
     evaluate: Evaluate | None = None,
     fabric: Fabric | None = None,
     build: Callable[[], Method] | None = None,
+    clusters: Tensor | None = None,
 ) -> Method:
     """Train the recipe's method on a data set's images and tags, resuming where a former run stopped.
 
@@ -55,6 +56,7 @@ def train(
         evaluate: called every `evaluate_every` steps and at the end; its numbers are logged.
         fabric: devices and precision; by default as the recipe says.
         build: makes the method; by default as the recipe says.
+        clusters: (N, K) of the training images, for a round of a method that has such.
 
     Returns:
         the trained method, in eval mode.
@@ -64,6 +66,8 @@ def train(
     """
     config = recipe.training
     check_trainable(recipe, dataset)
+    if build is None:  # whoever builds the method of a stage has checked the recipe that the stage is of
+        check_method(recipe, dataset)
     fabric = fabric or make_fabric(config)
     fabric.launch()
     if fabric.device.type == "cpu":
@@ -75,6 +79,7 @@ def train(
             if isinstance(module, Backbone):
                 module.compile_blocks()
     stop = min(config.stop or config.steps, config.steps)
+    method.start_training(training_set(recipe, dataset, clusters))
     optimizer = build_optimizer(method.to(fabric.device), recipe.optimizer)
     start = load_state(folder, method, optimizer)
     wrapped, optimizer = fabric.setup(method, optimizer)
@@ -127,27 +132,33 @@ def train(
     return method
 
 
+def training_set(recipe: Recipe, dataset: Dataset, clusters: Tensor | None = None) -> TrainingSet:
+    """Tell a method what it may want to know of its training images."""
+    config = recipe.training
+    steps = min(config.stop or config.steps, config.steps)
+    tags = torch.from_numpy(dataset.tag_matrix()).float()
+    return TrainingSet(tags, config.batch, steps, recipe.views.crop, clusters)
+
+
 def check_trainable(recipe: Recipe, dataset: Dataset) -> None:
-    """Raise a TagmaskError where data and recipe cannot go together."""
-    config, views = recipe.training, recipe.views
+    """Raise a TagmaskError where there are no images, or the batch cannot be shared out."""
+    config = recipe.training
     if not len(dataset):
         why = f"; left out: {dataset.skipped[0]}" if dataset.skipped else ""
         raise TagmaskError(f"no training images{why}")
-    if recipe.method.name == "full":
-        unmasked = [record.name for record in dataset.records if record.mask is None]
-        if unmasked:
-            raise TagmaskError(f"method full learns from true masks, and {unmasked[0]!r} has none; set data.masks")
-    patch = getattr(recipe.method, "patch_size", 1)
-    if patch > views.crop:
-        raise TagmaskError(f"method.patch_size {patch} is larger than views.crop {views.crop}; make it smaller")
-    places, patches = (views.crop - patch + 1) ** 2, getattr(recipe.method, "patches", 1)
-    if patches > places:
-        raise TagmaskError(
-            f"method.patches {patches}: patches of {patch} pixels have {places} places in a crop of {views.crop}; "
-            "make method.patch_size smaller"
-        )
     if config.batch % config.devices:
         raise TagmaskError(f"training.batch {config.batch} is no multiple of training.devices {config.devices}")
+
+
+def check_method(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise a TagmaskError where the recipe's method cannot learn from the data, or from the rest of the recipe."""
+    method = recipe.method.method_class
+    unmasked = [record.name for record in dataset.records if record.mask is None] if method.needs_masks else []
+    if unmasked:
+        raise TagmaskError(
+            f"method {recipe.method.name} learns from ground-truth masks, and {unmasked[0]!r} has none; set data.masks"
+        )
+    method.check(recipe)
 
 
 def _stop_if_not_finite(step: int, losses: dict[str, Tensor]) -> None:

@@ -13,18 +13,15 @@ from PIL import Image
 from tagmask.data.dataset import PathLike
 from tagmask.engine.checkpoint import load_model
 from tagmask.engine.inference import predict_one
-from tagmask.engine.run import AFFINITY, SEGMENTER, Run, classifier_name, last_classifier, open_run
+from tagmask.engine.run import AFFINITY, SEGMENTER, Run, open_run, rounds_of
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
-from tagmask.methods.combined import Staged
+from tagmask.methods.combined import Combined
 from tagmask.methods.registry import build_method, without_weights
-from tagmask.methods.sccam import Sccam
 from tagmask.models.backbone import Backbone
 from tagmask.recipes.load import Recipe, load_recipe
-from tagmask.recipes.stages import SccamConfig, StageTraining
-
-WITHOUT_DECODER = ("sccam", "rca")  # unless a segmenter was trained
+from tagmask.recipes.stages import StageTraining
 
 
 class Model:
@@ -57,9 +54,9 @@ class Model:
 
     @property
     def has_decoder(self) -> bool:
-        """Whether it can label images without tags; SC-CAM and RCA leave that to a segmenter."""
+        """Whether the run can label images without tags: its method has a decoder, or a segmenter was trained."""
         recipe = self.run.recipe
-        return recipe.segmenter is not None or recipe.method.name not in WITHOUT_DECODER
+        return recipe.segmenter is not None or recipe.method.method_class.has_decoder
 
     def check_decoder(self) -> None:
         """Refuse a run that has nothing but CAMs.
@@ -75,7 +72,7 @@ class Model:
                 f"-r {folder}/recipe.yaml -o {folder} --from cams --set 'segmenter={{start: classifier}}'`"
             )
         recipe = self.run.recipe
-        begins = getattr(recipe.method, "decoder_from", 0)
+        begins = recipe.method.method_class.decoder_begins(recipe.method)
         steps = min(recipe.training.stop or recipe.training.steps, recipe.training.steps)
         if recipe.segmenter is None and begins >= steps:
             raise TagmaskError(
@@ -160,30 +157,24 @@ def _fetch(run: PathLike) -> Path:
 MethodT = TypeVar("MethodT", bound=Method)
 
 
-def load_classifier(recipe: Recipe, num_classes: int, folder: Path, number: int | None = None) -> Method:
-    """The trained classifier of a run, in eval mode.
+def load_classifier(recipe: Recipe, num_classes: int, folder: Path, number: int = -1) -> Method:
+    """Load a trained classifier of a run, in eval mode.
 
     Args:
-        recipe: `staged`.
-        classes: K; those of the surroundings come on top.
+        recipe: of a run of several stages.
+        num_classes: K; the context classes come on top.
         folder: of the run.
-        number: of a round of SC-CAM, 0 for the first classifier; by default the last.
+        number: which of the method's rounds, -1 for the last.
 
     Raises:
         TagmaskError: that stage is not finished.
     """
-    method = recipe.method
-    num_classes += len(recipe.data.context)
-    if isinstance(method, SccamConfig) and number == 0:
-        backbone = Backbone(without_weights(recipe.backbone))
-        fresh: Method = Sccam(backbone, num_classes, recipe.data.background, method, first=True)
-    else:
-        fresh = build_method(recipe, num_classes, pretrained=False)
-    return _load(fresh, folder / (last_classifier(recipe) if number is None else classifier_name(recipe, number)))
+    fresh = build_method(recipe, num_classes + len(recipe.data.context), pretrained=False, number=number)
+    return _load(fresh, folder / rounds_of(recipe)[number].name)
 
 
 def load_staged(recipe: Recipe, num_classes: int, folder: Path) -> Method:
-    """The trained methods of a run as one: with a segmenter both, else the classifier.
+    """Load the trained methods of a run as one: with a segmenter both, else the classifier.
 
     Raises:
         TagmaskError: the run is not finished.
@@ -191,8 +182,8 @@ def load_staged(recipe: Recipe, num_classes: int, folder: Path) -> Method:
     classifier = load_classifier(recipe, num_classes, folder)
     if recipe.segmenter is None:
         return classifier
-    own = stage_recipe(recipe, recipe.segmenter).model_copy(update={"method": recipe.segmenter.method})
-    return Staged(classifier, _load(build_method(own, num_classes, pretrained=False), folder / SEGMENTER))
+    own = segmenter_recipe(recipe)
+    return Combined(classifier, _load(build_method(own, num_classes, pretrained=False), folder / SEGMENTER))
 
 
 def load_affinity(recipe: Recipe, num_classes: int, folder: Path) -> Affinity:
@@ -205,6 +196,12 @@ def load_affinity(recipe: Recipe, num_classes: int, folder: Path) -> Affinity:
         raise TagmaskError(f"{folder}: its recipe trains no AffinityNet; set refine.name=affinity and train")
     own = stage_recipe(recipe, recipe.refine.affinity).backbone
     return _load(Affinity(Backbone(without_weights(own)), num_classes), folder / AFFINITY)
+
+
+def segmenter_recipe(recipe: Recipe) -> Recipe:
+    """The recipe of a run's segmenter: its own method and sections, all others the run's."""
+    assert recipe.segmenter is not None
+    return stage_recipe(recipe, recipe.segmenter).model_copy(update={"method": recipe.segmenter.method})
 
 
 def stage_recipe(recipe: Recipe, section: StageTraining) -> Recipe:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tagmask.data.cam_files import SUFFIX
 from tagmask.data.dataset import Dataset
@@ -15,21 +14,19 @@ from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
-from tagmask.engine.loop import Evaluate
+from tagmask.engine.loop import Evaluate, check_method, training_set
 from tagmask.engine.loop import train as run_training
-from tagmask.engine.model import load_affinity, load_classifier, stage_recipe
+from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
-from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, classifier_name, last_classifier
+from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, rounds_of
 from tagmask.engine.stage import Stage
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
-from tagmask.methods.base import Method
-from tagmask.methods.rca import Rca, Schedule
+from tagmask.methods.base import Method, Round
 from tagmask.methods.registry import build_method
-from tagmask.methods.sccam import Sccam
 from tagmask.models.backbone import Backbone
 from tagmask.recipes.load import Recipe
-from tagmask.recipes.stages import RcaConfig, RefineConfig, SccamConfig, StageTraining
+from tagmask.recipes.stages import RefineConfig, StageTraining
 
 
 def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None = None) -> list[Stage]:
@@ -45,6 +42,7 @@ def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate
         TagmaskError: what no training could begin with.
     """
     check_stages(recipe)
+    check_method(recipe, dataset)
     work = _Work(recipe, dataset, folder, evaluate)
     stages = work.classifiers()
     if recipe.refine is None and recipe.segmenter is None:
@@ -71,7 +69,7 @@ def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     later[AFFINITY] = (*later[MASKS], *(f"refine.affinity.{name}" for name in StageTraining.model_fields))
     later[LABELS] = ("segmenter", "refine")
     later[CAMS] = (*later[LABELS], "inference")
-    if start == classifier_name(recipe, 0):
+    if start == rounds_of(recipe)[0].name:
         return tuple(Recipe.model_fields)
     return later.get(start or "", ())
 
@@ -85,88 +83,64 @@ class _Work:
         self.num_classes = len(dataset.classes)
 
     def classifiers(self) -> list[Stage]:
-        method = self.recipe.method
-        if not isinstance(method, SccamConfig):
-            return [Stage(classifier_name(self.recipe, 0), self.train_classifier, _trained)]
+        """The trainings of the classifier, and before each that needs it the clustering of the images."""
         stages: list[Stage] = []
-        for number in range(method.rounds + 1):
-            if number:
-                stages.append(Stage(f"clusters{number}", self._cluster(number), lambda place: [place / CLUSTERS]))
-            stages.append(Stage(classifier_name(self.recipe, number), self._round(number), _trained))
+        for number, planned in enumerate(rounds_of(self.recipe)):
+            if planned.clusters:
+                stages.append(Stage(planned.clusters, self._cluster(number), lambda place: [place / CLUSTERS]))
+            stages.append(Stage(planned.name, self._train_round(number, planned), _trained))
         return stages
 
-    def train_classifier(self, place: Path) -> None:
-        recipe, method = self.recipe, self.recipe.method
-        if not isinstance(method, RcaConfig):
-            run_training(recipe, self.dataset, place)
-            return
-        training = recipe.training
-        steps = min(training.stop or training.steps, training.steps)
-        tags = torch.from_numpy(self.dataset.tag_matrix()).float()
-        schedule = Schedule(tags, training.batch, steps, recipe.views.crop)
-        background = recipe.data.background
-
-        def build() -> Method:
-            return Rca(Backbone(recipe.backbone), len(self.dataset.classes), background, method, schedule=schedule)
-
-        run_training(recipe, self.dataset, place, build=build)
-
-    def _round(self, number: int) -> Callable[[Path], None]:
+    def _train_round(self, number: int, planned: Round) -> Callable[[Path], None]:
         def make(place: Path) -> None:
-            recipe, method = self.recipe, self.recipe.method
-            assert isinstance(method, SccamConfig)
-            training = recipe.training
-            if number == 0:
-                training = training.model_copy(update={"steps": method.first_steps or training.steps, "stop": None})
-            else:
-                share = method.stop_at[min(number, len(method.stop_at)) - 1]
-                training = training.model_copy(update={"stop": max(1, round(share * training.steps))})
-            clusters = read_clusters(self.folder / f"clusters{number}", self.dataset) if number else None
+            own = self._recipe_of(planned)
+            clusters = read_clusters(self.folder / planned.clusters, self.dataset) if planned.clusters else None
 
             def build() -> Method:
-                backbone, classes = Backbone(recipe.backbone), len(self.dataset.classes)
-                background = recipe.data.background
-                return Sccam(backbone, classes, background, method, clusters=clusters, first=number == 0)
+                return build_method(own, len(self.dataset.classes), number=number)
 
-            run_training(recipe.model_copy(update={"training": training}), self.dataset, place, build=build)
+            run_training(own, self.dataset, place, build=build, clusters=clusters)
 
         return make
+
+    def _recipe_of(self, planned: Round) -> Recipe:
+        """The recipe with the length that a round has of its own."""
+        own = {"steps": planned.steps, "stop": planned.stop}
+        changes = {key: value for key, value in own.items() if value is not None}
+        return self.recipe.model_copy(update={"training": self.recipe.training.model_copy(update=changes)})
 
     def _cluster(self, number: int) -> Callable[[Path], None]:
         def make(place: Path) -> None:
-            method = self.recipe.method
-            assert isinstance(method, SccamConfig)
-            former = self._trained_classifier(number - 1)
-            assert isinstance(former, Sccam)
-            write_clusters(place, former, self.dataset, self.recipe.inference)
+            write_clusters(place, self._trained_classifier(number - 1), self.dataset, self.recipe.inference)
 
         return make
 
-    def _trained_classifier(self, number: int | None = None) -> Method:
-        """Of a round, by default the last, on the device where there is one."""
+    def _trained_classifier(self, number: int = -1) -> Method:
+        """The classifier of a round, by default the last, on the device where there is one."""
         return load_classifier(self.recipe, self.num_classes, self.folder, number).to(_device())
 
     def write_cams(self, place: Path) -> None:
         recipe, method = self.recipe, self.recipe.method
         write_classes(place, self.things.classes)
-        if isinstance(method, RcaConfig) and method.cam_source == "gathered":
-            write_gathered(place, self.dataset.records, self._gathered(method))
+        classifier = self._trained_classifier()
+        if classifier.gathers_cams:
+            write_gathered(place, self.dataset.records, self._with_gathered(classifier.cpu()).gathered_cams)
             return
         scales = recipe.inference.cam_scales or getattr(method, "scales", recipe.inference.scales)
         inference = recipe.inference.model_copy(update={"scales": scales})
-        _say(write_cam_folder(self._trained_classifier(), self.dataset.records, inference, place))
+        _say(write_cam_folder(classifier, self.dataset.records, inference, place))
 
-    def _gathered(self, method: RcaConfig) -> Callable[[int], tuple[Tensor, Tensor]]:
-        from tagmask.methods.rca_attention import AttentionStore
-
-        path = self.folder / last_classifier(self.recipe) / STATE_FILE
+    def _with_gathered(self, classifier: Method) -> Method:
+        """The classifier with all that its training knew, the gathered maps among it."""
+        planned = rounds_of(self.recipe)[-1]
+        classifier.start_training(training_set(self._recipe_of(planned), self.dataset))
+        path = self.folder / planned.name / STATE_FILE
         state = torch.load(path, map_location="cpu", weights_only=True)["method"]
-        maps = state["gathered.maps"]
-        store = AttentionStore(torch.from_numpy(self.dataset.tag_matrix()), maps.shape[1:], method.precision)
-        if store.maps.shape != maps.shape:
-            raise TagmaskError(f"{path}: of other training data; train anew with --from classifier")
-        store.maps.copy_(maps)
-        return store.of_image
+        try:
+            classifier.load_state_dict(state)
+        except RuntimeError:
+            raise TagmaskError(f"{path}: of other training data; train anew with --from {planned.name}") from None
+        return classifier
 
     def write_labels(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
@@ -201,7 +175,7 @@ class _Work:
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter
         assert section is not None
-        own = stage_recipe(self.recipe, section).model_copy(update={"method": section.method})
+        own = segmenter_recipe(self.recipe)
         masked = _masked(self.things, self.folder / MASKS)
 
         def build() -> Method:
@@ -219,19 +193,14 @@ def check_stages(recipe: Recipe) -> None:
     """Raise a TagmaskError where sections of the recipe cannot go together."""
     if recipe.training.devices > 1:
         raise TagmaskError("training.devices: a recipe of several stages runs on one device; set it to 1")
-    gathers = isinstance(recipe.method, RcaConfig) and recipe.method.cam_source == "gathered"
-    if gathers and not (recipe.views.squash and recipe.views.flip == 0):
-        raise TagmaskError(
-            "method.cam_source gathered: maps are gathered over whole, unmirrored images; set views.squash=true and "
-            "views.flip=0, or method.cam_source=final"
-        )
-    if gathers and recipe.inference.cam_scales is not None:
-        raise TagmaskError(
-            "inference.cam_scales: gathered maps have the scale they were trained at; remove it, or set "
-            "method.cam_source=final"
-        )
-    if isinstance(recipe.method, SccamConfig) and recipe.training.stop is not None:
-        raise TagmaskError("training.stop: a round of SC-CAM ends by method.stop_at; remove training.stop")
+    recipe.method.method_class.check(recipe)
+    if recipe.segmenter is not None:
+        own = segmenter_recipe(recipe)
+        if not own.method.method_class.needs_masks:
+            raise TagmaskError(
+                f"segmenter.method {own.method.name}: learns from tags; a segmenter learns from masks, as `full` does"
+            )
+        own.method.method_class.check(own)
     segmenter = recipe.segmenter
     if segmenter is not None and segmenter.start == "classifier" and segmenter.backbone is not None:
         raise TagmaskError("segmenter.start classifier: the backbone is the classifier's; remove segmenter.backbone")

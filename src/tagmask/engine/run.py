@@ -12,11 +12,13 @@ from typing import cast
 from tagmask.data.dataset import check_class_list
 from tagmask.data.files import check_folder, write_classes, write_text
 from tagmask.errors import TagmaskError
+from tagmask.methods.base import Round
 from tagmask.recipes.load import Recipe, load_recipe
-from tagmask.recipes.stages import SccamConfig
 
 FORMAT = 1
 NAMED = 5  # keys named in a message
+CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
+"""Folders of the stages that follow the classifiers."""
 
 
 @dataclass(frozen=True)
@@ -146,14 +148,6 @@ def _by_key(values: Mapping[str, object], prefix: str) -> dict[str, object]:
     return flat
 
 
-CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
-
-
-def classifier_name(recipe: Recipe, number: int) -> str:
-    """The folder of a classifier in a run of several stages."""
-    return f"round{number}" if isinstance(recipe.method, SccamConfig) else "classifier"
-
-
-def last_classifier(recipe: Recipe) -> str:
-    """The folder of the classifier whose CAMs become masks."""
-    return classifier_name(recipe, recipe.method.rounds if isinstance(recipe.method, SccamConfig) else 0)
+def rounds_of(recipe: Recipe) -> tuple[Round, ...]:
+    """Name the trainings that make the recipe's classifier, in order; the CAMs of the last become masks."""
+    return recipe.method.method_class.rounds(recipe.method, recipe.training)

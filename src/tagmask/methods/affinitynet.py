@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple, cast
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -59,7 +59,7 @@ class AffinityLosses(NamedTuple):
 
 
 def affinity_loss(features: Tensor, labels: Tensor, radius: int = RADIUS) -> AffinityLosses:
-    """Pairs of one label to affinity 1, pairs of two to affinity 0.
+    """Draw the affinity of pairs with one label to 1, and of pairs with two labels to 0.
 
     Args:
         features: (B, D, h, w).
@@ -86,28 +86,45 @@ def _resize(features: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(features, size=tuple(size), mode="bilinear", align_corners=False)
 
 
+class AffinityNetwork(nn.Module):
+    """Backbone and head.
+
+    Args:
+        backbone: gives the feature maps of several stages.
+        heads: on these maps.
+    """
+
+    def __init__(self, backbone: Backbone, heads: AffinityHead) -> None:
+        super().__init__()
+        self.backbone, self.heads = backbone, heads
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, D, h, w) of normalised images (B, 3, H, W)."""
+        return self.heads(self.backbone.taps(images))
+
+
 class Affinity(Method):
     """AffinityNet on any backbone, trained on confident labels as masks.
 
-    Where the release pools CRF scores to the grid and then decides, the masks are decided pixel by pixel and the grid
-    takes those at its cells' centres.
+    The release pools CRF scores to the grid and then decides. Here the masks are decided pixel by pixel, and the grid
+    takes the pixel at each cell's centre.
     """
 
     needs_masks: ClassVar[bool] = True
+    has_decoder: ClassVar[bool] = False
+    network: AffinityNetwork
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
-        super().__init__(backbone, num_classes, background=True, pooling="mean")
-        del self.network.classifier, self.network.aux_classifier, self.network.decoder
         widths = backbone.tap_widths
-        self.network.add_module("heads", AffinityHead(widths, OUTPUTS[-len(widths) :]))
+        heads = AffinityHead(widths, OUTPUTS[-len(widths) :])
+        super().__init__(AffinityNetwork(backbone, heads), num_classes, background=True)
 
     def features(self, images: Tensor) -> Tensor:
-        """(B, D, h, w) of normalised images."""
-        heads = cast(AffinityHead, self.network.get_submodule("heads"))
-        return heads(self.network.backbone.taps(images))
+        """Features (B, D, h, w) of normalised images (B, 3, H, W)."""
+        return self.network(images)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Of the pairs of the masks."""
+        """Compute the loss of the pairs of near pixels in the masks."""
         assert batch.masks is not None
         features = self.features(batch.images)
         return affinity_loss(features, shrink_labels(batch.masks, features.shape[-2:]))._asdict()

@@ -1,22 +1,26 @@
-"""What every method is to the loop, to prediction and to the reader."""
+"""What every method is to training, to prediction and to the reader, and the losses that several of them share."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import ClassVar, TypedDict
+from typing import Any, ClassVar, NamedTuple, TypedDict
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagmask.data.batch import Batch
-from tagmask.models.backbone import Backbone, Tokens
+from tagmask.errors import TagmaskError
+from tagmask.models.backbone import Backbone
 from tagmask.models.tag_network import TagNetwork
 from tagmask.ops.cam import multiscale_cams
 from tagmask.ops.distributed import global_mean
 from tagmask.ops.labels import IGNORE, pseudo_masks
 from tagmask.ops.par import pixel_adaptive_refinement
-from tagmask.recipes.load import PseudoMaskConfig
+from tagmask.recipes.load import Recipe
+from tagmask.recipes.sections import MethodSection, PseudoMaskConfig, TrainingConfig
 
 
 class ParameterGroup(TypedDict):
@@ -31,34 +35,124 @@ class ParameterGroup(TypedDict):
     head: bool
 
 
+class TrainingSet(NamedTuple):
+    """What a method may want to know of the images it is about to be trained on.
+
+    Attributes:
+        tags: (N, K) 0/1, a row an image.
+        batch: images a step, over all devices.
+        steps: updates of the whole training.
+        side: side of the square training views, in pixels.
+        clusters: (N, K) int64 of `Method.cluster`, where the round's recipe asked for it.
+    """
+
+    tags: Tensor
+    batch: int
+    steps: int
+    side: int
+    clusters: Tensor | None = None
+
+
+class Round(NamedTuple):
+    """One training of a classifier whose recipe may have several, one after another.
+
+    Attributes:
+        name: of its folder in the run folder.
+        steps, stop: in place of `training.steps` and `training.stop`; None leaves them.
+        clusters: folder of the stage before it, which clusters the training images by what the round before learnt;
+            empty where there is none.
+    """
+
+    name: str = "classifier"
+    steps: int | None = None
+    stop: int | None = None
+    clusters: str = ""
+
+
 class Method(nn.Module):
-    """A network with its losses. The training loop knows nothing but what stands here.
+    """A network with its losses, CAMs and scores: all that training and prediction know of a method.
+
+    What a method needs and has stands in class attributes, so that nobody asks for its name or type.
+
+    Args:
+        network: what prediction needs, with the backbone as `network.backbone`; it is saved as the model.
+        num_classes: K.
+        background: whether label 0 exists; where not, score channel c is label c + 1.
 
     Attributes:
         needs_views: whether batches must carry the weak and the strong view.
-        needs_masks: whether batches must carry true masks.
-        classes: K.
-        background: whether label 0 exists; where not, score channel c is label c + 1.
+        needs_masks: whether batches must carry ground-truth masks.
+        has_decoder: whether `scores` labels images without tags; where not, a segmenter has to be trained.
+        staged: whether its trainings are stages of a run, even where nothing comes after the classifier.
     """
 
     needs_views: ClassVar[bool] = False
     needs_masks: ClassVar[bool] = False
+    has_decoder: ClassVar[bool] = True
+    staged: ClassVar[bool] = False
 
-    def __init__(self, backbone: Backbone, num_classes: int, background: bool, pooling: str) -> None:
+    def __init__(self, network: nn.Module, num_classes: int, background: bool) -> None:
         super().__init__()
         self.num_classes, self.background = num_classes, background
-        self.network = TagNetwork(backbone, num_classes, num_classes + int(background), pooling)
+        self.network: Any = network
+
+    @property
+    def classes(self) -> int:
+        """The former name of `num_classes`."""
+        warnings.warn("Method.classes is now Method.num_classes", DeprecationWarning, stacklevel=2)
+        return self.num_classes
+
+    # What recipe and stages ask the class, before there is a network.
+
+    @classmethod
+    def build(
+        cls, backbone: Backbone, num_classes: int, background: bool, section: MethodSection, number: int = -1
+    ) -> Method:
+        """Make the method of a round.
+
+        Args:
+            backbone: with or without weights.
+            num_classes: K.
+            background: whether label 0 exists.
+            section: the method's part of the recipe.
+            number: which of `rounds`, -1 for the last.
+        """
+        return cls(backbone, num_classes, background, section)  # pyright: ignore
+
+    @classmethod
+    def rounds(cls, section: MethodSection, training: TrainingConfig) -> tuple[Round, ...]:
+        """Name the trainings that make the classifier, in order; most methods have one."""
+        return (Round(),)
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        """Raise a TagmaskError where other sections of the recipe do not go with this method."""
+
+    @classmethod
+    def decoder_begins(cls, section: MethodSection) -> int:
+        """The step from which the decoder learns: the section's `decoder_from`, where it has one."""
+        return getattr(section, "decoder_from", 0)
+
+    # What the training loop calls.
+
+    def start_training(self, training_set: TrainingSet) -> None:
+        """Take note of the training set; called once, before the state of a former start is loaded."""
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """The losses; wrappers for several devices go through here."""
+        """Compute the losses; wrappers for several devices go through here."""
         return self.losses(batch, step)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Scalars to log; `loss` is the one to minimise. Step counts updates from 0."""
+        """Compute scalars to log, of which `loss` is the one to minimise.
+
+        Args:
+            batch: images and tags, and what the class attributes ask for.
+            step: updates done before this one.
+        """
         raise NotImplementedError
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """The backbone, and everything else as heads; frozen parameters in neither."""
+        """Part the parameters into the backbone's and all others, the heads; frozen ones are in neither."""
         inside = {id(parameter) for parameter in self.network.backbone.parameters()}
         free = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return [
@@ -66,17 +160,68 @@ class Method(nn.Module):
             {"params": [parameter for parameter in free if id(parameter) not in inside], "head": True},
         ]
 
+    # What prediction and the later stages call.
+
     def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
-        """CAMs (B, K, H, W) in [0, 1] of normalised images, over scales and mirrors."""
-        (cams,) = multiscale_cams(lambda views: (self.network.classifier(self._tokens(views).patches),), images, scales)
+        """CAMs (B, K, H, W) in [0, 1] of normalised images (B, 3, H, W), over scales and flips."""
+        raise TagmaskError(f"{type(self).__name__} has no class activation maps")
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Decoder logits (B, C, h, w) of normalised images; C = K + 1 with background, else K."""
+        raise TagmaskError(
+            f"{type(self).__name__} has no decoder: give the recipe a `segmenter`, or use the CAMs (--source cam)"
+        )
+
+    @property
+    def gathers_cams(self) -> bool:
+        """Whether the CAMs of the training images were gathered while training; see `gathered_cams`."""
+        return False
+
+    def gathered_cams(self, index: int) -> tuple[Tensor, Tensor]:
+        """Give the classes (n,) of the training image at `index` and its gathered maps (n, h, w) in [0, 1]."""
+        raise NotImplementedError
+
+    def pooled_features(self, images: Tensor) -> Tensor:
+        """Features (B, D) of normalised images, by which `cluster` groups them; for methods with such rounds."""
+        raise NotImplementedError
+
+    def cluster(self, features: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """Cluster N training images by (N, D) features within each of the (N, K) tags.
+
+        Returns:
+            (N, K) int64 cluster of the image in the class, -1 where it does not bear the class.
+        """
+        raise NotImplementedError
+
+
+class TagMethod(Method):
+    """A method on a `TagNetwork`: backbone, two tag classifiers, decoder.
+
+    Args:
+        backbone: of the network.
+        num_classes: K.
+        background: whether label 0 exists.
+        pooling: of tokens before the classifiers, `max` or `mean`.
+    """
+
+    network: TagNetwork
+
+    def __init__(self, backbone: Backbone, num_classes: int, background: bool, pooling: str) -> None:
+        network = TagNetwork(backbone, num_classes, num_classes + int(background), pooling)
+        super().__init__(network, num_classes, background)
+
+    def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
+        """CAMs (B, K, H, W) in [0, 1] of normalised images (B, 3, H, W), over scales and flips."""
+
+        def forward(views: Tensor) -> tuple[Tensor]:
+            return (self.network.classifier(self.network.backbone(views).patches),)
+
+        (cams,) = multiscale_cams(forward, images, scales)
         return cams
 
     def scores(self, images: Tensor) -> Tensor:
         """Decoder logits (B, C, h, w) of normalised images; C = K + 1 with background, else K."""
-        return self.network.decoder(self._tokens(images).patches)
-
-    def _tokens(self, images: Tensor) -> Tokens:
-        return self.network.backbone(images)
+        return self.network.decoder(self.network.backbone(images).patches)
 
 
 def classification_loss(logits: Tensor, tags: Tensor, known: Tensor) -> Tensor:

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from tagmask.methods.base import Method
 
 
-class Staged(Method):
+class Combined(Method):
     """Two trained methods as one, for prediction.
 
     Args:
         classifier: gives the CAMs.
-        segmenter: gives the scores, and the scale of the images.
+        segmenter: gives the scores, and the scale that images come in.
     """
 
     def __init__(self, classifier: Method, segmenter: Method) -> None:
-        nn.Module.__init__(self)
-        self.num_classes, self.background = segmenter.num_classes, segmenter.background
-        self.network = segmenter.network
+        super().__init__(segmenter.network, segmenter.num_classes, segmenter.background)
         self.classifier, self.segmenter = classifier, segmenter
 
     def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
-        """The classifier's CAMs (B, K, H, W) in [0, 1]."""
+        """The classifier's CAMs (B, K, H, W) in [0, 1]; the two backbones may normalise images differently."""
         pixels = self.network.backbone.pixels(images) / 255
         return self.classifier.cams(self.classifier.network.backbone.normalise(pixels), scales)
 

@@ -1,24 +1,40 @@
-"""The fully supervised twin: the same network and decoder, trained on true masks.
+"""Full supervision: the same network and decoder, trained on ground-truth masks.
 
-It is no method for tagged data but the ceiling that one is measured against.
+It is no method for tagged data but the upper bound that one is measured against, and the segmenter that learns from the
+masks of the stages before it.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from tagmask.data.batch import Batch
-from tagmask.methods.base import Method, classification_loss, enlarge, segmentation_loss
+from tagmask.methods.base import TagMethod, classification_loss, enlarge, segmentation_loss
+from tagmask.methods.registry import register
 from tagmask.models.backbone import Backbone
-from tagmask.ops.multi_scale import IGNORE, multi_scale_logits, multi_scale_loss
-from tagmask.recipes.load import FullConfig
+from tagmask.ops.labels import IGNORE
+from tagmask.ops.multi_scale import multi_scale_logits, multi_scale_loss
+from tagmask.recipes.sections import MethodSection
 
 
-class Full(Method):
-    """Decoder on true masks; the classifier learns beside it, so that its CAMs can be compared too."""
+class FullConfig(MethodSection):
+    """The same decoder trained on ground-truth masks: the upper bound that a tag-trained model is measured against."""
+
+    name: Literal["full"] = "full"
+    copies: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(),
+        description="Scales of smaller copies of the image that the decoder learns from as well, together with the "
+        "largest logits over all of them; DeepLab-v2 has 0.5 and 0.75. The classifier then learns nothing.",
+    )
+
+
+@register(FullConfig)
+class Full(TagMethod):
+    """A decoder on ground-truth masks; the classifier learns beside it, so that its CAMs can be compared too."""
 
     needs_masks: ClassVar[bool] = True
 
@@ -27,7 +43,7 @@ class Full(Method):
         self.config = config
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Segmentation on the truth, and classification on the tags; over several scales, segmentation alone."""
+        """Compute segmentation of the masks and classification of the tags; with `copies`, segmentation alone."""
         assert batch.masks is not None
         if self.config.copies:
             logits = multi_scale_logits(super().scores, batch.images, self.config.copies)

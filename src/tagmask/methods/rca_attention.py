@@ -56,15 +56,15 @@ class AttentionStore(nn.Module):
         """
         indices, maps, probabilities = gather_rows(indices), gather_rows(maps.float()), gather_rows(probabilities)
         positive = maps.relu()
-        shares = positive / (positive.amax(dim=(2, 3), keepdim=True) + EPSILON)
-        shares = (255 * shares).round() if self.maps.dtype == torch.uint8 else shares
+        fractions = positive / (positive.amax(dim=(2, 3), keepdim=True) + EPSILON)
+        fractions = (255 * fractions).round() if self.maps.dtype == torch.uint8 else fractions
         rows = self.rows[indices]
         stored, absent = self.maps[rows], rows == len(self.maps) - 1
         sure = ~absent & (probabilities >= min_probability)
         if last:
             sure |= ~absent & ~self.written[rows]
-        shares = _merged(indices, torch.where(sure[..., None, None], shares, 0.0))
-        self.maps[rows] = stored.maximum(shares.to(stored))
+        fractions = _merged(indices, torch.where(sure[..., None, None], fractions, 0.0))
+        self.maps[rows] = stored.maximum(fractions.to(stored))
         self.written[rows] |= _merged(indices, sure.float()) > 0
 
     def of_image(self, index: int) -> tuple[Tensor, Tensor]:

@@ -11,27 +11,26 @@ from torch import Tensor, nn
 from tagmask.ops.distributed import gather_rows
 from tagmask.ops.kmeans import kmeans
 
-MemoryInit = Literal["randn", "first_write"]
-ChainedMask = Literal["official", "fixed"]
+Start = Literal["noise", "first_write"]
 ROUNDING = 1e-6
 
 
 def region_masks(coarse: Tensor) -> Tensor:
-    """Where each class's share of the classes is above its own mean over the image.
+    """Where each class's fraction of the classes' softmax is above its own mean over the image.
 
     Args:
         coarse: (B, C, h, w) raw maps.
 
     Returns:
-        (B, C, h, w) bool; empty for a class whose share is the same everywhere.
+        (B, C, h, w) bool; empty for a class whose fraction is the same everywhere.
 
     Source: RCA (CVPR 2022), section 3.2; spec C3.4.
     """
-    shares = coarse.float().softmax(dim=1)
+    fractions = coarse.float().softmax(dim=1)
     # The rounded mean of equal values may lie below them, and softmax itself rounds equal columns differently where
     # they fill no whole vector of the processor: such a map is empty by definition.
-    varied = shares.amax(dim=(2, 3), keepdim=True) > (1 + ROUNDING) * shares.amin(dim=(2, 3), keepdim=True)
-    return (shares > shares.mean(dim=(2, 3), keepdim=True)) & varied
+    varied = fractions.amax(dim=(2, 3), keepdim=True) > (1 + ROUNDING) * fractions.amin(dim=(2, 3), keepdim=True)
+    return (fractions > fractions.mean(dim=(2, 3), keepdim=True)) & varied
 
 
 def region_embeddings(features: Tensor, masks: Tensor) -> Tensor:
@@ -50,8 +49,9 @@ class RegionMemory(nn.Module):
         length: M, entries a class.
         prototypes: P, centres a class.
         momentum: of an entry when it is written again.
-        start: `randn` as released: noise of norm sqrt(D), of which 0.99^visits remains; or `first_write`: an entry is
-            what is first written to it, and those not yet written are left out of everything.
+        start: what an entry is before it is written. `noise` of norm sqrt(D), as released, of which 0.99^visits remains
+            (quirk `noise_memory`); or `first_write`: an entry becomes what is first written to it, and is left out of
+            everything until then.
 
     Source: RCA (CVPR 2022), section 3.2; spec C3.5, C6.
     """
@@ -70,11 +70,11 @@ class RegionMemory(nn.Module):
         length: int = 500,
         prototypes: int = 10,
         momentum: float = 0.99,
-        start: MemoryInit = "first_write",
+        start: Start = "first_write",
     ) -> None:
         super().__init__()
         self.momentum = momentum
-        noise, fill = start == "randn", torch.randn if start == "randn" else torch.zeros
+        noise, fill = start == "noise", torch.randn if start == "noise" else torch.zeros
         self.register_buffer("queue", fill(num_classes, length, width))
         self.register_buffer("filled", torch.full((num_classes, length), noise))
         self.register_buffer("pointer", torch.zeros(num_classes, dtype=torch.int64))
@@ -90,7 +90,7 @@ class RegionMemory(nn.Module):
         probabilities: Tensor,
         *,
         min_probability: float = 0.7,
-        chained_mask: ChainedMask = "fixed",
+        chained: bool = False,
     ) -> None:
         """Write the regions of sure tags, images in order, each to its class's next entry.
 
@@ -100,15 +100,15 @@ class RegionMemory(nn.Module):
             tags: (B, C) 0/1.
             probabilities: (B, C) of the tags, as the network sees them.
             min_probability: a tag is sure above it.
-            chained_mask: `official` for the release's accident: of several sure classes of an image, each pools over
-                the intersection of its mask with those before it, but divides by its own area.
+            chained: of several sure classes of an image, pool each over the intersection of its mask with those before
+                it, but divide by its own area, as the release does (quirk `chained_masks`).
         """
         area = masks.flatten(2).sum(dim=2)
         sure = (tags > 0) & (probabilities > min_probability)
-        if chained_mask == "official":
-            chained = (masks | ~sure[..., None, None]).to(torch.uint8).cumprod(dim=1) > 0
-            pooled = region_embeddings(features, chained)
-            pooled = pooled * (chained.flatten(2).sum(dim=2) / area.clamp(min=1))[..., None]
+        if chained:
+            chain = (masks | ~sure[..., None, None]).to(torch.uint8).cumprod(dim=1) > 0
+            pooled = region_embeddings(features, chain)
+            pooled = pooled * (chain.flatten(2).sum(dim=2) / area.clamp(min=1))[..., None]
         else:
             pooled = region_embeddings(features, masks)
         self._write(gather_rows(pooled), gather_rows((sure & (area > 0)).to(torch.uint8)) > 0)

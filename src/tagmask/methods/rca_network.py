@@ -1,18 +1,20 @@
-"""RCA (CVPR 2022): regions contrasted against, and pixels explained by, a memory of the whole data set."""
+"""The network and the contrast of RCA (CVPR 2022): regions and pixels beside a memory of the whole data set."""
 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Clamp = Literal["official", "clean"]
-Attention = Literal["official", "softmax", "mean"]
+from tagmask.methods.rca_memory import RegionMemory
+from tagmask.models.backbone import Backbone
+
+Attention = Literal["products", "softmax", "mean"]
 Reduction = Literal["sum", "mean"]
-Start = Literal["official", "he"]
+Start = Literal["fixed", "he"]
 
 FLOOR = 1e-4
 
@@ -63,7 +65,7 @@ def region_contrast(
     counts: Tensor,
     *,
     temperature: float = 0.07,
-    clamp: Clamp = "clean",
+    floor: bool = False,
     reduction: Reduction = "sum",
 ) -> Tensor:
     """Draw mixed regions to the entries of their two classes, away from all others.
@@ -75,7 +77,8 @@ def region_contrast(
         mixing: the partners of (B, T) anchors.
         memory: (C, M, D) entries of unit length.
         counts: (C, M) bool, which entries count; a class without any is neither anchor nor partner.
-        clamp: `official` for the release's floor under the denominator, which punishes easy anchors.
+        floor: keep the denominator above `FLOOR` times the largest term, as the release does; it punishes anchors that
+            are easy (quirk `denominator_floor`).
         reduction: over images; `sum` as released.
 
     Returns:
@@ -91,7 +94,7 @@ def region_contrast(
         logits = torch.einsum("btd,cmd->btcm", anchors.float(), memory.float()) / temperature
     logits = logits.masked_fill(~counts, -torch.inf)
     losses = torch.lerp(
-        _towards(mixing.label, logits, counts, clamp), _towards(classes, logits, counts, clamp), mixing.share
+        _towards(mixing.label, logits, counts, floor), _towards(classes, logits, counts, floor), mixing.share
     )
     known = counts.any(dim=1)
     valid = weights * (known[classes] & known[mixing.label])
@@ -99,7 +102,7 @@ def region_contrast(
     return images.sum() if reduction == "sum" else images.mean()
 
 
-def _towards(targets: Tensor, logits: Tensor, counts: Tensor, clamp: Clamp) -> Tensor:
+def _towards(targets: Tensor, logits: Tensor, counts: Tensor, floor: bool) -> Tensor:
     """Mean loss (B, T) of anchors with logits (B, T, C, M) towards the entries of classes (B, T)."""
     at = targets[:, :, None]
     by_class = logits.logsumexp(dim=3)
@@ -108,7 +111,7 @@ def _towards(targets: Tensor, logits: Tensor, counts: Tensor, clamp: Clamp) -> T
     count = counts[targets]
     positives = torch.where(count, positives, 0.0)
     totals = torch.logaddexp(negatives, positives)
-    if clamp == "official":
+    if floor:
         totals = totals.maximum(logits.amax(dim=(2, 3)).detach()[..., None] + math.log(FLOOR))
     return ((totals - positives) * count).sum(dim=2) / count.sum(dim=2).clamp(min=1)
 
@@ -118,13 +121,14 @@ class PrototypeAttention(nn.Module):
 
     Args:
         width: D.
-        attention: `official` multiplies by classes / prototypes where a division by their product was meant and takes
-            no softmax; `mean` divides; `softmax` of the scaled products is the paper's.
+        attention: how prototypes are weighed. `softmax` of the scaled products is the paper's; `mean` divides the
+            products by the number of prototypes; `products`, as released, multiplies them by classes / prototypes
+            where a division by both was meant, and takes no softmax (quirk `attention_products`).
 
     Source: RCA (CVPR 2022), section 3.3; spec C3.3.
     """
 
-    def __init__(self, width: int, attention: Attention = "official") -> None:
+    def __init__(self, width: int, attention: Attention = "softmax") -> None:
         super().__init__()
         self.attention = attention
         self.Q = nn.Conv2d(width, width, 1)
@@ -142,7 +146,7 @@ class PrototypeAttention(nn.Module):
         if self.attention == "softmax":
             weights = (products / math.sqrt(width)).masked_fill(~seen, -torch.inf).softmax(dim=2).nan_to_num(0.0)
         else:
-            scale = classes / each if self.attention == "official" else 1 / (classes * each)
+            scale = classes / each if self.attention == "products" else 1 / (classes * each)
             weights = (products * scale).masked_fill(~seen, 0.0)
         context = (weights @ self.V(prototypes.flatten(0, 1))).transpose(1, 2).reshape_as(features)
         return self.concat_project(torch.cat([features, self.aggre(context)], dim=1))
@@ -173,9 +177,9 @@ class RcaHeads(nn.Module):
         classes: C.
         hidden: channels of the maps' branches; D as released.
         attention: see `PrototypeAttention`.
-        start: of convolutions. `official` draws every weight with a standard deviation of 0.01, which suits the 512
-            channels of VGG-16; in narrower branches what passes four layers is so faint that they hardly learn. `he`
-            draws by the number of inputs.
+        start: how convolutions begin. `fixed`, as released, draws every weight with a standard deviation of 0.01, which
+            suits the 512 channels of VGG-16; what passes four layers of narrower branches is so faint that they hardly
+            learn. `he` draws by the number of inputs.
 
     Source: RCA (CVPR 2022), released code; spec C2.
     """
@@ -185,8 +189,8 @@ class RcaHeads(nn.Module):
         width: int,
         num_classes: int,
         hidden: int | None = None,
-        attention: Attention = "official",
-        start: Start = "official",
+        attention: Attention = "softmax",
+        start: Start = "fixed",
     ) -> None:
         super().__init__()
         hidden = hidden or width
@@ -200,7 +204,7 @@ class RcaHeads(nn.Module):
         )
         self.aggregation = PrototypeAttention(width, attention)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and start == "official":
+            if isinstance(module, nn.Conv2d) and start == "fixed":
                 nn.init.normal_(module.weight, std=0.01)
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -210,6 +214,42 @@ class RcaHeads(nn.Module):
         """Maps of features (B, D, h, w), given prototypes (C, P, D) of which those of classes `ready` (C,) count."""
         enriched = self.aggregation(features, prototypes, ready)
         return RcaMaps(self.extra_branches(enriched), self.extra_convs(features), self.extra_F(features))
+
+
+class RcaNetwork(nn.Module):
+    """Backbone, heads and the memory whose prototypes are part of every map.
+
+    Args:
+        backbone: gives the feature map.
+        heads: on `width` channels.
+        memory: of the same number of channels.
+        width: channels that a 1x1 convolution brings the backbone's to; None leaves them.
+    """
+
+    def __init__(self, backbone: Backbone, heads: RcaHeads, memory: RegionMemory, width: int | None = None) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.extra_neck = nn.Identity() if width is None else _neck(backbone.width, width)
+        self.heads, self.memory = heads, memory
+
+    def features(self, images: Tensor) -> Tensor:
+        """Features (B, D, h, w) of normalised images (B, 3, H, W)."""
+        return self.extra_neck(self.backbone(images).patches)
+
+    def maps(self, features: Tensor) -> RcaMaps:
+        """What the heads make of features (B, D, h, w), given the memory's prototypes."""
+        return self.heads(features, self.memory.prototypes, self.memory.ready)
+
+
+def _neck(inputs: int, outputs: int) -> nn.Sequential:
+    """A convolution from a wide backbone, a MobileNet's 1280 channels say, to the 512 that the heads were made for.
+
+    The heads' weights grow with the square of the channels. The result is rectified, as VGG-16's features are.
+    """
+    layer = nn.Conv2d(inputs, outputs, 1)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    nn.init.zeros_(cast(Tensor, layer.bias))
+    return nn.Sequential(layer, nn.ReLU(inplace=True))
 
 
 def _branches(width: int, hidden: int, groups: int, outputs: int) -> nn.Sequential:

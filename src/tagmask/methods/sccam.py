@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.data.batch import Batch
 from tagmask.errors import TagmaskError
-from tagmask.methods.base import Method, classification_loss
+from tagmask.methods.base import Method, Round, TrainingSet, classification_loss
+from tagmask.methods.registry import register
 from tagmask.models.backbone import Backbone
 from tagmask.ops.cam import summed_cams
 from tagmask.ops.kmeans import kmeans
-from tagmask.recipes.stages import SccamConfig
+from tagmask.recipes.load import Recipe
+from tagmask.recipes.sections import MethodSection, Positive, Scales, TrainingConfig
 
 ABSENT = -1
 DROPOUT = 0.5
+
+
+class SccamConfig(MethodSection):
+    """SC-CAM (CVPR 2020). The defaults are the released code's; its optimiser is `optimizer.name: poly_sgd`."""
+
+    name: Literal["sccam"] = "sccam"
+    pooling: Literal["max", "mean"] = Field(
+        default="mean",
+        description="How features are pooled; max helps where so few steps teach the mean little.",
+    )
+    rounds: Positive = Field(
+        default=3, description="How often images are clustered and a classifier is trained anew, after the first one."
+    )
+    subclasses: Positive = Field(default=10, description="How many clusters a class has (K in the paper).")
+    sub_weight: float = Field(default=5.0, ge=0, description="The weight of the sub-categories' loss.")
+    starts: Positive = Field(default=10, description="How many runs of k-means there are, of which the best is kept.")
+    first_steps: int | None = Field(
+        default=None, gt=0, description="The steps of the first classifier; none takes training.steps."
+    )
+    stop_at: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], Field(min_length=1)] = Field(
+        default=(31 / 61, 41 / 61, 51 / 61),
+        description="The fraction of the schedule at which each round's network is taken; the last serves further "
+        "rounds, too.",
+    )
+    scales: Scales = Field(default=(1.0, 0.5, 1.5, 2.0), description="The scales of the CAMs that become masks.")
 
 
 class SubCategories(NamedTuple):
@@ -73,15 +101,9 @@ def cluster_subcategories(
 
 
 def sub_labels(assignment: Tensor, subclasses: int) -> Tensor:
-    """Labels (B, C * K) 0/1 of the sub-category task from clusters (B, C); column `class * K + cluster`."""
+    """Turn clusters (B, C) into labels (B, C * K) 0/1 of the sub-category task; the column is `class * K + cluster`."""
     hot = F.one_hot(assignment.clamp(min=0), subclasses) * (assignment != ABSENT).unsqueeze(-1)
     return hot.flatten(1).to(torch.get_default_dtype())
-
-
-def class_major_order(tags: np.ndarray) -> np.ndarray:
-    """(N,) image rows as the reference lists them for training: by first class; those without a class come last."""
-    first = np.where(tags.any(axis=1), tags.argmax(axis=1), tags.shape[1])
-    return np.argsort(first, kind="stable")
 
 
 class SubCategoryOutput(NamedTuple):
@@ -137,7 +159,7 @@ class SubCategoryHeads(nn.Module):
 def sub_category_loss(
     output: SubCategoryOutput, tags: Tensor, clusters: Tensor, known: Tensor, weight: float = 5.0
 ) -> dict[str, Tensor]:
-    """Soft-margin losses `parent`, `sub`, and their weighted sum `loss`.
+    """Compute the soft-margin losses `parent` and `sub`, and their weighted sum `loss`.
 
     Args:
         output: with logits of sub-categories.
@@ -156,42 +178,83 @@ def sub_category_loss(
     return {"parent": parent, "sub": sub, "loss": parent + weight * sub}
 
 
+class SccamNetwork(nn.Module):
+    """Backbone and heads.
+
+    Args:
+        backbone: gives the feature map.
+        heads: on the backbone's channels.
+        pooling: of features before the heads, `mean` or `max`.
+    """
+
+    def __init__(self, backbone: Backbone, heads: SubCategoryHeads, pooling: str) -> None:
+        super().__init__()
+        self.backbone, self.heads, self.pooling = backbone, heads, pooling
+
+    def forward(self, images: Tensor) -> SubCategoryOutput:
+        """Logits and pooled features of normalised images (B, 3, H, W)."""
+        patches = self.backbone(images).patches
+        # The heads take the mean; of a single cell it is that cell.
+        return self.heads(patches.amax(dim=(2, 3), keepdim=True) if self.pooling == "max" else patches)
+
+
+@register(SccamConfig)
 class Sccam(Method):
     """One round: the classes and, after round 0, the clusters that the round before found in them.
 
     Args:
-        clusters: (N, C) of `cluster_subcategories`, by position in the data set; none where nothing is trained.
-        first: round 0, which knows no sub-categories.
+        first: whether this is round 0, which knows no sub-categories.
+
+    Attributes:
+        clusters: (N, C) of `cluster`, by position in the training set; empty until `start_training`.
     """
 
+    has_decoder: ClassVar[bool] = False
+    staged: ClassVar[bool] = True
+    network: SccamNetwork
     clusters: Tensor
 
     def __init__(
-        self,
-        backbone: Backbone,
-        num_classes: int,
-        background: bool,
-        config: SccamConfig,
-        *,
-        clusters: Tensor | None = None,
-        first: bool = False,
+        self, backbone: Backbone, num_classes: int, background: bool, config: SccamConfig, *, first: bool = False
     ) -> None:
-        super().__init__(backbone, num_classes, background, pooling="mean")
+        heads = SubCategoryHeads(backbone.width, num_classes, None if first else config.subclasses)
+        super().__init__(SccamNetwork(backbone, heads, config.pooling), num_classes, background)
         self.config = config
-        del self.network.classifier, self.network.aux_classifier, self.network.decoder
-        subclasses = None if first else config.subclasses
-        self.network.add_module("heads", SubCategoryHeads(backbone.width, num_classes, subclasses))
-        none = torch.empty(0, num_classes, dtype=torch.int64)
-        self.register_buffer("clusters", none if clusters is None else clusters, persistent=False)
+        self.register_buffer("clusters", torch.empty(0, num_classes, dtype=torch.int64), persistent=False)
 
-    @property
-    def heads(self) -> SubCategoryHeads:
-        """Of the network."""
-        return cast(SubCategoryHeads, self.network.get_submodule("heads"))
+    @classmethod
+    def build(
+        cls, backbone: Backbone, num_classes: int, background: bool, section: MethodSection, number: int = -1
+    ) -> Sccam:
+        """Make the method of a round; only the first, number 0, has no sub-categories."""
+        assert isinstance(section, SccamConfig)
+        return cls(backbone, num_classes, background, section, first=number == 0)
+
+    @classmethod
+    def rounds(cls, section: MethodSection, training: TrainingConfig) -> tuple[Round, ...]:
+        """Name the first classifier and, for each round after it, the clustering and the classifier on its clusters."""
+        assert isinstance(section, SccamConfig)
+        found = [Round("round0", steps=section.first_steps or training.steps)]
+        for number in range(1, section.rounds + 1):
+            fraction = section.stop_at[min(number, len(section.stop_at)) - 1]
+            stop = max(1, round(fraction * training.steps))
+            found.append(Round(f"round{number}", stop=stop, clusters=f"clusters{number}"))
+        return tuple(found)
+
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        """Raise a TagmaskError where the recipe ends trainings otherwise than by `method.stop_at`."""
+        if recipe.training.stop is not None:
+            raise TagmaskError("training.stop: a round of SC-CAM ends by method.stop_at; remove training.stop")
+
+    def start_training(self, training_set: TrainingSet) -> None:
+        """Take the clusters of the training images."""
+        if training_set.clusters is not None:
+            self.clusters = training_set.clusters.to(self.clusters.device)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """Classification of tags, and of clusters."""
-        output = self._output(batch.images)
+        """Compute the classification of tags and, after round 0, of clusters."""
+        output = self.network(batch.images)
         if output.sub is None:
             return {"loss": classification_loss(output.parent, batch.tags, batch.known)}
         labels = sub_labels(self.clusters[batch.indices], self.config.subclasses)
@@ -199,17 +262,16 @@ class Sccam(Method):
 
     def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
         """CAMs (B, K, H, W) in [0, 1) of the classes' head."""
-        return summed_cams(lambda views: self.heads.maps(self.network.backbone(views).patches)[0], images, scales)
+
+        def forward(views: Tensor) -> Tensor:
+            return self.network.heads.maps(self.network.backbone(views).patches)[0]
+
+        return summed_cams(forward, images, scales)
 
     def pooled_features(self, images: Tensor) -> Tensor:
-        """(B, D) features to be clustered; in eval mode."""
-        return self._output(images).features
+        """Features (B, D) to be clustered, of normalised images; in eval mode, without dropout."""
+        return self.network(images).features
 
-    def _output(self, images: Tensor) -> SubCategoryOutput:
-        patches = self.network.backbone(images).patches
-        # The heads take the mean; of a single cell it is that cell.
-        return self.heads(patches.amax(dim=(2, 3), keepdim=True) if self.config.pooling == "max" else patches)
-
-    def scores(self, images: Tensor) -> Tensor:
-        """There are none: the masks come from a segmenter."""
-        raise TagmaskError("SC-CAM has no decoder: give the recipe a `segmenter`, or use the CAMs (--source cam)")
+    def cluster(self, features: np.ndarray, tags: np.ndarray) -> np.ndarray:
+        """Cluster the images of each class by their features (N, D); see `cluster_subcategories`."""
+        return cluster_subcategories(features, tags, self.config.subclasses, starts=self.config.starts).assignment

@@ -7,37 +7,106 @@ embeddings are contrasted with a queue of a slowly moving teacher's (LIL) and wi
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagmask.data.batch import Batch
-from tagmask.methods.base import Method, classification_loss, enlarge, refined_pseudo_masks, segmentation_loss
+from tagmask.errors import TagmaskError
+from tagmask.methods.base import TagMethod, classification_loss, enlarge, refined_pseudo_masks, segmentation_loss
+from tagmask.methods.registry import register
 from tagmask.methods.seco_losses import MIXED, global_contrast, local_contrast, move_prototypes, patch_token_contrast
+from tagmask.methods.seco_patches import GLOBAL_VIEWS, cut_patches, draw_corners, only_class, tag_views
 from tagmask.models.backbone import Backbone, Tokens
 from tagmask.models.decoders import ProjectionHead
 from tagmask.ops.cam import multiscale_cams
 from tagmask.ops.distributed import gather_rows, world
 from tagmask.ops.energy import dense_energy
-from tagmask.ops.labels import IGNORE, UNCERTAIN, present_tags, region_map, take_channels, to_labels
-from tagmask.recipes.load import SecoConfig
+from tagmask.ops.labels import present_tags, region_map, take_channels, to_labels
+from tagmask.recipes.load import Recipe
+from tagmask.recipes.sections import Fraction, MethodSection, Positive, PseudoMaskConfig, Scales
 
-GLOBAL_VIEWS = 2
+Quirk = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "single_class", "reseed", "zero_gradients"]
+
+
+class SecoConfig(MethodSection):
+    """SeCo (CVPR 2024). The defaults are the paper's constants for VOC."""
+
+    former_keys: ClassVar = {"accidents": "quirks"}
+
+    name: Literal["seco"] = "seco"
+    pooling: Literal["max", "mean"] = Field(
+        default="max", description="How the token map is pooled before the classifier."
+    )
+    scales: Scales = Field(default=(1.0, 0.5, 0.75, 1.5), description="The scales of the CAMs inside a step.")
+    pseudo_mask: PseudoMaskConfig = PseudoMaskConfig()
+    pseudo_mask_last_from: int = Field(
+        default=0,
+        ge=0,
+        description="The step from which pseudo masks are made of the last CAM; before, of the auxiliary one.",
+    )
+    region_last_from: int = Field(
+        default=10_000,
+        ge=0,
+        description="The step from which regions are made of the last CAM; before, of the auxiliary one.",
+    )
+    patches: Positive = Field(default=10, description="How many patches are cut from an image.")
+    patch_size: Positive = Field(default=64, description="The side of a patch, in pixels.")
+    patch_area: Fraction = Field(
+        default=0.2, description="A patch is background if at most this fraction of it is occupied."
+    )
+    projection_hidden: Positive = Field(default=2048, description="The hidden channels of the projection head.")
+    queue: Positive = Field(default=4608, description="The number of embeddings in the queue.")
+    teacher_momentum: Fraction = Field(
+        default=0.999, description="The fraction of itself that the teacher keeps in every step."
+    )
+    prototypes_from: int = Field(default=600, ge=0, description="The step from which prototypes move.")
+    prototype_momentum: Fraction = Field(
+        default=0.9, description="The fraction of itself that a prototype keeps at every image of its class."
+    )
+    lil_form: Literal["reference", "supcon"] = Field(
+        default="reference", description="The local contrast as released, or as the paper means it (supcon)."
+    )
+    lil_temperature: float = Field(default=0.08, gt=0, description="The temperature of the local contrast.")
+    lig_temperature: float = Field(default=0.1, gt=0, description="The temperature of the global contrast.")
+    ptc_weight: float = Field(default=0.3, ge=0, description="The weight of the patch-token contrast.")
+    lil_weight: float = Field(default=0.5, ge=0, description="The weight of the local contrast.")
+    lig_weight: float = Field(default=0.5, ge=0, description="The weight of the global contrast.")
+    seg_weight: float = Field(default=0.12, ge=0, description="The weight of the decoder's loss.")
+    reg_weight: float = Field(
+        default=0.05, ge=0, description="The weight of the dense energy; at 0 it is not computed."
+    )
+    energy_weight: float = Field(default=1e-7, ge=0, description="A factor inside the dense energy.")
+    ptc_from: int = Field(default=0, ge=0, description="The step from which the patch-token contrast counts.")
+    contrast_from: int = Field(default=1001, ge=0, description="The step from which both contrasts count.")
+    decoder_from: int = Field(default=2001, ge=0, description="The step from which the decoder learns.")
+    quirks: tuple[Quirk, ...] = Field(
+        default=("patch_area", "single_class"),
+        description="What the released code does by accident and this run shall do, too; see docs/methods/seco.",
+    )
 
 
 class Present(NamedTuple):
-    """CAMs of the classes an image bears: channels (B, T) of K, label ids (B, T), CAMs (B, T, H, W) of both heads."""
+    """CAMs of the classes that each image bears.
+
+    Attributes:
+        channels: (B, T) class indices in 0..K-1.
+        label_ids: (B, T) label ids in 1..K, 0 where an image bears fewer than T.
+        last, aux: (B, T, H, W) CAMs in [0, 1] of the last and of the auxiliary classifier.
+    """
 
     channels: Tensor
-    ids: Tensor
+    label_ids: Tensor
     last: Tensor
     aux: Tensor
 
 
-class Seco(Method):
-    """SeCo, single-stage. State: local teacher, queue with tags and write position, prototypes."""
+@register(SecoConfig)
+class Seco(TagMethod):
+    """SeCo, single-stage. Its state is the local teacher, the queue with tags and write position, the prototypes."""
 
     needs_views: ClassVar[bool] = True
     prototypes: Tensor
@@ -60,43 +129,81 @@ class Seco(Method):
         self.register_buffer("queue_position", torch.zeros((), dtype=torch.int64))
         self.draw_seed = int(torch.randint(2**31, ()))
 
+    @classmethod
+    def check(cls, recipe: Recipe) -> None:
+        """Raise a TagmaskError where the crop has no room for the patches."""
+        section, crop = recipe.method, recipe.views.crop
+        assert isinstance(section, SecoConfig)
+        if section.patch_size > crop:
+            raise TagmaskError(
+                f"method.patch_size {section.patch_size} is larger than views.crop {crop}; make it smaller"
+            )
+        places = (crop - section.patch_size + 1) ** 2
+        if section.patches > places:
+            raise TagmaskError(
+                f"method.patches {section.patches}: patches of {section.patch_size} pixels have {places} places in a "
+                f"crop of {crop}; make method.patch_size smaller"
+            )
+
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
-        """One step of the paper's schedule; terms whose phase has not begun are not computed."""
+        """Compute one step of the paper's schedule; terms whose phase has not begun are not computed.
+
+        Source: SeCo (CVPR 2024), section 3.4; the order of its released training loop.
+        """
         config = self.config
+        # The teacher follows the student of the step before.
         self._move_teacher()
+        # Both classifiers learn from the tags in every step.
         outputs = self.network(batch.images)
         tokens = outputs.tokens
         terms = {
             "cls": (1.0, classification_loss(outputs.logits, batch.tags, batch.known)),
             "cls_aux": (1.0, classification_loss(outputs.aux_logits, batch.tags, batch.known)),
         }
+        # Images of a single class move that class's prototype.
         if step >= config.prototypes_from:
             only = _only_tag(batch, MIXED)
             self.prototypes.copy_(
                 move_prototypes(self.prototypes, tokens.class_token.float(), only, config.prototype_momentum)
             )
-        if step >= min(config.ptc_from, self._contrast_fills_from(len(batch.images)), config.decoder_from):
+        # All that follows needs the CAMs of the tags, and none of it the first steps.
+        fills_from = self._contrast_fills_from(len(batch.images))
+        if step >= min(config.ptc_from, fills_from, config.decoder_from):
             present = self._present(batch, tokens)
+            # Tokens of one class come together within the image.
             if step >= config.ptc_from:
                 terms["ptc"] = config.ptc_weight, self._token_contrast(batch, tokens, present)
-            if step >= self._contrast_fills_from(len(batch.images)):
+            # Patches are cut apart and contrasted by tag. The queue fills before the contrast counts.
+            if step >= fills_from:
                 lil, lig = self._separate_and_conquer(batch, tokens, present, step)
                 if step >= config.contrast_from:
                     terms |= {"lil": (config.lil_weight, lil), "lig": (config.lig_weight, lig)}
+            # The decoder learns from refined pseudo masks.
             if step >= config.decoder_from:
                 terms |= self._segmentation(batch, tokens, present, step)
+        if "zero_gradients" in config.quirks:
+            terms["idle"] = 0.0, self._idle()
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
-        return {"loss": loss, **{name: value for name, (_, value) in terms.items()}}
+        return {"loss": loss, **{name: value for name, (_, value) in terms.items() if name != "idle"}}
 
     def _contrast_fills_from(self, images: int) -> int:
         """The step from which keys are queued: early enough that no other entry is left when the contrast begins."""
         rows = images * world()[1] * (self.config.patches + GLOBAL_VIEWS)
         return self.config.contrast_from - -(-self.config.queue // rows) - 1
 
+    def _idle(self) -> Tensor:
+        """A term of weight 0 over what has not begun to learn, so that Adam counts its steps from the start.
+
+        The release multiplies terms of later phases by 0 where they are left out here. Their parameters then have
+        gradients of 0 and not None, so that Adam corrects its running means for steps in which nothing was learnt.
+        """
+        late = [*self.network.decoder.parameters(), *self.projection.parameters()]
+        return torch.stack([parameter.sum() for parameter in late]).sum()
+
     @torch.no_grad()
     def _present(self, batch: Batch, tokens: Tokens) -> Present:
         """Multi-scale CAMs of the present classes, from both classifiers; the student's own forward is reused."""
-        channels, ids = present_tags(batch.tags, batch.most_tags)
+        channels, label_ids = present_tags(batch.tags, batch.most_tags)
 
         def forward(images: Tensor) -> tuple[Tensor, ...]:
             own = channels.repeat(len(images) // len(channels), 1)
@@ -104,9 +211,10 @@ class Seco(Method):
 
         plain = tuple(take_channels(maps, channels) for maps in self.network.maps(tokens))
         last, aux = multiscale_cams(forward, batch.images, self.config.scales, plain)
-        return Present(channels, ids, last.float(), aux.float())
+        return Present(channels, label_ids, last.float(), aux.float())
 
     def _token_contrast(self, batch: Batch, tokens: Tokens, present: Present) -> Tensor:
+        """Contrast of the patch tokens by the auxiliary CAM's labels at token resolution."""
         grid = tokens.patches.shape[-2:]
         boxes = batch.boxes
         if "ptc_box" not in self.config.quirks:
@@ -119,10 +227,11 @@ class Seco(Method):
     def _segmentation(
         self, batch: Batch, tokens: Tokens, present: Present, step: int
     ) -> dict[str, tuple[float, Tensor]]:
+        """Weight and value of the decoder's cross-entropy and of its dense energy."""
         config = self.config
         cams = present.last if step >= config.pseudo_mask_last_from else present.aux
         masks = refined_pseudo_masks(
-            self.network.backbone, batch, cams, present.ids, config.pseudo_mask, self.background
+            self.network.backbone, batch, cams, present.label_ids, config.pseudo_mask, self.background
         )
         logits = enlarge(self.network.decoder(tokens.patches), batch.images.shape[-2:])
         terms = {"seg": (config.seg_weight, segmentation_loss(logits, masks, self.background))}
@@ -133,32 +242,38 @@ class Seco(Method):
         return terms
 
     def _separate_and_conquer(self, batch: Batch, tokens: Tokens, present: Present, step: int) -> tuple[Tensor, Tensor]:
-        """Local and global contrast of this step's patches and global views (steps 5 to 10 of the paper's scheme)."""
+        """Local and global contrast of this step's patches and global views.
+
+        Source: SeCo (CVPR 2024), sections 3.2 and 3.3.
+        """
         config = self.config
         assert batch.weak is not None
+        # Separate: cut patches around uncertain pixels, and tag each with the one class in it.
         cams = present.last if step >= config.region_last_from else present.aux
         regions = region_map(cams, boxes=batch.boxes, **self._labelling(present))
         corners = draw_corners(regions, config.patches, config.patch_size, self._noise(regions, step))
         by_map = "single_class" in config.quirks
-        single = _only_class(regions.flatten(1)).clamp(min=0) if by_map else _only_tag(batch, 0)
         tags = tag_views(
             regions,
             corners,
             config.patch_size,
             config.patch_area,
-            single,
+            only_class(regions.flatten(1)).clamp(min=0) if by_map else _only_tag(batch, 0),
             count_ids="patch_area" in config.quirks,
             empty_tag=1 if "view_tag" in config.quirks else MIXED,
             background=self.background,
         ).flatten()
+        # Embed: the student sees both global views and the patches; the teacher sees the patches of the strong view.
         other = self.network.backbone(batch.weak).class_token
         patches = cut_patches(batch.images, corners, config.patch_size)
         student = self._view_rows(tokens.class_token, other, self.network.backbone(patches).class_token)
         queries = self.projection(student).float()
         keys = self._keys(batch, tokens.class_token, other, corners)
+        # Queue the keys of all processes. The columns hold this step's keys twice, once as queued, as in the release.
         all_keys, all_tags = gather_rows(keys), gather_rows(tags)
         self._enqueue(all_keys, all_tags)
         columns = torch.cat([all_keys, self.queue]), torch.cat([all_tags, self.queue_tags])
+        # Conquer: contrast by tag, first locally; what that finds mistagged does not go to the prototypes.
         lil, revised = local_contrast(queries, tags, *columns, temperature=config.lil_temperature, form=config.lil_form)
         return lil, global_contrast(queries, revised, self.prototypes, temperature=config.lig_temperature)
 
@@ -167,9 +282,9 @@ class Seco(Method):
         assert batch.strong is not None
         assert batch.strong_flipped is not None
         if "strong_flip" not in self.config.quirks:
-            # A mirrored view has the place it was asked for at the other side.
-            mirrored = batch.strong.shape[-1] - self.config.patch_size - corners[..., 1]
-            left = torch.where(batch.strong_flipped[:, None], mirrored, corners[..., 1])
+            # In a flipped view a place lies as far from the right as it lay from the left.
+            flipped = batch.strong.shape[-1] - self.config.patch_size - corners[..., 1]
+            left = torch.where(batch.strong_flipped[:, None], flipped, corners[..., 1])
             corners = torch.stack([corners[..., 0], left], dim=-1)
         with torch.no_grad():
             patches = cut_patches(batch.strong, corners, self.config.patch_size)
@@ -214,104 +329,15 @@ class Seco(Method):
         """What `to_labels` and `region_map` need beside the CAMs."""
         pseudo = self.config.pseudo_mask
         return {
-            "tags": (present.ids > 0).to(present.last),
-            "ids": present.ids,
+            "tags": (present.label_ids > 0).to(present.last),
+            "ids": present.label_ids,
             "low": pseudo.low,
             "high": pseudo.high,
             "background": self.background,
         }
 
 
-def draw_corners(regions: Tensor, patches: Tensor | int, size: int, noise: Tensor) -> Tensor:
-    """Draw patches centred on uncertain pixels, or anywhere where an image has too few of them.
-
-    Args:
-        regions: (B, H, W) region map.
-        patches: n, how many an image.
-        size: side of a patch in pixels; centres keep half of it from the border.
-        noise: (B, H, W) uniform in [0, 1).
-
-    Returns:
-        (B, n, 2) int64 top and left of the patches.
-
-    Source: SeCo (CVPR 2024), section 3.2.
-    """
-    half = size // 2
-    height, width = regions.shape[-2:]
-    inner = slice(half, height - size + half + 1), slice(half, width - size + half + 1)
-    uncertain = (regions[:, inner[0], inner[1]] == UNCERTAIN).flatten(1)
-    enough = uncertain.sum(dim=1, keepdim=True) >= patches
-    chosen = noise[:, inner[0], inner[1]].flatten(1) + (uncertain & enough)
-    places = chosen.topk(int(patches), dim=1).indices
-    columns = width - size + 1
-    return torch.stack([places // columns, places % columns], dim=-1)
-
-
-def cut_patches(images: Tensor, corners: Tensor, size: int) -> Tensor:
-    """Patches (B*n, 3, size, size) of images (B, 3, H, W) at corners (B, n, 2)."""
-    patches = _windows(images, corners, size)
-    return patches.movedim(-1, 2).flatten(0, 1)
-
-
-def tag_views(
-    regions: Tensor,
-    corners: Tensor,
-    size: int,
-    area: float,
-    single: Tensor,
-    *,
-    count_ids: bool = False,
-    empty_tag: int = MIXED,
-    background: bool = True,
-) -> Tensor:
-    """Tags of the two global views and of the patches of each image.
-
-    Args:
-        regions: (B, H, W) region map: 0 background, 1..K, -1 uncertain, 255 outside.
-        corners: (B, n, 2) top and left of the patches.
-        size: their side in pixels.
-        area: occupied share at or under which a patch is background.
-        single: (B,) label id of an image's only tag, 0 where it has several or none; its uncertain pixels count as it.
-        count_ids: the reference's accident of summing class ids where pixels are meant.
-        empty_tag: of global views whose region map holds no class.
-        background: whether background is a tag; where not, such patches are mixed.
-
-    Returns:
-        (B, 2 + n) int64: 1..K, 0 background, -1 mixed.
-
-    Source: SeCo (CVPR 2024), section 3.2.
-    """
-    patches = _windows(regions[:, None], corners, size)[..., 0].flatten(2)
-    uncertain = patches == UNCERTAIN
-    weight = (patches > 0) & (patches != IGNORE)
-    # Before the fill, so that ids are counted of no uncertain pixel.
-    weight = (torch.where(weight, patches, 0) if count_ids else weight.long()) + uncertain
-    only = _only_class(torch.where(uncertain & (single > 0)[:, None, None], single[:, None, None], patches))
-    occupied = weight.sum(dim=-1) / size**2
-    local = torch.where(occupied <= area, 0 if background else MIXED, torch.where(only > 0, only, MIXED))
-    whole = _only_class(regions.flatten(1))
-    whole = torch.where(whole > 0, whole, torch.where(whole == 0, empty_tag, MIXED))
-    return torch.cat([whole[:, None].expand(-1, GLOBAL_VIEWS), local], dim=1)
-
-
 def _only_tag(batch: Batch, other: int) -> Tensor:
-    """(B,) label id of an image's tag where it is known to bear exactly one, else `other`."""
+    """Label id (B,) of an image's tag where it is known to bear exactly one, else `other`."""
     one = (batch.tags.sum(dim=1) == 1) & (batch.known > 0).all(dim=1)
     return torch.where(one, batch.tags.argmax(dim=1) + 1, other)
-
-
-def _only_class(pixels: Tensor) -> Tensor:
-    """Over the last dimension: the class id if exactly one occurs, 0 if none, -1 if several."""
-    is_class = (pixels > 0) & (pixels != IGNORE)
-    largest = torch.where(is_class, pixels, 0).amax(dim=-1)
-    smallest = torch.where(is_class, pixels, IGNORE).amin(dim=-1)
-    return torch.where(largest == 0, 0, torch.where(largest == smallest, largest, MIXED))
-
-
-def _windows(images: Tensor, corners: Tensor, size: int) -> Tensor:
-    """(B, n, size, size, C) windows of (B, C, H, W) at (B, n, 2)."""
-    steps = torch.arange(size, device=images.device)
-    rows = corners[..., 0, None, None] + steps[:, None]
-    columns = corners[..., 1, None, None] + steps
-    index = torch.arange(len(images), device=images.device)[:, None, None, None]
-    return images.permute(0, 2, 3, 1)[index, rows, columns]

@@ -1,7 +1,7 @@
 """Semantic affinity between near pixels, and CAMs carried along it by a random walk (PSA, CVPR 2018).
 
 Pairs are of a pixel and one of the 34 that follow it within a radius of 5 grid cells. The reference leaves out sources
-whose targets might lie outside the grid: `border="official"`. With `border="clean"` every pixel is a source, and only
+whose targets might lie outside the grid: `border="skip"`. With `border="keep"` every pixel is a source, and only
 the targets outside are left out.
 """
 
@@ -27,7 +27,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.eye(1).to_sparse_csr()
 
-Border = Literal["official", "clean"]
+Border = Literal["skip", "keep"]
 
 
 class PairLabels(NamedTuple):
@@ -113,19 +113,19 @@ def pair_positions(height: int, width: int, radius: int = RADIUS) -> tuple[Tenso
     return _sources(grid, radius).flatten(), torch.stack(targets)
 
 
-def affinity_matrix(features: Tensor, *, radius: int = RADIUS, border: Border = "official") -> Tensor:
+def affinity_matrix(features: Tensor, *, radius: int = RADIUS, border: Border = "skip") -> Tensor:
     """The symmetric affinity matrix of one image, 1 on the diagonal and 0 beyond the radius.
 
     Args:
         features: (D, h, w).
-        border: see the module; `official` leaves ten pixels of any grid without a neighbour.
+        border: see the module; `skip` leaves ten pixels of any grid without a neighbour.
 
     Returns:
         (hw, hw) sparse CSR; at most 1 + 2P entries a row, so that its size grows with the image, not with its square.
     """
     height, width = features.shape[-2:]
     reach = radius - 1
-    margins = (reach, reach, 0, reach) if border == "clean" else (0, 0, 0, 0)
+    margins = (reach, reach, 0, reach) if border == "keep" else (0, 0, 0, 0)
     weights = pair_affinity(F.pad(features[None], margins), radius)[0]
     positions = F.pad(torch.arange(height * width).view(1, 1, height, width), margins, value=-1)[0]
     source = _sources(positions, radius).flatten()

@@ -6,64 +6,28 @@ import contextlib
 import difflib
 import typing
 from collections.abc import Iterable, Mapping
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, InstanceOf, SerializeAsAny, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError
 
 from tagmask.errors import TagmaskError
 from tagmask.recipes.sections import (
+    AnyMethod,
     BackboneConfig,
-    CamConfig,
     DataConfig,
-    FullConfig,
     InferenceConfig,
-    MethodSection,
     OptimizerConfig,
-    SecoConfig,
     Section,
     TrainingConfig,
     ViewsConfig,
+    section_of,
 )
 from tagmask.recipes.sections import PseudoMaskConfig as PseudoMaskConfig
-from tagmask.recipes.stages import RcaConfig, RefineConfig, SccamConfig, SegmenterConfig
+from tagmask.recipes.stages import RefineConfig, SegmenterConfig
 
 RECIPES = Path(__file__).parent
-
-METHODS: dict[str, type[MethodSection]] = {
-    "cam": CamConfig,
-    "full": FullConfig,
-    "rca": RcaConfig,
-    "sccam": SccamConfig,
-    "seco": SecoConfig,
-}
-"""The section of every method by its name; `methods.registry.register_method` adds to it."""
-
-PLUGINS = "tagmask.methods"  # entry points whose names are methods' and whose modules register them
-
-
-def _method_section(value: Any) -> Any:
-    """A method's section from its name, or from a mapping that holds it."""
-    if isinstance(value, str):
-        value = {"name": value}
-    if not isinstance(value, Mapping):
-        return value
-    name = str(value.get("name", ""))
-    if name not in METHODS:
-        for plugin in entry_points(group=PLUGINS, name=name):
-            plugin.load()
-    if name not in METHODS:
-        known = ", ".join(repr(method) for method in METHODS)
-        raise PydanticCustomError(
-            "no_method", "no method {name}; there are: {known}", {"name": repr(name), "known": known}
-        )
-    return METHODS[name].model_validate(value)
-
-
-AnyMethod = Annotated[SerializeAsAny[InstanceOf[MethodSection]], BeforeValidator(_method_section)]
 
 
 class Recipe(Section):
@@ -82,7 +46,7 @@ class Recipe(Section):
     @property
     def staged(self) -> bool:
         """Whether the run is of several stages: CAMs of a classifier, masks of the CAMs, a segmenter on them."""
-        return self.method.name in ("sccam", "rca") or self.refine is not None or self.segmenter is not None
+        return self.method.method_class.staged or self.refine is not None or self.segmenter is not None
 
     def dump(self) -> str:
         """The fully resolved recipe as YAML."""
@@ -205,7 +169,8 @@ def _keys(location: tuple[int | str, ...], values: Mapping[str, Any]) -> list[st
     for part in location[:-1]:
         if part == "method" and models == [Recipe]:
             method = values["method"]
-            models = [METHODS[method["name"] if isinstance(method, Mapping) else method]]
+            section = section_of(method["name"] if isinstance(method, Mapping) else method)
+            models = [section] if section else []
             continue
         fields = [model.model_fields for model in models]
         models = [section for keys in fields if part in keys for section in _sections(keys[str(part)].annotation)]

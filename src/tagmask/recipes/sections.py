@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    SerializeAsAny,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 logger = logging.getLogger(__name__)
 
@@ -31,22 +42,30 @@ Rising = AfterValidator(_rising)
 class Section(BaseModel):
     """A part of a recipe; keys it does not know are errors.
 
+    Keys and values of earlier versions are still read, so that the recipe of every run folder opens.
+
     Attributes:
-        former_keys: keys that were renamed, by their former name. They are still read, so that the recipe of every run
-            folder opens; a warning in the log names the new one.
+        former_keys: keys that were renamed, by their former name.
+        former_values: for a key, values that were renamed, by their former name.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     former_keys: ClassVar[Mapping[str, str]] = {}
+    former_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _take_former_keys(cls, values: Any) -> Any:
-        if not isinstance(values, Mapping) or not cls.former_keys.keys() & values.keys():
+    def _take_former_names(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
             return values
-        for former in cls.former_keys.keys() & values.keys():
-            logger.warning("the recipe's key %r is now called %r; please rename it", former, cls.former_keys[former])
-        return {cls.former_keys.get(key, key): value for key, value in values.items()}
+        taken = {}
+        for key, value in values.items():
+            new = cls.former_keys.get(key, key)
+            now = cls.former_values.get(new, {}).get(value, value) if isinstance(value, str) else value
+            if (new, now) != (key, value):
+                logger.info("the recipe's %s: %s is now called %s: %s", key, value, new, now)
+            taken[new] = now
+        return taken
 
 
 class DataConfig(Section):
@@ -158,81 +177,60 @@ class PseudoMaskConfig(Section):
 
 
 class MethodSection(Section):
-    """What the sections of all methods share: the name, which says whose section it is."""
+    """What the sections of all methods share: the name, which says whose section it is.
+
+    Attributes:
+        method_class: the class that `methods.registry.register` put beside the section.
+    """
+
+    method_class: ClassVar[Any] = None
 
     name: str
 
 
-class CamConfig(MethodSection):
-    """Plain CAM: a classifier, its class activation maps, and a decoder trained on their pseudo masks."""
+METHODS: dict[str, type[MethodSection]] = {}
+"""The section of every method that was loaded, by its name; `methods.registry.register` adds to it."""
 
-    name: Literal["cam"] = "cam"
-    pooling: Literal["max", "mean"] = Field(default="mean", description="of the token map before the classifier")
-    scales: Scales = Field(default=(1.0, 0.5, 0.75, 1.5), description="of the CAMs the decoder is trained on")
-    pseudo_mask: PseudoMaskConfig = PseudoMaskConfig()
-    decoder_from: int = Field(default=2000, ge=0, description="step from which the decoder learns")
-    decoder_weight: float = Field(default=0.12, ge=0)
+PLUGINS = "tagmask.methods"
+"""The entry points whose names are methods' and whose modules register them; tagmask's own are among them."""
 
 
-class FullConfig(MethodSection):
-    """The same decoder trained on true masks: the ceiling a tag-trained model is measured against."""
-
-    name: Literal["full"] = "full"
-    copies: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
-        default=(),
-        description="scales of copies that the decoder learns from as well, their largest logits counting, and then "
-        "nothing but the decoder learns: 0.5 and 0.75 in DeepLab-v2",
-    )
+def method_names() -> list[str]:
+    """Name every method that is installed or was registered."""
+    return sorted({*METHODS, *entry_points(group=PLUGINS).names})
 
 
-Quirk = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "single_class", "reseed"]
+def section_of(name: str) -> type[MethodSection] | None:
+    """Find the section of a method, loading its module where needed; None where there is no such method."""
+    if name not in METHODS:
+        for plugin in entry_points(group=PLUGINS, name=name):
+            plugin.load()
+    return METHODS.get(name)
 
 
-class SecoConfig(MethodSection):
-    """SeCo (CVPR 2024). Defaults are the paper's VOC constants."""
+def _method_section(value: Any) -> Any:
+    """Make a method's section of its name, or of a mapping that holds it."""
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, Mapping):
+        return value
+    name = str(value.get("name", ""))
+    section = section_of(name)
+    if section is None:
+        known = ", ".join(repr(method) for method in method_names())
+        raise PydanticCustomError(
+            "no_method", "no method {name}; there are: {known}", {"name": repr(name), "known": known}
+        )
+    return section.model_validate(value)
 
-    former_keys: ClassVar = {"accidents": "quirks"}
 
-    name: Literal["seco"] = "seco"
-    pooling: Literal["max", "mean"] = "max"
-    scales: Scales = Field(default=(1.0, 0.5, 0.75, 1.5), description="of the CAMs inside a step")
-    pseudo_mask: PseudoMaskConfig = PseudoMaskConfig()
-    pseudo_mask_last_from: int = Field(
-        default=0, ge=0, description="step from which pseudo masks come from the last CAM"
-    )
-    region_last_from: int = Field(
-        default=10_000, ge=0, description="step from which regions come from the last CAM, not the auxiliary"
-    )
-    patches: Positive = Field(default=10, description="patches cut from an image")
-    patch_size: Positive = Field(default=64, description="side of a patch, in pixels")
-    patch_area: Fraction = Field(default=0.2, description="occupied share at or under which a patch is background")
-    projection_hidden: Positive = 2048
-    queue: Positive = Field(default=4608, description="entries of the queue")
-    teacher_momentum: Fraction = 0.999
-    prototypes_from: int = Field(default=600, ge=0, description="step from which prototypes move")
-    prototype_momentum: Fraction = 0.9
-    lil_form: Literal["reference", "supcon"] = Field(
-        default="reference", description="local contrast: as released, or as meant"
-    )
-    lil_temperature: float = Field(default=0.08, gt=0)
-    lig_temperature: float = Field(default=0.1, gt=0)
-    ptc_weight: float = Field(default=0.3, ge=0)
-    lil_weight: float = Field(default=0.5, ge=0)
-    lig_weight: float = Field(default=0.5, ge=0)
-    seg_weight: float = Field(default=0.12, ge=0)
-    reg_weight: float = Field(default=0.05, ge=0, description="of the dense energy; 0: not computed")
-    energy_weight: float = Field(default=1e-7, ge=0)
-    ptc_from: int = Field(default=0, ge=0)
-    contrast_from: int = Field(default=1001, ge=0)
-    decoder_from: int = Field(default=2001, ge=0)
-    quirks: tuple[Quirk, ...] = Field(
-        default=("patch_area", "single_class"),
-        description="accidents of the reference to reproduce; see docs/methods/seco",
-    )
+AnyMethod = Annotated[SerializeAsAny[InstanceOf[MethodSection]], BeforeValidator(_method_section)]
 
 
 class OptimizerConfig(Section):
     """The optimiser and its schedule: linear warm-up, then (1 - t/steps)^power."""
+
+    former_values: ClassVar = {"poly_momentum": {"official": "weight_decay", "clean": "paper"}}
 
     name: Literal["adamw", "sgd", "poly_sgd"] = Field(default="adamw", description="poly_sgd: as SC-CAM and PSA run it")
     lr: float = Field(default=6e-5, gt=0, description="of the backbone")
@@ -243,9 +241,10 @@ class OptimizerConfig(Section):
     nesterov: bool = False
     bias_scale: float = Field(default=1.0, gt=0, description="sgd: biases' lr over their weights'")
     bias_decay: bool = Field(default=True, description="sgd: weight decay of biases with a rate of their own, too")
-    poly_momentum: Literal["official", "clean"] = Field(
-        default="official",
-        description="poly_sgd: practically none, as released; clean: the papers' 0.9 at a tenth of lr",
+    poly_momentum: Literal["weight_decay", "paper"] = Field(
+        default="weight_decay",
+        description="The momentum of poly_sgd: its weight decay, so practically none, as was run and published; or the "
+        "0.9 that the papers name, with a tenth of lr (paper).",
     )
     milestones: tuple[Positive, ...] = Field(
         default=(), description="steps at which lr falls to a tenth, in place of power"
