@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tagmask.recipes.load import METHODS, RECIPES, Recipe, recipe_names
-from tagmask.recipes.sections import Section
+from tagmask.recipes.load import RECIPES, Recipe, recipe_names
+from tagmask.recipes.sections import MethodSection, Section, method_names, section_of
 
 PAGE = Path(__file__).with_name("recipes.md")
 INTRODUCTION = """\
@@ -45,7 +45,10 @@ def page() -> str:
     parts = [INTRODUCTION, "## Recipes of the package\n", _packaged()]
     for key, info in Recipe.model_fields.items():
         if key == "method":
-            parts += [_section(f"method: {name}", "method", model, own_name=name) for name, model in METHODS.items()]
+            models = {name: section_of(name) for name in method_names()}
+            parts += [
+                _section(f"method: {name}", "method", model, own_name=name) for name, model in models.items() if model
+            ]
             continue
         (model,) = _sections(info.annotation)
         optional = type(None) in typing.get_args(info.annotation)
@@ -84,8 +87,8 @@ def _keys(prefix: str, model: type[BaseModel], own_name: str) -> Iterator[tuple[
         if key == "name" and own_name:
             continue
         inner = _sections(info.annotation)
-        # A section that stands in for one of the recipe's is described there.
-        if len(inner) == 1 and type(None) not in typing.get_args(info.annotation):
+        # A section that stands in for one of the recipe's, or for a method's, is described there.
+        if len(inner) == 1 and inner[0] is not MethodSection and type(None) not in typing.get_args(info.annotation):
             yield from _keys(f"{prefix}.{key}", inner[0], "")
         else:
             yield f"{prefix}.{key}", info
@@ -98,6 +101,8 @@ def _sections(annotation: Any) -> list[type[Section]]:
 
 
 def _values(info: FieldInfo) -> str:
+    if _sections(info.annotation) == [MethodSection]:
+        return "name or section of a method"
     if _sections(info.annotation):
         return "a section like the recipe's own"
     bounds = _bounds(info.metadata)

@@ -331,7 +331,7 @@ def test_loaded_round_has_no_decoder(runs: dict[str, Path]) -> None:
     method = tagmask.load(runs["sccam"], device="cpu").method
     classifier = method.get_submodule("classifier")
     assert isinstance(classifier, Sccam)
-    with pytest.raises(TagmaskError, match="SC-CAM has no decoder"):
+    with pytest.raises(TagmaskError, match="Sccam has no decoder"):
         classifier.scores(torch.rand(1, 3, STAGED_SIDE, STAGED_SIDE))
 
 

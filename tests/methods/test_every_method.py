@@ -41,4 +41,5 @@ def test_rca_answers_with_all_quirks(tmp_path: Path) -> None:
     recipe = staged_recipe("rca")
     quirks = ("noise_memory", "chained_masks", "attention_products", "denominator_floor", "uint8_maps")
     method = recipe.method.model_copy(update={"quirks": quirks})
-    ask(recipe.model_copy(update={"method": method}), tmp_path)
+    # Products that no softmax bounds are large with random weights, and what bf16 rounds off them is, too.
+    ask(recipe.model_copy(update={"method": method}), tmp_path, bf16=1.0)

@@ -253,13 +253,13 @@ def test_a_width_narrows_all_that_stands_on_the_backbone() -> None:
     )
     assert isinstance(as_they_are, Rca)
     assert isinstance(narrow, Rca)
-    assert as_they_are.features(images).equal(as_they_are.network.backbone(images).patches)
-    features = narrow.features(images)
+    assert as_they_are.network.features(images).equal(as_they_are.network.backbone(images).patches)
+    features = narrow.network.features(images)
     assert features.shape == (2, 8, 8, 8)
     assert features.min() == 0  # rectified
     assert 0.2 < float(features.detach().std()) < 5
-    assert narrow.memory.prototypes.shape[2] == 8
-    assert narrow.heads.extra_F[0].weight.shape == (8, 8, 3, 3)  # pyright: ignore[reportAttributeAccessIssue]
+    assert narrow.network.memory.prototypes.shape[2] == 8
+    assert narrow.network.heads.extra_F[0].weight.shape == (8, 8, 3, 3)  # pyright: ignore[reportAttributeAccessIssue]
     assert narrow.cams(images).shape == (2, 3, 64, 64)
     ids = {id(value) for group in narrow.parameter_groups() if group["head"] for value in group["params"]}
     assert all(id(value) in ids for value in narrow.network.get_submodule("extra_neck").parameters())

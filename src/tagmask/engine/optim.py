@@ -56,8 +56,9 @@ def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, config: Opti
 def build_optimizer(method: Method, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Make the optimiser over the method's parameter groups; each group keeps its full rate as `base_lr`.
 
-    `poly_sgd` is SGD as PSA, SC-CAM and IRN run it. The released optimiser hands its weight decay to SGD's momentum, and
-    calls the exponent of its schedule momentum: what was run and published has a momentum of 5e-4, so practically none.
+    `poly_sgd` is SGD as PSA, SC-CAM and IRN run it. The released optimiser hands its weight decay to SGD's momentum,
+    and calls the exponent of its schedule momentum: what was run and published has a momentum of 5e-4, practically
+    none.
     """
     lr, decay, momentum = config.lr, config.weight_decay, config.momentum
     if config.name == "poly_sgd":

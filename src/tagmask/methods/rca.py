@@ -35,7 +35,7 @@ FORMER_QUIRKS = {
 
 
 class RcaConfig(MethodSection):
-    """RCA (CVPR 2022). The defaults are the paper's constants and what the paper means, without the release's quirks."""
+    """RCA (CVPR 2022). The defaults are the paper's constants and meaning, without the release's quirks."""
 
     former_values: ClassVar = {
         "start": {"official": "fixed"},

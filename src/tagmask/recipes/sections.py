@@ -69,10 +69,10 @@ class Section(BaseModel):
 
 
 class DataConfig(Section):
-    """Where images, tags and (for evaluation or `full`) masks come from."""
+    """Where images, tags and (for evaluation or full supervision) masks come from."""
 
     path: Path | None = Field(
-        default=None, description="folder, table or annotation file; the command line's argument sets it"
+        default=None, description="The folder, table or annotation file; the command line's argument sets it."
     )
     format: Literal[
         "auto",
@@ -86,88 +86,112 @@ class DataConfig(Section):
         "imagefolder",
         "parquet",
         "cls_labels",
-    ] = "auto"
-    image_folder: Path | None = Field(default=None, description="folder of the images; none: where the format says")
-    classes: tuple[str, ...] | None = Field(default=None, description="names in id order; none: those of the data")
-    context: tuple[str, ...] = Field(
-        default=(), description="tags of surroundings (water, road): learnt like classes, background in every mask"
+    ] = Field(default="auto", description="How the data is written; auto looks at it.")
+    image_folder: Path | None = Field(
+        default=None, description="The folder of the images; none takes the one that the format says."
     )
-    background: bool = Field(default=True, description="false where every pixel has one of the classes")
-    masks: Path | None = Field(default=None, description="folder of mask PNGs; none: where the format keeps them")
+    classes: tuple[str, ...] | None = Field(
+        default=None, description="The class names in the order of their ids; none takes those of the data."
+    )
+    context: tuple[str, ...] = Field(
+        default=(),
+        description="Tags of context classes (water, road): learnt like classes, and background in every mask.",
+    )
+    background: bool = Field(
+        default=True, description="Whether label 0 exists; false where every pixel has one of the classes."
+    )
+    masks: Path | None = Field(
+        default=None, description="The folder of ground-truth masks (PNG); none takes the one that the format says."
+    )
     mask_classes: tuple[str, ...] | None = Field(
-        default=None, description="names of the mask ids 1, 2, …; none: the data's list"
+        default=None, description="The names of the mask ids 1, 2, …; none takes the data's list."
     )
     untagged: Literal["skip", "negative", "error"] = Field(
-        default="skip", description="what an image without a tag means"
+        default="skip",
+        description="What to do with an image that bears no tag: leave it out, learn that it bears none, stop.",
     )
     tag_source: Literal["annotations", "masks"] = Field(
-        default="annotations", description="VOC: XML files or the masks"
+        default="annotations", description="Whether VOC's tags are read from its XML files or from its masks."
     )
     train: tuple[str, ...] | None = Field(
-        default=None, description="splits to learn from; none: all but val, test, the evaluated"
+        default=None, description="The splits to learn from; none takes all but val, test and those of `evaluate`."
     )
     evaluate: tuple[str, ...] | None = Field(
-        default=None, description="splits to evaluate on; none: val, else test, if there is one"
+        default=None, description="The splits to evaluate on; none takes val, else test, where there is one."
     )
 
 
 class ViewsConfig(Section):
     """The augmented views of a training image."""
 
-    crop: Positive = Field(default=448, description="side of the square crop, in pixels")
+    crop: Positive = Field(default=448, description="The side of the square crop, in pixels.")
     scale: Annotated[tuple[Factor, Factor], Rising] = Field(
-        default=(0.5, 2.0), description="random rescale of the image before the crop"
+        default=(0.5, 2.0), description="The range that a random rescale of the image is drawn from, before the crop."
     )
     factors: tuple[Factor, ...] = Field(
-        default=(), description="instead: one of these factors, as DeepLab-v2 draws them"
+        default=(), description="In place of `scale`: one of these factors is drawn, as in DeepLab-v2."
     )
     resize_long: Annotated[tuple[Positive, Positive], Rising] | None = Field(
-        default=None, description="instead: long side drawn from this range, in pixels"
+        default=None, description="In place of `scale`: the range that the long side is drawn from, in pixels."
     )
     squash: bool = Field(
-        default=False, description="instead: the whole image, whatever its aspect, at the size of the crop"
+        default=False, description="In place of `scale`: the whole image, whatever its aspect, at the size of the crop."
     )
     colours: Jitter | None = Field(
-        default=None, description="brightness, contrast, saturation, hue jitter of the training image itself"
+        default=None,
+        description="The brightness, contrast, saturation and hue jitter of the training image itself; none leaves it.",
     )
-    flip: Fraction = 0.5
-    resample: Literal["bilinear", "bicubic"] = Field(default="bilinear", description="of the training image itself")
+    flip: Fraction = Field(default=0.5, description="The probability that a view is flipped, left for right.")
+    resample: Literal["bilinear", "bicubic"] = Field(
+        default="bilinear", description="How the training image itself is resized."
+    )
     padding: Literal["black", "mean"] = Field(
-        default="black", description="beside an image smaller than the crop; mean: what normalisation takes to zero"
+        default="black",
+        description="What stands beside an image that is smaller than the crop; mean is what normalisation takes to 0.",
     )
     weak_area: Annotated[tuple[PartOf, PartOf], Rising] = Field(
-        default=(0.4, 1.0), description="area of the weak view's random resized crop"
+        default=(0.4, 1.0), description="The range of the area of the weak view's random resized crop."
     )
     jitter: Jitter = Field(
-        default=(0.4, 0.4, 0.2, 0.1), description="brightness, contrast, saturation, hue of the contrast views"
+        default=(0.4, 0.4, 0.2, 0.1),
+        description="The brightness, contrast, saturation and hue jitter of the weak and the strong view.",
     )
 
 
 class BackboneConfig(Section):
-    """Any timm network."""
+    """The network that gives features: any timm network, or one of the papers'."""
 
-    name: str = Field(default="vit_base_patch16_224", description="a timm model name")
+    name: str = Field(default="vit_base_patch16_224", description="A timm model's name, or a paper's network.")
     weights: str | None = Field(
-        default=None, description="hub name (timm/…, hf-hub:…), a local file, or none: from scratch"
+        default=None,
+        description="A hub name (timm/…, hf-hub:…) or a local file of pretrained weights; none begins from scratch.",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="passed to timm.create_model")
+    options: dict[str, Any] = Field(default_factory=dict, description="What is passed to timm.create_model.")
     stem: Literal["patch", "conv"] = Field(
-        default="patch", description="conv: convolutions before a ViT trained from scratch"
+        default="patch", description="How a ViT sees pixels; conv puts convolutions first, for training from scratch."
     )
-    output_stride: Literal[8, 16, 32] = Field(default=16, description="of a CNN; a ViT has its patch size")
-    mean: tuple[float, float, float] | None = Field(default=None, description="of RGB in 0..1; none: the network's own")
-    std: tuple[float, float, float] | None = None
+    output_stride: Literal[8, 16, 32] = Field(
+        default=16, description="How many pixels a step of a CNN's feature map is; a ViT has its patch size."
+    )
+    mean: tuple[float, float, float] | None = Field(
+        default=None,
+        description="The mean of red, green, blue in 0..1 that is subtracted; none takes the weights' own.",
+    )
+    std: tuple[float, float, float] | None = Field(
+        default=None, description="The deviation that is divided by; none takes the weights' own."
+    )
     freeze_norm: bool | None = Field(
-        default=None, description="batch norm keeps its statistics and scale; none: where weights are given"
+        default=None,
+        description="Whether batch norm keeps its statistics and scale; none: where weights are given.",
     )
 
 
 class PseudoMaskConfig(Section):
-    """CAM to pseudo mask: two background scores, PAR, agreement (SeCo, step 4)."""
+    """From CAM to pseudo mask: two background scores, PAR, agreement (SeCo, section 3.4)."""
 
-    high: Fraction = Field(default=0.7, description="background score that only sure foreground exceeds")
-    low: Fraction = Field(default=0.25, description="background score that only sure background stays under")
-    refine: Literal["par", "none"] = "par"
+    high: Fraction = Field(default=0.7, description="The background score that only sure foreground exceeds.")
+    low: Fraction = Field(default=0.25, description="The background score that only sure background stays under.")
+    refine: Literal["par", "none"] = Field(default="par", description="Whether PAR refines the two.")
 
     @model_validator(mode="after")
     def _in_order(self) -> PseudoMaskConfig:
@@ -232,47 +256,59 @@ class OptimizerConfig(Section):
 
     former_values: ClassVar = {"poly_momentum": {"official": "weight_decay", "clean": "paper"}}
 
-    name: Literal["adamw", "sgd", "poly_sgd"] = Field(default="adamw", description="poly_sgd: as SC-CAM and PSA run it")
-    lr: float = Field(default=6e-5, gt=0, description="of the backbone")
-    head_scale: float = Field(default=10.0, gt=0, description="the heads' lr over the backbone's")
-    weight_decay: float = Field(default=0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    momentum: Fraction = 0.9
-    nesterov: bool = False
-    bias_scale: float = Field(default=1.0, gt=0, description="sgd: biases' lr over their weights'")
-    bias_decay: bool = Field(default=True, description="sgd: weight decay of biases with a rate of their own, too")
+    name: Literal["adamw", "sgd", "poly_sgd"] = Field(
+        default="adamw", description="The optimiser; poly_sgd is SGD as SC-CAM and PSA run it."
+    )
+    lr: float = Field(default=6e-5, gt=0, description="The learning rate of the backbone.")
+    head_scale: float = Field(default=10.0, gt=0, description="How many times as fast the heads learn.")
+    weight_decay: float = Field(default=0.01, ge=0, description="The weight decay.")
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), description="The two betas of AdamW.")
+    momentum: Fraction = Field(default=0.9, description="The momentum of sgd.")
+    nesterov: bool = Field(default=False, description="Whether sgd's momentum is Nesterov's.")
+    bias_scale: float = Field(default=1.0, gt=0, description="How many times as fast biases learn under sgd.")
+    bias_decay: bool = Field(
+        default=True, description="Whether biases with a rate of their own have weight decay under sgd, too."
+    )
     poly_momentum: Literal["weight_decay", "paper"] = Field(
         default="weight_decay",
         description="The momentum of poly_sgd: its weight decay, so practically none, as was run and published; or the "
         "0.9 that the papers name, with a tenth of lr (paper).",
     )
     milestones: tuple[Positive, ...] = Field(
-        default=(), description="steps at which lr falls to a tenth, in place of power"
+        default=(), description="The steps at which the rate falls to a tenth, in place of `power`."
     )
-    warmup: int = Field(default=1500, ge=0, description="steps")
-    warmup_factor: float = Field(default=1e-6, gt=0, le=1, description="factor of lr at step 0")
-    power: float = Field(default=0.9, ge=0)
-    lr_every: Positive = Field(default=1, description="updates between two changes of lr by power")
-    clip: float | None = Field(default=None, gt=0, description="largest gradient norm; none: not clipped")
+    warmup: int = Field(default=1500, ge=0, description="The steps over which the rate rises to lr.")
+    warmup_factor: float = Field(default=1e-6, gt=0, le=1, description="The factor of lr at step 0.")
+    power: float = Field(default=0.9, ge=0, description="The power of the rate's fall to 0.")
+    lr_every: Positive = Field(default=1, description="How many steps a rate is kept before `power` sets it anew.")
+    clip: float | None = Field(default=None, gt=0, description="The largest norm of the gradient; none does not clip.")
 
 
 class TrainingConfig(Section):
     """Length, batch, and how often things happen. One step is one update of the weights."""
 
-    steps: Positive = 20_000
-    stop: int | None = Field(default=None, gt=0, description="end after these steps of the schedule; none: after all")
-    batch: Positive = Field(default=4, description="images a step over all devices")
-    workers: int = Field(default=2, ge=0, description="loader processes a device")
-    seed: int = 0
-    log_every: Positive = 20
-    evaluate_every: int = Field(default=0, ge=0, description="0: only at the end")
-    checkpoint_every: int = Field(default=500, ge=0, description="0: only at the end")
-    devices: Positive = Field(default=1, description="processes, each with its share of the batch")
+    steps: Positive = Field(default=20_000, description="The steps of the schedule.")
+    stop: int | None = Field(
+        default=None, gt=0, description="The step of the schedule at which training ends; none trains to its end."
+    )
+    batch: Positive = Field(default=4, description="The images of a step, over all devices.")
+    workers: int = Field(default=2, ge=0, description="The loader processes of a device.")
+    seed: int = Field(default=0, description="The seed of initial weights, views and order.")
+    log_every: Positive = Field(default=20, description="How many steps lie between two lines of the log.")
+    evaluate_every: int = Field(
+        default=0, ge=0, description="How many steps lie between two evaluations; at 0 only the end is evaluated."
+    )
+    checkpoint_every: int = Field(
+        default=500, ge=0, description="How many steps lie between two checkpoints; at 0 only the end is saved."
+    )
+    devices: Positive = Field(default=1, description="The processes, each with its part of the batch.")
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
-        default="auto", description="auto: bf16 where the hardware multiplies it, else fp32"
+        default="auto",
+        description="The precision of products; auto is bf16 where the hardware multiplies it, else fp32.",
     )
     compile: bool = Field(
-        default=False, description="fuse a ViT's blocks by torch.compile; half a minute first, for trainings on a GPU"
+        default=False,
+        description="Whether torch.compile fuses a ViT's blocks: half a minute at the start, for trainings on a GPU.",
     )
 
 
@@ -281,20 +317,28 @@ class InferenceConfig(Section):
 
     former_keys: ClassVar = {"background": "background_score"}
 
-    size: int | None = Field(default=448, gt=0, description="square side images are resized to; none: their own size")
-    long_side: int | None = Field(default=None, gt=0, description="instead: long side, aspect kept")
-    scales: Scales = (1.0,)
-    cam_scales: Scales | None = Field(
-        default=None, description="of the CAMs that become a segmenter's masks; none: method.scales"
+    size: int | None = Field(
+        default=448, gt=0, description="The side of the square that images are resized to; none keeps their own size."
     )
-    flip: bool = True
+    long_side: int | None = Field(
+        default=None, gt=0, description="In place of `size`: the long side, in pixels; the aspect is kept."
+    )
+    scales: Scales = Field(default=(1.0,), description="The scales at which each image is seen.")
+    cam_scales: Scales | None = Field(
+        default=None,
+        description="The scales of the CAMs that become a segmenter's masks; none takes `method.scales`.",
+    )
+    flip: bool = Field(default=True, description="Whether each image is also seen flipped.")
     background_score: Fraction = Field(
         default=0.5, description="what a CAM has to exceed to win over the background, when labelling with tags"
     )
-    refine: Literal["none", "par", "crf"] = "none"
-    crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="seco", description="the CRF's preset")
-    longest: Positive = Field(default=1024, description="side in pixels; larger images are refined at this size")
+    refine: Literal["none", "par", "crf"] = Field(default="none", description="What refines the scores.")
+    crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="seco", description="The CRF's constants, by name.")
+    longest: Positive = Field(
+        default=1024,
+        description="The longest side, in pixels, at which images are refined; larger ones are refined smaller.",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="32-true",
-        description="auto: bf16 where the hardware multiplies it; scores then differ a little",
+        description="The precision of products; auto is bf16 where the hardware has it, and changes scores a little.",
     )

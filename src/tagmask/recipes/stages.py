@@ -23,10 +23,12 @@ from tagmask.recipes.sections import (
 class StageTraining(Section):
     """A training inside a run; sections it does not name are those of the recipe."""
 
-    views: ViewsConfig | None = None
-    backbone: BackboneConfig | None = None
-    optimizer: OptimizerConfig | None = None
-    training: TrainingConfig | None = None
+    views: ViewsConfig | None = Field(default=None, description="Views of its own; none takes the recipe's.")
+    backbone: BackboneConfig | None = Field(default=None, description="A backbone of its own; none takes the recipe's.")
+    optimizer: OptimizerConfig | None = Field(
+        default=None, description="An optimiser of its own; none takes the recipe's."
+    )
+    training: TrainingConfig | None = Field(default=None, description="A training of its own; none takes the recipe's.")
 
 
 class AffinityConfig(StageTraining):
@@ -38,39 +40,48 @@ class AffinityConfig(StageTraining):
 
     former_values: ClassVar = {"border": {"official": "skip", "clean": "keep"}}
 
-    low: float = Field(default=4.0, gt=0, description="power of the background score that leaves sure foreground")
-    high: float = Field(default=32.0, gt=0, description="power of the background score that leaves sure background")
-    beta: float = Field(default=8.0, gt=0, description="power of the affinities")
-    logt: int = Field(default=8, ge=0, description="2^logt steps")
+    low: float = Field(default=4.0, gt=0, description="The power of the background score that leaves sure foreground.")
+    high: float = Field(
+        default=32.0, gt=0, description="The power of the background score that leaves sure background."
+    )
+    beta: float = Field(default=8.0, gt=0, description="The power that affinities are raised to.")
+    logt: int = Field(default=8, ge=0, description="The walk takes 2^logt steps.")
     border: Literal["skip", "keep"] = Field(
         default="skip",
-        description="Whether pixels near the border, whose neighbours may lie outside, are skipped, as released, or keep "
-        "the neighbours they have.",
+        description="Whether pixels near the border, whose neighbours may lie outside, are skipped, as released, or "
+        "keep the neighbours they have.",
     )
 
 
 class RefineConfig(Section):
-    """CAMs to masks."""
+    """What makes masks of CAMs."""
 
     former_keys: ClassVar = {"threshold": "background_score"}
 
     name: Literal["none", "par", "crf", "affinity", "fusion"] = Field(
-        default="crf", description="affinity: random walk; fusion: RCA's CRF, with saliency maps where there are some"
+        default="crf",
+        description="What makes masks of CAMs: affinity is the random walk; fusion is RCA's CRF, with saliency maps "
+        "where there are some.",
     )
-    background_score: Fraction = Field(default=0.15, description="none, par: what a CAM has to exceed")
+    background_score: Fraction = Field(
+        default=0.15, description="What a CAM has to exceed to win over the background (none, par)."
+    )
     alpha: float = Field(
-        default=16.0, gt=0, description="crf, affinity, fusion (there 4): power of the background score"
+        default=16.0, gt=0, description="The power of the background score (crf, affinity, and fusion, where it is 4)."
     )
     band: tuple[float, float] | None = Field(
         default=None,
-        description="two values in place of alpha (crf, affinity, fusion) or of background_score (none, par): pixels "
-        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing",
+        description="Two values in place of alpha (crf, affinity, fusion) or of background_score (none, par). Pixels "
+        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing.",
     )
-    crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="the CRF's preset")
+    crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="The CRF's constants, by name.")
     saliency: Path | None = Field(
-        default=None, description="fusion: folder of NAME.png in grey; none: without saliency"
+        default=None, description="The folder of grey saliency maps NAME.png (fusion); none does without."
     )
-    longest: Positive = Field(default=1024, description="side in pixels; larger images are refined at this size")
+    longest: Positive = Field(
+        default=1024,
+        description="The longest side, in pixels, at which images are refined; larger ones are refined smaller.",
+    )
     affinity: AffinityConfig = AffinityConfig()
 
     @model_validator(mode="before")
@@ -116,5 +127,6 @@ class SegmenterConfig(StageTraining):
         return values
 
     start: Literal["weights", "classifier"] = Field(
-        default="weights", description="classifier: the trained one's backbone"
+        default="weights",
+        description="Whether the segmenter begins from `backbone.weights` or from the trained classifier's backbone.",
     )
