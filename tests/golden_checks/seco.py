@@ -11,7 +11,7 @@ from tagmask.methods.base import segmentation_loss
 from tagmask.methods.seco import tag_views
 from tagmask.methods.seco_losses import global_contrast, local_contrast, move_prototypes, patch_token_contrast
 from tagmask.models.backbone import Backbone
-from tagmask.models.seco_checkpoint import to_tag_network, vit_options
+from tagmask.models.published.seco import network_state, vit_options
 from tagmask.models.tag_network import TagNetwork
 from tagmask.ops.cam import multiscale_cams
 from tagmask.ops.labels import present_tags, pseudo_masks, region_map, take_channels, to_labels
@@ -152,19 +152,18 @@ def lr_schedule(vectors: Vectors) -> None:
 @check("seco_network")
 def network(vectors: Vectors) -> None:
     state = {name.removeprefix("state_"): tensor(value) for name, value in vectors.items() if name.startswith("state_")}
-    for prefix in ("", "module."):
-        renamed = to_tag_network({prefix + name: value for name, value in state.items()}, "vector")
-        config = BackboneConfig(mean=(0.0,) * 3, std=(1.0,) * 3, options=vit_options(renamed, "vector"))
-        outputs = vectors["out_decoder"].shape[1]
-        model = TagNetwork(Backbone(config), outputs - 1, outputs, pooling="max").eval()
-        model.load_state_dict(renamed)
-        with torch.no_grad():
-            images = tensor(vectors["in_image"])
-            given = model(images)
-            maps = model.maps(given.tokens)
-            assert_close(given.logits, vectors["out_logits"])
-            assert_close(given.aux_logits, vectors["out_aux_logits"])
-            assert_close(given.tokens.patches, vectors["out_features"])
-            assert_close(maps[0], vectors["out_cam"])
-            assert_close(maps[1], vectors["out_aux_cam"])
-            assert_close(model.decoder(given.tokens.patches), vectors["out_decoder"])
+    renamed = network_state(state, "vector")
+    config = BackboneConfig(mean=(0.0,) * 3, std=(1.0,) * 3, options=vit_options(renamed, "vector"))
+    outputs = vectors["out_decoder"].shape[1]
+    model = TagNetwork(Backbone(config), outputs - 1, outputs, pooling="max").eval()
+    model.load_state_dict(renamed)
+    with torch.no_grad():
+        images = tensor(vectors["in_image"])
+        given = model(images)
+        maps = model.maps(given.tokens)
+        assert_close(given.logits, vectors["out_logits"])
+        assert_close(given.aux_logits, vectors["out_aux_logits"])
+        assert_close(given.tokens.patches, vectors["out_features"])
+        assert_close(maps[0], vectors["out_cam"])
+        assert_close(maps[1], vectors["out_aux_cam"])
+        assert_close(model.decoder(given.tokens.patches), vectors["out_decoder"])

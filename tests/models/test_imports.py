@@ -12,10 +12,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tagmask.models.imports import load_resnet38, load_vgg16, rename_mxnet
 from torch import nn
 
 from tagmask.errors import TagmaskError
-from tagmask.models.imports import load_resnet38, load_vgg16, rename_mxnet
 from tagmask.models.mxnet import ELEMENTS, VERSION_1, VERSION_2, read_mxnet_params
 from tagmask.models.resnet38 import ResNet38
 from tagmask.models.vgg16 import Vgg16

@@ -1,19 +1,55 @@
-"""Published checkpoints, made into run folders."""
+"""The verb `import`: published checkpoints, made into run folders."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from tagmask.data.dataset import PathLike, check_class_list
+from tagmask.data.files import write_text
+from tagmask.data.readers.coco import CLASSES as COCO_CLASSES
 from tagmask.data.readers.voc import CLASSES as VOC_CLASSES
-from tagmask.engine.checkpoint import save_model
-from tagmask.engine.run import create_run
+from tagmask.engine.checkpoint import MODEL_FILE, load_model
+from tagmask.engine.model import load_affinity, load_classifier, overridden, stage_recipe
+from tagmask.engine.run import AFFINITY, LABELS, classifier_name, create_run, open_run
+from tagmask.engine.stage import DONE
 from tagmask.errors import TagmaskError
 from tagmask.methods.registry import build_method
-from tagmask.models.seco_checkpoint import to_tag_network, vit_options
-from tagmask.models.weights import read_state
-from tagmask.recipes.load import load_recipe
+from tagmask.models.deeplabv2 import RESNET101
+from tagmask.models.published import deeplabv2, rca, resnet38, seco
+from tagmask.models.weight_files import read_state
+from tagmask.models.weights import CAFFE, IMAGENET, Normalisation
+from tagmask.recipes.load import Recipe, load_recipe
+
+CLASS_LISTS = {len(names): names for names in (VOC_CLASSES, COCO_CLASSES)}
+NO_LATER_STAGES = ("refine=null", "segmenter=null")
+
+
+class Checkpoint(NamedTuple):
+    """What a published file comes to.
+
+    Attributes:
+        recipe: that it was trained by.
+        settings: overrides of the recipe that the file asks for.
+        tensors: of the trained network, under our names.
+        num_classes: K; none where the network does not know it.
+        done: the stages of the run that need not be run any more. The network belongs in the folder of the last; in
+            the run folder itself where there are none.
+    """
+
+    recipe: Recipe
+    settings: tuple[str, ...]
+    tensors: dict[str, Tensor]
+    num_classes: int | None
+    done: tuple[str, ...] = ()
 
 
 def import_checkpoint(
@@ -22,41 +58,145 @@ def import_checkpoint(
     """Make a run folder of a published checkpoint.
 
     Args:
-        kind: `seco`.
-        file: the checkpoint, under the reference's names, `module.` before them or not.
-        output: the run folder to make.
-        classes: a file with a name a line; by default VOC's where there are 20, else `class 1`, `class 2`, ...
-        overrides: of the recipe, `seco/voc`.
+        kind: `seco`, `sccam`, `psa`, `rca` or `deeplab`.
+        file: the checkpoint, under its authors' names, `module.` before them or not. It is never unpickled.
+        output: the run folder to make. PSA's networks are stages of SC-CAM and may join a run folder that is there.
+        classes: a file with a name a line; by default VOC's where there are 20, COCO's where there are 80, else
+            `class 1`, `class 2`, ...
+        overrides: of the recipe that the checkpoint was trained by.
+
+    Returns:
+        the run folder.
 
     Raises:
         TagmaskError: not such a checkpoint; names what does not fit.
     """
-    if kind != "seco":
-        raise TagmaskError(f"no importer for {kind!r}; there is: seco")
-    origin = str(file)
-    state = to_tag_network(read_state(Path(file)), origin)
-    count = len(state["classifier.weight"])
-    names = _class_names(classes, count)
-    recipe = load_recipe("seco/voc", overrides)
-    options = vit_options(state, origin)
-    backbone = recipe.backbone.model_copy(update={"weights": None, "options": options})
-    method = build_method(recipe.model_copy(update={"backbone": backbone}), count)
-    try:
-        method.network.load_state_dict(state)
-    except RuntimeError as error:
-        raise TagmaskError(f"{origin}: does not fit a SeCo network: {str(error).splitlines()[-1].strip()}") from None
-    run = create_run(Path(output), recipe.model_copy(update={"backbone": backbone}), names)
-    save_model(run.folder, method.network)
-    return run.folder
+    if kind not in IMPORTERS:
+        raise TagmaskError(f"no importer for {kind!r}; there are: {', '.join(IMPORTERS)}")
+    output = Path(output)
+    checkpoint = IMPORTERS[kind](read_state(file), str(file))
+    joins = open_run(output) if kind == "psa" and (output / "run.json").exists() else None
+    recipe = joins.recipe if joins else checkpoint.recipe
+    recipe = overridden(recipe, (*checkpoint.settings, *overrides))
+    if joins and classes is None:
+        names = joins.classes
+    else:
+        names = _class_names(classes, checkpoint.num_classes)
+
+    # The code that will read the model checks it before a run folder is made.
+    place = checkpoint.done[-1] if checkpoint.done else ""
+    with tempfile.TemporaryDirectory() as temporary:
+        written = Path(temporary, place, MODEL_FILE)
+        written.parent.mkdir(exist_ok=True)
+        save_file({name: value.contiguous() for name, value in checkpoint.tensors.items()}, written)
+        try:
+            _check(recipe, len(names), Path(temporary), place)
+        except TagmaskError as error:
+            raise TagmaskError(str(error).replace(str(written), str(file))) from None
+        folder = create_run(output, recipe, names).folder
+        (folder / place).mkdir(exist_ok=True)
+        shutil.move(written, folder / place / MODEL_FILE)
+    for stage in checkpoint.done:
+        (folder / stage).mkdir(exist_ok=True)
+        write_text(folder / stage / DONE, json.dumps({"imported": Path(file).name}) + "\n")
+    return folder
 
 
-def _class_names(classes: PathLike | None, count: int) -> tuple[str, ...]:
+def _check(recipe: Recipe, num_classes: int, folder: Path, place: str) -> None:
+    """Raise a TagmaskError where the model in a stage's folder is not that of the recipe."""
+    if not place:
+        load_model(folder, build_method(recipe, num_classes, pretrained=False).network)
+    elif place == AFFINITY:
+        load_affinity(recipe, num_classes, folder)
+    else:
+        load_classifier(recipe, num_classes, folder, 0 if place == classifier_name(recipe, 0) else None)
+
+
+def _seco(state: dict[str, Tensor], origin: str) -> Checkpoint:
+    """A run of SeCo, whole; the number of classes tells the data set, whose inference it takes."""
+    tensors = seco.network_state(state, origin)
+    count = len(tensors["classifier.weight"])
+    recipe = load_recipe("seco/coco" if count == len(COCO_CLASSES) else "seco/voc")
+    options = f"backbone.options={seco.vit_options(tensors, origin)}"
+    return Checkpoint(recipe, ("backbone.weights=null", options, *_normalised(IMAGENET)), tensors, count)
+
+
+def _sccam(state: dict[str, Tensor], origin: str) -> Checkpoint:
+    """A run of SC-CAM whose classifiers are trained: it has CAMs, and the later stages can follow."""
+    tensors = resnet38.network_state(state, resnet38.LATER_ROUNDS, origin)
+    count, sub = (len(tensors[f"heads.{name}"]) for name in resnet38.LATER_ROUNDS)
+    recipe = load_recipe("sccam/voc")
+    rounds = range(1, recipe.method.rounds + 1)  # pyright: ignore[reportAttributeAccessIssue]: SC-CAM's section
+    done = [name for number in rounds for name in (f"clusters{number}", classifier_name(recipe, number))]
+    settings = (f"method.subclasses={sub // count}", *_width(tensors), *NO_LATER_STAGES)
+    return Checkpoint(recipe, settings, tensors, count, (classifier_name(recipe, 0), *done))
+
+
+def _psa(state: dict[str, Tensor], origin: str) -> Checkpoint:
+    """A run of SC-CAM that has its first classifier, or its AffinityNet, and trains the rest."""
+    recipe = load_recipe("sccam/voc")
+    if resnet38.heads_of(state) == resnet38.AFFINITY:
+        tensors = resnet38.network_state(state, resnet38.AFFINITY, origin)
+        return Checkpoint(recipe, _width(tensors), tensors, None, (LABELS, AFFINITY))
+    tensors = resnet38.network_state(state, resnet38.FIRST_ROUND, origin)
+    return Checkpoint(recipe, _width(tensors), tensors, len(tensors["heads.fc8.weight"]), (classifier_name(recipe, 0),))
+
+
+def _rca(state: dict[str, Tensor], origin: str) -> Checkpoint:
+    """A run of RCA whose classifier is trained. The maps gathered while it was trained are not in the file."""
+    tensors = rca.network_state(state, origin)
+    count, memory, _ = tensors["memory.queue"].shape
+    prototypes = tensors["memory.prototypes"].shape[1]
+    settings = (f"method.memory={memory}", f"method.prototypes={prototypes}", "method.memory_init=randn")
+    recipe = load_recipe("rca/voc")
+    settings = (*settings, "method.cam_source=final", *NO_LATER_STAGES)
+    return Checkpoint(recipe, settings, tensors, count, (classifier_name(recipe, 0),))
+
+
+def _deeplab(state: dict[str, Tensor], origin: str) -> Checkpoint:
+    """A run of a segmenter alone, trained on masks."""
+    tensors = deeplabv2.network_state(state, origin)
+    if "decoder.branches.0.weight" not in tensors:
+        raise TagmaskError(
+            f"{origin}: a start without a classifier, which cannot label images; train a segmenter from it, by --set "
+            f"segmenter.backbone.weights={origin}"
+        )
+    outputs, width = tensors["decoder.branches.0.weight"].shape[:2]
+    staged = load_recipe("sccam/voc")
+    assert staged.segmenter is not None
+    recipe = stage_recipe(staged, staged.segmenter).model_copy(update={"method": staged.segmenter.method})
+    # It has no classifiers of tags. With weights of zero its CAMs are empty.
+    tensors["classifier.weight"] = torch.zeros(outputs - 1, width, 1, 1)
+    tensors["aux_classifier.weight"] = torch.zeros(outputs - 1, width // 2, 1, 1)
+    blocks = tuple(deeplabv2.blocks_of(tensors))
+    options = () if blocks == RESNET101 else (f"backbone.options={{blocks: {list(blocks)}}}",)
+    settings = ("backbone.weights=null", "backbone.freeze_norm=true", *_normalised(CAFFE), *options, *NO_LATER_STAGES)
+    return Checkpoint(recipe, settings, tensors, outputs - 1)
+
+
+IMPORTERS = {"seco": _seco, "sccam": _sccam, "psa": _psa, "rca": _rca, "deeplab": _deeplab}
+"""From tensors and the name of their file to the checkpoint, by the word after `tagmask import`."""
+
+
+def _normalised(values: Normalisation) -> tuple[str, ...]:
+    return tuple(f"backbone.{name}={list(channels)}" for name, channels in values._asdict().items())
+
+
+def _width(tensors: dict[str, Tensor]) -> tuple[str, ...]:
+    """The setting of a ResNet-38 narrower than the published one."""
+    width = resnet38.width_of(tensors)
+    return () if width == 1 else (f"backbone.options={{width: {width}}}",)
+
+
+def _class_names(classes: PathLike | None, count: int | None) -> tuple[str, ...]:
+    """The names in a file, which must be `count`, or else the names of the data set that has so many classes."""
     if classes is None:
-        return VOC_CLASSES if count == len(VOC_CLASSES) else tuple(f"class {index + 1}" for index in range(count))
+        wanted = len(VOC_CLASSES) if count is None else count
+        return CLASS_LISTS.get(wanted) or tuple(f"class {index + 1}" for index in range(wanted))
     path = Path(classes)
     if not path.is_file():
-        raise TagmaskError(f"{path}: no such file; expected {count} class names, one a line")
+        raise TagmaskError(f"{path}: no such file; expected {count or 'the'} class names, one a line")
     names = check_class_list(path.read_text(encoding="utf-8").splitlines(), str(path))
-    if len(names) != count:
+    if count is not None and len(names) != count:
         raise TagmaskError(f"{path}: {len(names)} classes, but the checkpoint's classifier has {count}")
     return names

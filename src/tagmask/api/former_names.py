@@ -53,6 +53,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "methods.multi_scale": ("ops.multi_scale",),
     "methods.rca_training": ("methods.rca",),
     "methods.staged": ("methods.combined",),
+    "models.imports": ("models.published.resnet38", "models.published.start", "models.weight_files"),
+    "models.seco_checkpoint": ("models.published.seco",),
     "onnx_export": ("api.onnx",),
     "palette": ("data.label_maps",),
     "pipeline": ("engine.stage",),

@@ -19,7 +19,8 @@ from tagmask.errors import TagmaskError
 from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.costs import read_logs, recorded_scores
 from tagmask.evaluation.tables import describe
-from tagmask.models.weights import HUB_PREFIXES
+from tagmask.methods.registry import without_weights
+from tagmask.models.weights import is_on_hub
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import BackboneConfig, Section
 
@@ -97,9 +98,8 @@ def _cleaned(section: SectionT) -> SectionT:
             changes[name] = None
         elif isinstance(value, Section):
             changes[name] = _cleaned(value)
-    if isinstance(section, BackboneConfig) and section.weights and not section.weights.startswith(HUB_PREFIXES):
-        # That weights are given freezes the norms, which the network is to keep.
-        changes |= {"weights": None, "freeze_norm": True if section.freeze_norm is None else section.freeze_norm}
+    if isinstance(section, BackboneConfig) and section.weights and not is_on_hub(section.weights):
+        return without_weights(section)
     return section.model_copy(update=changes)
 
 

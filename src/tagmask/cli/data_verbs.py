@@ -79,17 +79,71 @@ def data_make(
     typer.echo(f"data: {folder}")
 
 
+Checkpoint = Annotated[Path, typer.Argument(help="Published checkpoint (.pth or .safetensors); never unpickled.")]
+ClassNames = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Class names, one a line; by default those of VOC or COCO, told by their number."),
+]
+
+
 @import_app.command("seco")
 def import_seco(
-    file: Annotated[Path, typer.Argument(help="Published checkpoint (.pth or .safetensors).")],
-    output: Output = Path("runs/seco-import"),
-    classes: Annotated[Optional[Path], typer.Option(help="Class names, one a line; by default VOC's.")] = None,  # noqa: UP045
-    set_: Set = None,
+    file: Checkpoint, output: Output = Path("runs/seco-import"), classes: ClassNames = None, set_: Set = None
 ) -> None:
-    """Make a run folder of a published SeCo checkpoint.
+    """Make a run folder of a SeCo checkpoint, of VOC or COCO. It labels images as a trained run does.
 
     Example: `tagmask import seco checkpoint.pth -o runs/seco-voc`
     """
+    _import("seco", file, output, classes, set_)
+
+
+@import_app.command("sccam")
+def import_sccam(
+    file: Checkpoint, output: Output = Path("runs/sccam-import"), classes: ClassNames = None, set_: Set = None
+) -> None:
+    """Make a run folder of SC-CAM's last classifier. It has CAMs; `train --from cams` adds masks and a segmenter.
+
+    Example: `tagmask import sccam res38_sccam.pth -o runs/sccam-voc`
+    """
+    _import("sccam", file, output, classes, set_)
+
+
+@import_app.command("psa")
+def import_psa(
+    file: Checkpoint, output: Output = Path("runs/sccam-psa"), classes: ClassNames = None, set_: Set = None
+) -> None:
+    """Put PSA's classifier or AffinityNet into a run folder of SC-CAM, a new one or one that has the other.
+
+    `tagmask train` with the same output then trains what is left.
+
+    Example: `tagmask import psa res38_cls.pth -o runs/sccam-voc`
+    """
+    _import("psa", file, output, classes, set_)
+
+
+@import_app.command("rca")
+def import_rca(
+    file: Checkpoint, output: Output = Path("runs/rca-import"), classes: ClassNames = None, set_: Set = None
+) -> None:
+    """Make a run folder of a classifier that RCA's released code trained. It has CAMs, as that of `sccam`.
+
+    Example: `tagmask import rca rca.pth -o runs/rca-voc`
+    """
+    _import("rca", file, output, classes, set_)
+
+
+@import_app.command("deeplab")
+def import_deeplab(
+    file: Checkpoint, output: Output = Path("runs/deeplab-import"), classes: ClassNames = None, set_: Set = None
+) -> None:
+    """Make a run folder of a DeepLab-v2 of kazuto1011/deeplab-pytorch. It labels images as a trained run does.
+
+    Example: `tagmask import deeplab deeplabv2_resnet101_msc-vocaug-20000.pth -o runs/deeplab-voc`
+    """
+    _import("deeplab", file, output, classes, set_)
+
+
+def _import(kind: str, file: Path, output: Path, classes: Path | None, overrides: list[str] | None) -> None:
     from tagmask import api
 
-    typer.echo(f"run: {api.import_checkpoint('seco', file, output, classes=classes, overrides=set_ or ())}")
+    typer.echo(f"run: {api.import_checkpoint(kind, file, output, classes=classes, overrides=overrides or ())}")

@@ -79,5 +79,5 @@ def load_model(folder: Path, network: nn.Module) -> None:
         state: dict[str, Tensor] = load_file(path)
         network.load_state_dict(state)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[-1].strip()
         raise TagmaskError(f"{path}: not the model of this run's recipe ({reason})") from None

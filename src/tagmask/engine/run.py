@@ -13,6 +13,7 @@ from tagmask.data.dataset import check_class_list
 from tagmask.data.files import check_folder, write_classes, write_text
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Round
+from tagmask.models.weights import with_normalisation
 from tagmask.recipes.load import Recipe, load_recipe
 
 FORMAT = 1
@@ -48,6 +49,7 @@ def create_run(
     Raises:
         TagmaskError: the folder holds something else; nothing in it is touched.
     """
+    recipe = with_normalisation(recipe)
     run = Run(folder, recipe, classes)
     check_folder(folder)
     if (folder / "run.json").exists():
@@ -123,7 +125,7 @@ def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:
 
 def _what_matters(recipe: Recipe) -> dict[str, object]:
     """All that a run's products follow from, by key."""
-    values = _by_key(recipe.model_dump(mode="json"), "")
+    values = _by_key(with_normalisation(recipe).model_dump(mode="json"), "")
     idle = [
         "data.path",
         *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every", "compile")),

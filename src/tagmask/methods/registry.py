@@ -9,6 +9,7 @@ from typing import TypeVar
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.models.backbone import Backbone
+from tagmask.models.weights import with_normalisation
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import METHODS, BackboneConfig, MethodSection
 
@@ -49,9 +50,12 @@ def register_method(section: type[MethodSection], method: type[Method]) -> None:
 
 
 def without_weights(config: BackboneConfig) -> BackboneConfig:
-    """Prepare a backbone for a state that is about to be loaded: no weights, norms as frozen as they were with them."""
+    """Take the start's weights from a backbone whose state is about to be loaded; all that follows from them stays.
+
+    Norms are frozen, and images normalised, as they were with the weights.
+    """
     freeze = config.weights is not None if config.freeze_norm is None else config.freeze_norm
-    return config.model_copy(update={"weights": None, "freeze_norm": freeze})
+    return with_normalisation(config).model_copy(update={"weights": None, "freeze_norm": freeze})
 
 
 def build_method(recipe: Recipe, num_classes: int, *, pretrained: bool = True, number: int = -1) -> Method:

@@ -1,1 +1,1 @@
-"""Backbones as tokens, decoders, pretrained weights."""
+"""Networks: backbones as tokens, decoders, and the pretrained weights that they start from."""

@@ -1,10 +1,10 @@
-"""Any timm network as tokens."""
+"""One interface to every network: images go in, a class token and two maps of features come out."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
@@ -15,25 +15,26 @@ from torch import Tensor, nn
 
 from tagmask.errors import TagmaskError
 from tagmask.models import deeplabv2, resnet38, vgg16
-from tagmask.models.imports import load_resnet38, load_vgg16
-from tagmask.models.weights import load_weights
+from tagmask.models.published.start import load_start
+from tagmask.models.weights import HALVES, IMAGENET, with_normalisation
 from tagmask.recipes.load import BackboneConfig
+
+logger = logging.getLogger(__name__)
 
 AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages
-MOST_PAIRS = (
-    2**26
-)  # of tokens whose scores a block holds, 128 MiB in bf16; for a backward pass every block keeps its own
+# Pairs of tokens whose scores a block holds, 128 MiB in bf16. For a backward pass every block keeps its own.
+MOST_PAIRS = 2**26
 PAPERS: dict[str, Callable[..., nn.Module]] = {
     "resnet38": resnet38.ResNet38,
     "vgg16_rca": vgg16.Vgg16,
-    "deeplabv2_resnet101": deeplabv2.DeepLabV2.headless,
+    "deeplabv2_resnet101": deeplabv2.DeepLabV2,
 }
-"""Networks of the papers that timm does not have."""
+"""Networks of the papers that timm does not have; each gives features of several depths, the last the deepest."""
 
 
 class Tokens(NamedTuple):
-    """What a backbone says about B images.
+    """The features that a backbone finds in B images.
 
     Attributes:
         class_token: (B, D) a ViT's class token after the last norm, or a CNN's mean feature.
@@ -47,7 +48,7 @@ class Tokens(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A timm network that yields `Tokens`.
+    """A network of timm or of a paper that yields `Tokens`.
 
     Attributes:
         width, aux_width: D and D_aux.
@@ -61,23 +62,29 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
+        config = with_normalisation(config)
         self.freeze_norm = config.weights is not None if config.freeze_norm is None else config.freeze_norm
         network: Any = _create(config)  # of some family of timm, known by its behaviour
-        self.is_vit = isinstance(network, VisionTransformer)
+        self.is_vit, self.is_paper = isinstance(network, VisionTransformer), config.name in PAPERS
         if config.stem == "conv":
             if not self.is_vit:
                 raise TagmaskError(f"backbone.stem: conv is for a ViT, and {config.name!r} is none; remove the key")
             network.patch_embed.proj = conv_stem(network.patch_embed.patch_size[0], network.embed_dim)
         self.network: Any = network
         if config.weights:
-            _load(network, config.weights)
+            load_start(network, config.weights)
         if not self.is_vit:
             network.to(memory_format=torch.channels_last)  # convolutions then run up to twice as fast, on CPU and GPU
-        cfg = getattr(network, "pretrained_cfg", None) or {}
-        if config.name in PAPERS:
-            cfg = {"mean": resnet38.MEAN, "std": resnet38.STD}
-        for name, chosen, default in (("mean", config.mean, (0.5,) * 3), ("std", config.std, (0.5,) * 3)):
-            values = chosen or cfg.get(name) or default
+        own = IMAGENET._asdict() if self.is_paper else getattr(network, "pretrained_cfg", None) or {}
+        if config.weights and not (config.mean and config.std):
+            logger.warning(
+                "backbone.weights %s: not in the registry of weights; images are normalised as those of %s usually "
+                "are. Set backbone.mean and backbone.std if these weights were trained otherwise",
+                config.weights,
+                config.name,
+            )
+        for name, chosen in (("mean", config.mean), ("std", config.std)):
+            values = chosen or own.get(name) or getattr(HALVES, name)
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         if isinstance(network, deeplabv2.DeepLabV2) and config.weights:
             self._check_scale(network, config)
@@ -96,7 +103,7 @@ class Backbone(nn.Module):
             ) from None
 
     def _check_scale(self, network: deeplabv2.DeepLabV2, config: BackboneConfig) -> None:
-        """What the weights found out about their images must stand in the recipe, where a trained run looks for it."""
+        """Refuse mean and std that are not those of the weights: a trained run looks for them in its recipe."""
         if torch.allclose(network.mean, self.mean) and torch.allclose(network.std, self.std):
             return
         mean, std = ([round(v, 6) for v in values.flatten().tolist()] for values in (network.mean, network.std))
@@ -115,7 +122,7 @@ class Backbone(nn.Module):
         self.stride = round(side / tokens.patches.shape[2])
 
     def train(self, mode: bool = True) -> Backbone:
-        """Like any module's, but batch norm stays in eval mode where it is frozen."""
+        """Switch to training as any module does, except that batch norm stays in eval mode where it is frozen."""
         super().train(mode)
         if self.freeze_norm:
             for module in self.network.modules():
@@ -136,25 +143,19 @@ class Backbone(nn.Module):
             block.compile(dynamic=True)
 
     def taps(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Features (B, D_i, h_i, w_i) of several depths, the last those of the patches."""
-        if isinstance(self.network, resnet38.ResNet38):
+        """Compute features (B, D_i, h_i, w_i) of several depths, the last those of the patches."""
+        if self.is_paper:
             return self.network(images)
         tokens = self(images)
         return tokens.aux, tokens.patches
 
     def forward(self, images: Tensor) -> Tokens:
-        """Tokens of (B, 3, H, W) normalised images; sides that are no multiple of the stride lose the remainder."""
+        """Compute the tokens of (B, 3, H, W) normalised images; a ViT leaves out pixels that fill no whole patch."""
         if self.is_vit:
             return self._vit(images)
-        if isinstance(self.network, resnet38.ResNet38):
-            taps = self.network(images)
-            return Tokens(taps.conv6.mean(dim=(2, 3)), taps.conv6, taps.conv5)
-        if isinstance(self.network, deeplabv2.DeepLabV2):
-            early, features = self.network.features(images)
-            return Tokens(features.mean(dim=(2, 3)), features, early)
-        if isinstance(self.network, vgg16.Vgg16):
-            features = self.network(images)
-            return Tokens(features.mean(dim=(2, 3)), features, features)
+        if self.is_paper:
+            *_, early, final = self.network(images)
+            return Tokens(final.mean(dim=(2, 3)), final, early)
         final, (early,) = self.network.forward_intermediates(images, indices=[AUX_STAGE])
         if final.shape[1] != self.network.num_features and final.shape[-1] == self.network.num_features:
             final = final.permute(0, 3, 1, 2)  # some transformers keep channels last
@@ -163,11 +164,11 @@ class Backbone(nn.Module):
         return Tokens(final.mean(dim=(2, 3)), final, early)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in 0..1 to the network's scale."""
+        """Turn (B, 3, H, W) RGB in 0..1 into what the network expects."""
         return (images - self.mean) / self.std
 
     def pixels(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised back to RGB in 0..255."""
+        """Turn normalised images (B, 3, H, W) back into RGB in 0..255."""
         return (images * self.std + self.mean) * 255
 
     def _vit(self, images: Tensor) -> Tokens:
@@ -195,10 +196,10 @@ class Backbone(nn.Module):
         return Tokens(tokens[:, 0] if network.cls_token is not None else patches.mean(dim=(2, 3)), patches, aux)
 
     def _choose_attention(self, tokens: Tensor) -> None:
-        """Attention over tokens (B, n, D) as one fused kernel, or in bf16 on a CPU as two batched products.
+        """Compute attention over tokens (B, n, D) as one fused kernel, or in bf16 on a CPU as two batched products.
 
-        There they take a half of the time forward and a third backward (docs/performance.md), as long as the scores of
-        all pairs of tokens find room.
+        On a CPU the products take half the time forward and a third backward (docs/performance.md), as long as memory
+        holds the scores of all pairs of tokens.
         """
         if not self._attentions:
             return
@@ -209,15 +210,15 @@ class Backbone(nn.Module):
                 attention.fused_attn = fused
 
     def _prefix(self) -> list[Tensor]:
-        """The tokens before those of the patches, (1, n, D) each: class, distillation and register tokens."""
+        """List the tokens before those of the patches, (1, n, D) each: class, distillation and register tokens."""
         found = (getattr(self.network, name, None) for name in ("cls_token", "dist_token", "reg_token"))
         return [token for token in found if token is not None]
 
     def _positions(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Position embeddings: (1, n, D) of the prefix, which may have none, n = 0, and (1, h*w, D) of the patches,
-        resized bicubically to the token grid; frozen, so kept.
+        """Resize the position embeddings to the token grid: (1, n, D) of the prefix, and (1, h*w, D) of the patches.
 
-        They are float32, and so is what is added to them block after block, though products be taken in bf16.
+        A prefix without positions has n = 0. The embeddings are frozen, so the resized ones are kept. They are float32:
+        what the blocks add to them stays float32, too, while products are taken in bf16.
         """
         key = (height, width, self.network.pos_embed.device)
         if key not in self._resized:
@@ -230,7 +231,7 @@ class Backbone(nn.Module):
         return self._resized[key]
 
     def position_grid(self) -> tuple[Tensor, Tensor]:
-        """A ViT's position embeddings as they are: (1, n, D) of the prefix and (1, D, h, w) of its own grid."""
+        """Return a ViT's position embeddings as they are: (1, n, D) of the prefix, (1, D, h, w) of its own grid."""
         positions, own = self.network.pos_embed.detach(), self.network.patch_embed.grid_size
         first = positions.shape[1] - own[0] * own[1]
         return positions[:, :first], positions[:, first:].float().reshape(1, *own, -1).permute(0, 3, 1, 2)
@@ -241,9 +242,9 @@ class Backbone(nn.Module):
 
 
 def conv_stem(patch_size: int, width: int) -> nn.Sequential:
-    """Stride-2 convolutions in place of a ViT's patch embedding, (B, 3, H, W) to (B, width, H/patch, W/patch).
+    """Make stride-2 convolutions for a ViT's patch embedding, from (B, 3, H, W) to (B, width, H/patch, W/patch).
 
-    Small sets are not enough to learn filters from a linear map of patches.
+    A linear map of whole patches has too many weights to be learnt from a small data set.
 
     Source: Xiao et al., Early Convolutions Help Transformers See Better (NeurIPS 2021).
     """
@@ -282,14 +283,3 @@ def _create(config: BackboneConfig) -> nn.Module:
         except (TypeError, AssertionError, RuntimeError, NotImplementedError) as error:
             last = error
     raise TagmaskError(f"backbone: timm cannot build {config.name!r} with {options}: {last}")
-
-
-def _load(network: nn.Module, source: str) -> None:
-    if isinstance(network, resnet38.ResNet38):
-        load_resnet38(network, Path(source))
-    elif isinstance(network, vgg16.Vgg16):
-        load_vgg16(network, Path(source))
-    elif isinstance(network, deeplabv2.DeepLabV2):
-        deeplabv2.load_deeplabv2(network, Path(source))
-    else:
-        load_weights(network, source)

@@ -1,4 +1,4 @@
-"""Heads on top of tokens."""
+"""The decoder and the projection head, which stand on top of a backbone's tokens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ DILATIONS = (6, 12, 18, 24)
 
 
 class LargeFieldDecoder(nn.Module):
-    """Sum of four dilated 3x3 convolutions (DeepLab's LargeFOV/ASPP head), (B, D, h, w) to (B, C, h, w) logits."""
+    """The segmentation head of DeepLab-v2: four dilated 3x3 convolutions on the same features, summed.
+
+    Args:
+        width: D, channels of the features.
+        num_classes: C, channels of the logits, background included where there is one.
+    """
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -21,12 +26,18 @@ class LargeFieldDecoder(nn.Module):
             nn.init.zeros_(branch.bias)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Logits (B, C, h, w)."""
+        """Compute logits (B, C, h, w) of features (B, D, h, w)."""
         return torch.stack([branch(patches) for branch in self.branches]).sum(dim=0)
 
 
 class ProjectionHead(nn.Module):
-    """MLP of three layers with GELU between and L2-normalised output, for contrast (SeCo, section 3.3)."""
+    """The head whose output embeddings are contrasted: three linear layers with GELU between.
+
+    Args:
+        width, hidden, output: features of the input, of the two layers between, and of the embedding.
+
+    Source: SeCo (CVPR 2024), section 3.3.
+    """
 
     def __init__(self, width: int, hidden: int, output: int) -> None:
         super().__init__()
@@ -39,5 +50,5 @@ class ProjectionHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D) to (N, output) of unit length."""
+        """Project features (N, D) to embeddings (N, output) of unit length."""
         return nn.functional.normalize(self.layers(features), dim=-1)

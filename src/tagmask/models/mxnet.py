@@ -1,4 +1,4 @@
-"""MXNet's `.params` files, read without MXNet.
+"""Reading MXNet's `.params` files without MXNet.
 
 A file is: uint64 0x112, uint64 0; uint64 count and that many arrays; uint64 count and that many names, each a uint64
 length and bytes. All numbers are little-endian. An array starts with a uint32 that tells its version:
@@ -38,10 +38,8 @@ def read_mxnet_params(path: Path) -> dict[str, Tensor]:
         tensors by their names in the file, such as `arg:conv1a_weight`; empty arrays are left out.
 
     Raises:
-        TagmaskError: no such file, another format, cut short, or an array that is not dense.
+        TagmaskError: another format, cut short, or an array that is not dense.
     """
-    if not path.is_file():
-        raise TagmaskError(f"weights {path}: no such file; give an MXNet .params file")
     if path.stat().st_size < 32:
         raise TagmaskError(f"weights {path}: {path.stat().st_size} bytes are no MXNet file; download it again")
     reader = _Reader(path)
@@ -58,7 +56,7 @@ def read_mxnet_params(path: Path) -> dict[str, Tensor]:
 
 
 class _Reader:
-    """A file as bytes with a position; whatever would lead beyond the end is an error that names the file."""
+    """Reads a file from the front; whatever would lead beyond its end is an error that names the file."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.position = path, 0
@@ -75,7 +73,7 @@ class _Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)).tobytes())
 
     def check_count(self, count: int, at_least: int) -> int:
-        """`count`, if so many entries of `at_least` bytes each fit into the rest of the file."""
+        """Return `count` if so many entries of `at_least` bytes each fit into the rest of the file."""
         if count * at_least > len(self.bytes) - self.position:
             raise self.error(f"a list of {count} entries, more than the file can hold; it is damaged")
         return count

@@ -6,14 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-STRIDE = 8
 FROZEN_STEM = ("conv1a", "b2", "b2_1", "b2_2")
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
 
 
 class Taps(NamedTuple):
-    """Features of (B, 3, H, W) images at h = ceil(H / 8), w = ceil(W / 8), all after batch norm and ReLU.
+    """Features of three depths at h = ceil(H / 8), w = ceil(W / 8) for (B, 3, H, W) images, after batch norm and ReLU.
 
     Attributes:
         conv4: (B, 512, h, w) of the fourth stage.
@@ -49,7 +46,7 @@ class BasicBlock(nn.Module):
         self.conv_branch1 = None if same else nn.Conv2d(width, output, 1, stride, bias=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The output (B, output, h, w), and the tap: the normalised, rectified input (B, width, H, W)."""
+        """Compute the output (B, output, h, w), and the tap: the normalised, rectified input (B, width, H, W)."""
         tap = self.bn_branch2a(features).relu_()
         shortcut = features if self.conv_branch1 is None else self.conv_branch1(tap)
         branch = self.bn_branch2b1(self.conv_branch2a(tap)).relu_()
@@ -78,7 +75,7 @@ class Bottleneck(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The output (B, output, h, w), and the tap: the normalised, rectified input (B, width, h, w)."""
+        """Compute the output (B, output, h, w), and the tap: the normalised, rectified input (B, width, h, w)."""
         tap = self.bn_branch2a(features).relu_()
         branch = self.dropout(self.bn_branch2b1(self.conv_branch2a(tap)).relu_())
         branch = self.dropout(self.bn_branch2b2(self.conv_branch2b1(branch)).relu_())
@@ -122,7 +119,7 @@ class ResNet38(nn.Module):
         self.bn7 = nn.BatchNorm2d(c4096)
 
     def forward(self, images: Tensor) -> Taps:
-        """Taps of (B, 3, H, W) images in RGB, normalised with `MEAN` and `STD`."""
+        """Compute the taps of (B, 3, H, W) RGB images, normalised with ImageNet's mean and std."""
         features, taps = self.conv1a(images), {}
         for name, block in self.named_children():
             if isinstance(block, BasicBlock | Bottleneck):
@@ -141,7 +138,7 @@ class ResNet38(nn.Module):
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> ResNet38:
-        """Like any module's, but frozen batch norms keep their statistics. Returns itself."""
+        """Switch to training as any module does, but frozen batch norms keep their statistics. Returns itself."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:

@@ -11,7 +11,7 @@ from tagmask.models.decoders import LargeFieldDecoder
 
 
 class Outputs(NamedTuple):
-    """What the network says about B images.
+    """The tokens of B images and how sure the classifiers are of their tags.
 
     Attributes:
         tokens: of the backbone.
@@ -24,13 +24,13 @@ class Outputs(NamedTuple):
 
 
 class TagNetwork(nn.Module):
-    """Tokens, two tag classifiers without bias, and a decoder.
+    """A backbone with two tag classifiers without bias, and a decoder.
 
     A classifier is a 1x1 convolution: on pooled tokens it gives logits, on all tokens class activation maps.
 
     Args:
         backbone: gives the tokens.
-        classes: K.
+        num_classes: K.
         outputs: channels of the decoder, K + 1 with background, K without.
         pooling: of tokens over space before the classifier, `max` or `mean`.
 
@@ -48,13 +48,13 @@ class TagNetwork(nn.Module):
             nn.init.trunc_normal_(head.weight, std=0.02)
 
     def forward(self, images: Tensor) -> Outputs:
-        """Tokens and logits of (B, 3, H, W) normalised images."""
+        """Compute tokens and logits of (B, 3, H, W) normalised images."""
         tokens = self.backbone(images)
         logits = self.classifier(self._pool(tokens.patches)).flatten(1)
         return Outputs(tokens, logits, self.aux_classifier(self._pool(tokens.aux)).flatten(1))
 
     def maps(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Unnormalised class activation maps (B, K, h, w) of the last and the auxiliary classifier."""
+        """Compute unnormalised class activation maps (B, K, h, w) of the last and the auxiliary classifier."""
         return self.classifier(tokens.patches), self.aux_classifier(tokens.aux)
 
     def _pool(self, features: Tensor) -> Tensor:

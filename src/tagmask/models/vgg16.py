@@ -1,4 +1,4 @@
-"""VGG-16 as RCA uses it: stride 8, dilated last stage, no fifth pooling."""
+"""The convolutions of VGG-16 as RCA uses them: stride 8, dilated last stage, no fifth pooling."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-STRIDE = 8
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
@@ -34,6 +33,10 @@ class Vgg16(nn.Module):
                 layers.append(nn.MaxPool2d(3, 1, padding=1) if index == last - 1 else nn.MaxPool2d(2, 2))
         self.features = nn.Sequential(*layers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features (B, D, H // 8, W // 8) of (B, 3, H, W) images in RGB, normalised with ImageNet's mean and std."""
-        return self.features(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute features (B, D, H // 8, W // 8) of (B, 3, H, W) RGB images, normalised with ImageNet's mean and std.
+
+        The pair is twice the same: RCA looks at no earlier stage.
+        """
+        features = self.features(images)
+        return features, features
