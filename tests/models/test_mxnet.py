@@ -1,4 +1,4 @@
-"""Published weights: MXNet's binary lists, `.pth` files, and what damaged ones say."""
+"""MXNet's binary lists of arrays, and what damaged ones say."""
 
 from __future__ import annotations
 
@@ -12,13 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tagmask.models.imports import load_resnet38, load_vgg16, rename_mxnet
-from torch import nn
 
 from tagmask.errors import TagmaskError
 from tagmask.models.mxnet import ELEMENTS, VERSION_1, VERSION_2, read_mxnet_params
-from tagmask.models.resnet38 import ResNet38
-from tagmask.models.vgg16 import Vgg16
 
 
 def array_bytes(array: np.ndarray, version: int = 0, storage: int = 0) -> bytes:
@@ -97,74 +93,3 @@ def test_a_wrong_byte_is_read_or_refused_and_never_crashes(
 def test_wrong_files_say_why(tmp_path: Path, content: bytes, said: str) -> None:
     with pytest.raises(TagmaskError, match=said):
         read_mxnet_params(write(tmp_path / "bad.params", content))
-
-
-def mxnet_names(network: ResNet38) -> dict[str, str]:
-    """Our names to those of the published MXNet file."""
-    parts = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_var"}
-    names = {}
-    for name in network.state_dict():
-        block, _, rest = name.partition(".")
-        if name.endswith("num_batches_tracked"):
-            continue
-        if block in ("conv1a", "bn7"):
-            kind, tensor = block, rest
-            names[name] = f"arg:{kind}_{tensor if kind == 'conv1a' else parts[tensor]}"
-            continue
-        layer, tensor = rest.split(".")
-        stage = f"{block[1]}a" if "_" not in block else f"{block[1]}b{block[3]}"
-        kind, branch = layer.split("_")
-        prefix = "aux" if tensor.startswith("running") else "arg"
-        last = tensor if kind == "conv" else parts[tensor]
-        names[name] = f"{prefix}:{'res' if kind == 'conv' else 'bn'}{stage}_{branch}_{last}"
-    return names
-
-
-def test_resnet38_from_an_mxnet_file(tmp_path: Path) -> None:
-    source, target = ResNet38(width=1 / 16), ResNet38(width=1 / 16)
-    for value in source.state_dict().values():
-        if value.is_floating_point():
-            value.normal_()
-    state = source.state_dict()
-    arrays = {key: array_bytes(state[name].numpy()) for name, key in mxnet_names(source).items()}
-    assert "arg:res4b3_branch2a_weight" in arrays
-    assert "aux:bn2a_branch2b1_moving_mean" in arrays
-    arrays["arg:linear1000_weight"] = array_bytes(np.ones((10, 4), np.float32))
-    path = write(tmp_path / "rna-a1.params", file_bytes(arrays))
-    target.fc8 = nn.Conv2d(256, 5, 1, bias=False)
-    assert load_resnet38(target, path) == ["fc8.weight"]
-    for name in mxnet_names(source):
-        assert torch.equal(target.state_dict()[name], state[name]), name
-
-
-def test_resnet38_from_pth_with_heads_and_a_wrapper_s_prefix(tmp_path: Path) -> None:
-    source, target = ResNet38(width=1 / 16), ResNet38(width=1 / 16)
-    state = {f"module.{name}": value for name, value in source.state_dict().items() if "num_batches" not in name} | {
-        "module.fc8.weight": torch.ones(20, 256, 1, 1)
-    }
-    torch.save(state, tmp_path / "res38_cls.pth")
-    assert load_resnet38(target, tmp_path / "res38_cls.pth") == []
-    name = "b5.conv_branch1.weight"
-    assert torch.equal(target.state_dict()[name], source.state_dict()[name])
-
-
-def test_other_networks_and_widths_are_refused(tmp_path: Path) -> None:
-    network = ResNet38(width=1 / 16)
-    torch.save(ResNet38(width=1 / 8).state_dict(), tmp_path / "wide.pth")
-    with pytest.raises(TagmaskError, match=r"wide\.pth.*conv1a.weight.*\(8, 3, 3, 3\), not \(4, 3, 3, 3\)"):
-        load_resnet38(network, tmp_path / "wide.pth")
-    torch.save({"features.0.weight": torch.ones(1)}, tmp_path / "vgg.pth")
-    with pytest.raises(TagmaskError, match="is missing"):
-        load_resnet38(network, tmp_path / "vgg.pth")
-    with pytest.raises(TagmaskError, match="no tensor of ResNet-38"):
-        rename_mxnet({"arg:stage1_unit1_conv1_weight": torch.ones(1)})
-    with pytest.raises(TagmaskError, match="no such file"):
-        load_resnet38(network, tmp_path / "none.params")
-
-
-def test_vgg16_from_torchvision_s_names(tmp_path: Path) -> None:
-    stages = ((4, 4), (4, 4), (4,), (4,), (6, 6))
-    source, target = Vgg16(stages), Vgg16(stages)
-    torch.save({**source.state_dict(), "classifier.0.weight": torch.ones(2)}, tmp_path / "vgg16.pth")
-    assert load_vgg16(target, tmp_path / "vgg16.pth") == []
-    assert all(torch.equal(value, source.state_dict()[name]) for name, value in target.state_dict().items())
