@@ -43,6 +43,7 @@ bench: .venv/dev.stamp
 # make docs: the site in docs/_build/html; a link that leads nowhere is an error
 docs: .venv/docs.stamp
 	$(PY) docs/generate_recipes.py
+	$(PY) docs/generate_weights.py
 	$(PY) -m sphinx -q -E -W --keep-going -b html docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
 
