@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -18,8 +18,8 @@ from tagmask.data.files import write_text
 from tagmask.data.readers.coco import CLASSES as COCO_CLASSES
 from tagmask.data.readers.voc import CLASSES as VOC_CLASSES
 from tagmask.engine.checkpoint import MODEL_FILE, load_model
-from tagmask.engine.model import load_affinity, load_classifier, overridden, stage_recipe
-from tagmask.engine.run import AFFINITY, LABELS, classifier_name, create_run, open_run
+from tagmask.engine.model import load_affinity, load_classifier, overridden, segmenter_recipe
+from tagmask.engine.run import AFFINITY, LABELS, create_run, open_run, rounds_of
 from tagmask.engine.stage import DONE
 from tagmask.errors import TagmaskError
 from tagmask.methods.registry import build_method
@@ -41,15 +41,15 @@ class Checkpoint(NamedTuple):
         settings: overrides of the recipe that the file asks for.
         tensors: of the trained network, under our names.
         num_classes: K; none where the network does not know it.
-        done: the stages of the run that need not be run any more. The network belongs in the folder of the last; in
-            the run folder itself where there are none.
+        trained: what need not be trained any more: a run of one stage, the classifier's first round or all its rounds,
+            or AffinityNet.
     """
 
     recipe: Recipe
     settings: tuple[str, ...]
     tensors: dict[str, Tensor]
     num_classes: int | None
-    done: tuple[str, ...] = ()
+    trained: Literal["run", "first round", "rounds", "affinity"]
 
 
 def import_checkpoint(
@@ -84,7 +84,8 @@ def import_checkpoint(
         names = _class_names(classes, checkpoint.num_classes)
 
     # The code that will read the model checks it before a run folder is made.
-    place = checkpoint.done[-1] if checkpoint.done else ""
+    done = _stages(recipe, checkpoint.trained)
+    place = done[-1] if done else ""
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary, place, MODEL_FILE)
         written.parent.mkdir(exist_ok=True)
@@ -96,10 +97,19 @@ def import_checkpoint(
         folder = create_run(output, recipe, names).folder
         (folder / place).mkdir(exist_ok=True)
         shutil.move(written, folder / place / MODEL_FILE)
-    for stage in checkpoint.done:
+    for stage in done:
         (folder / stage).mkdir(exist_ok=True)
         write_text(folder / stage / DONE, json.dumps({"imported": Path(file).name}) + "\n")
     return folder
+
+
+def _stages(recipe: Recipe, trained: str) -> tuple[str, ...]:
+    """The stages of the run that need not be run any more; the network belongs in the folder of the last."""
+    if trained == "affinity":
+        return LABELS, AFFINITY
+    rounds = rounds_of(recipe)
+    kept = {"run": (), "first round": rounds[:1], "rounds": rounds}[trained]
+    return tuple(name for planned in kept for name in (planned.clusters, planned.name) if name)
 
 
 def _check(recipe: Recipe, num_classes: int, folder: Path, place: str) -> None:
@@ -109,7 +119,8 @@ def _check(recipe: Recipe, num_classes: int, folder: Path, place: str) -> None:
     elif place == AFFINITY:
         load_affinity(recipe, num_classes, folder)
     else:
-        load_classifier(recipe, num_classes, folder, 0 if place == classifier_name(recipe, 0) else None)
+        number = [planned.name for planned in rounds_of(recipe)].index(place)
+        load_classifier(recipe, num_classes, folder, number)
 
 
 def _seco(state: dict[str, Tensor], origin: str) -> Checkpoint:
@@ -118,18 +129,15 @@ def _seco(state: dict[str, Tensor], origin: str) -> Checkpoint:
     count = len(tensors["classifier.weight"])
     recipe = load_recipe("seco/coco" if count == len(COCO_CLASSES) else "seco/voc")
     options = f"backbone.options={seco.vit_options(tensors, origin)}"
-    return Checkpoint(recipe, ("backbone.weights=null", options, *_normalised(IMAGENET)), tensors, count)
+    return Checkpoint(recipe, ("backbone.weights=null", options, *_normalised(IMAGENET)), tensors, count, "run")
 
 
 def _sccam(state: dict[str, Tensor], origin: str) -> Checkpoint:
     """A run of SC-CAM whose classifiers are trained: it has CAMs, and the later stages can follow."""
     tensors = resnet38.network_state(state, resnet38.LATER_ROUNDS, origin)
     count, sub = (len(tensors[f"heads.{name}"]) for name in resnet38.LATER_ROUNDS)
-    recipe = load_recipe("sccam/voc")
-    rounds = range(1, recipe.method.rounds + 1)  # pyright: ignore[reportAttributeAccessIssue]: SC-CAM's section
-    done = [name for number in rounds for name in (f"clusters{number}", classifier_name(recipe, number))]
     settings = (f"method.subclasses={sub // count}", *_width(tensors), *NO_LATER_STAGES)
-    return Checkpoint(recipe, settings, tensors, count, (classifier_name(recipe, 0), *done))
+    return Checkpoint(load_recipe("sccam/voc"), settings, tensors, count, "rounds")
 
 
 def _psa(state: dict[str, Tensor], origin: str) -> Checkpoint:
@@ -137,9 +145,9 @@ def _psa(state: dict[str, Tensor], origin: str) -> Checkpoint:
     recipe = load_recipe("sccam/voc")
     if resnet38.heads_of(state) == resnet38.AFFINITY:
         tensors = resnet38.network_state(state, resnet38.AFFINITY, origin)
-        return Checkpoint(recipe, _width(tensors), tensors, None, (LABELS, AFFINITY))
+        return Checkpoint(recipe, _width(tensors), tensors, None, "affinity")
     tensors = resnet38.network_state(state, resnet38.FIRST_ROUND, origin)
-    return Checkpoint(recipe, _width(tensors), tensors, len(tensors["heads.fc8.weight"]), (classifier_name(recipe, 0),))
+    return Checkpoint(recipe, _width(tensors), tensors, len(tensors["heads.fc8.weight"]), "first round")
 
 
 def _rca(state: dict[str, Tensor], origin: str) -> Checkpoint:
@@ -148,9 +156,8 @@ def _rca(state: dict[str, Tensor], origin: str) -> Checkpoint:
     count, memory, _ = tensors["memory.queue"].shape
     prototypes = tensors["memory.prototypes"].shape[1]
     settings = (f"method.memory={memory}", f"method.prototypes={prototypes}", "method.memory_init=randn")
-    recipe = load_recipe("rca/voc")
     settings = (*settings, "method.cam_source=final", *NO_LATER_STAGES)
-    return Checkpoint(recipe, settings, tensors, count, (classifier_name(recipe, 0),))
+    return Checkpoint(load_recipe("rca/voc"), settings, tensors, count, "rounds")
 
 
 def _deeplab(state: dict[str, Tensor], origin: str) -> Checkpoint:
@@ -162,16 +169,14 @@ def _deeplab(state: dict[str, Tensor], origin: str) -> Checkpoint:
             f"segmenter.backbone.weights={origin}"
         )
     outputs, width = tensors["decoder.branches.0.weight"].shape[:2]
-    staged = load_recipe("sccam/voc")
-    assert staged.segmenter is not None
-    recipe = stage_recipe(staged, staged.segmenter).model_copy(update={"method": staged.segmenter.method})
+    recipe = segmenter_recipe(load_recipe("sccam/voc"))
     # It has no classifiers of tags. With weights of zero its CAMs are empty.
     tensors["classifier.weight"] = torch.zeros(outputs - 1, width, 1, 1)
     tensors["aux_classifier.weight"] = torch.zeros(outputs - 1, width // 2, 1, 1)
     blocks = tuple(deeplabv2.blocks_of(tensors))
     options = () if blocks == RESNET101 else (f"backbone.options={{blocks: {list(blocks)}}}",)
     settings = ("backbone.weights=null", "backbone.freeze_norm=true", *_normalised(CAFFE), *options, *NO_LATER_STAGES)
-    return Checkpoint(recipe, settings, tensors, outputs - 1)
+    return Checkpoint(recipe, settings, tensors, outputs - 1, "run")
 
 
 IMPORTERS = {"seco": _seco, "sccam": _sccam, "psa": _psa, "rca": _rca, "deeplab": _deeplab}
