@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from tagmask.models.backbone import Backbone
 from tagmask.models.published import deeplabv2, rca, resnet38, seco
 from tagmask.models.tag_network import TagNetwork
 from tagmask.recipes.load import BackboneConfig, load_recipe
+from tests.golden_checks import assert_close
 from tests.models.test_start import reference_names
 
 GOLDEN = Path(os.environ.get("TAGMASK_GOLDEN") or Path(__file__).parents[1] / "golden")
@@ -211,3 +213,40 @@ def test_deeplab_s_whole_state_and_its_start_from_coco() -> None:
     start = {name.removeprefix("base."): value for name, value in state.items()}
     start |= {"fc.weight": torch.empty(91, 2048, 1, 1), "fc.bias": torch.empty(91)}
     assert set(deeplabv2.network_state(start, "coco.pth")) == {name for name in renamed if "decoder" not in name}
+
+
+def rca_value(seed: int, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The weights of the step's vector; the formula stands in the vectors' README."""
+    if name.startswith("queue_ptr") or name.endswith("num_batches_tracked"):
+        return np.zeros(shape, dtype=np.int64)
+    drawn = np.random.default_rng([seed, zlib.crc32(name.encode())]).standard_normal(shape, dtype=np.float32)
+    if name.startswith(("queue", "cluter")):
+        return drawn
+    if name == "extra_F.1.running_var":
+        return np.float32(1) + np.float32(0.02) * np.abs(drawn)
+    if name == "extra_F.1.weight":
+        return np.float32(1) + np.float32(0.02) * drawn
+    if len(shape) == 1:
+        return np.float32(0.02) * drawn
+    gain = 0.1 if name[0] in "QKV" else 2.0 if shape[0] in (1, 20) else np.sqrt(2)
+    return np.float32(gain / np.sqrt(np.prod(shape[1:]))) * drawn
+
+
+def test_rca_s_classifier_gives_the_logits_of_the_release() -> None:
+    state = released("rca_training_step")
+    with np.load(GOLDEN / "rca_training_step.npz", allow_pickle=False) as arrays:
+        vectors = {name: arrays[name] for name in arrays.files if name.startswith(("in_", "param_", "out_logits"))}
+    seed = int(vectors["param_seed"])
+    values = {name: torch.from_numpy(rca_value(seed, name, tuple(value.shape))) for name, value in state.items()}
+    with torch.device("meta"):
+        method = build_method(load_recipe("rca/voc", ["backbone.weights=null"]), 20)
+    network = method.network
+    network.load_state_dict(rca.network_state(values, "rca.pth"), assign=True)
+    pixels = (torch.from_numpy(vectors["in_image"]).float() + 0.5) / 255
+    mean, std = (torch.from_numpy(vectors[f"param_{name}"]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    memory, heads = network.get_submodule("memory"), network.get_submodule("heads")
+    with torch.no_grad():
+        features = network.backbone((pixels - mean) / std).patches
+        maps = heads(features, memory.prototypes, memory.ready)
+    for name, found in (("fine", maps.fine), ("coarse", maps.coarse)):
+        assert_close(found.mean(dim=(2, 3)), vectors[f"out_logits_{name}"][0], relative=1e-4)
