@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tagmask.data.dataset import IGNORE
 from tagmask.data.images import opened
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 
 @dataclass(frozen=True)

@@ -238,11 +238,7 @@ class Review:
         writer.writerow(HEADER)
         writer.writerows(self._row(name) for name in sorted(self._order) if self._is_vouched(name))
         writer.writerows(self._foreign)
-        try:
-            self.file.parent.mkdir(exist_ok=True)
-            write_text(self.file, text.getvalue())
-        except OSError as error:
-            raise TagmaskError(f"{self.file}: cannot be written ({error.strerror}); check the folder") from None
+        write_text(self.file, text.getvalue())
         self._written = self.file.read_bytes()
 
     def _is_vouched(self, name: str) -> bool:

@@ -11,11 +11,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 from PIL import Image
 
-from tagmask.data.dataset import IGNORE
 from tagmask.data.label_maps import voc_palette
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.regions import regions
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 ARCHIVE = "segmentation_mask_1.1.zip"
 DEFAULT = "default"

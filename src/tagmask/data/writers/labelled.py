@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tagmask.data.dataset import IGNORE, Dataset, check_class_list
+from tagmask.data.dataset import Dataset, check_class_list
 from tagmask.data.images import image_size, is_image_name
 from tagmask.data.masks import PngMask
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 CONFIDENCE = "confidence.csv"
 
