@@ -235,7 +235,7 @@ def test_cvat_takes_a_class_for_an_object_where_regions_are_too_many(labelled, t
         kinds = [np.asarray(Image.open(archive.open(f"Segmentation{part}/many.png"))) for part in ("Class", "Object")]
     np.testing.assert_array_equal(*kinds)
     (masks / "classes.txt").write_text("a:b\nc\nd\n")
-    with pytest.raises(TagmaskError, match=r"class 'a:b': CVAT's labelmap\.txt"):
+    with pytest.raises(TagmaskError, match=r"class 'a:b': labelmap\.txt has no names"):
         export_masks(masks, photos, tmp_path / "out", format="cvat")
 
 

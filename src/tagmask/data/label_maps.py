@@ -10,6 +10,7 @@ from PIL import Image
 
 from tagmask.data.files import replacing
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 
 def voc_palette() -> np.ndarray:
@@ -56,10 +57,14 @@ def write_png(path: Path | str, image: Image.Image) -> None:
         image.save(temporary, format="PNG")
 
 
-def label_colours(classes: Sequence[str]) -> str:
+def label_colours(classes: Sequence[str], *, ignored: bool = False) -> str:
     """The text of `labelmap.txt`, by which CVAT and Datumaro know the classes of coloured masks.
 
     A line is `name:red,green,blue:parts:actions`, both of the last empty; background comes first.
+
+    Args:
+        classes: names in id order.
+        ignored: whether the masks hold ignored pixels, whose colour is then declared, too.
 
     Raises:
         TagmaskError: a class has a name that such a line cannot hold.
@@ -69,7 +74,8 @@ def label_colours(classes: Sequence[str]) -> str:
     for name in classes:
         if ":" in name or name.startswith("#") or not name.isprintable():
             raise TagmaskError(f"class {name!r}: labelmap.txt has no names with `:` or `#`; rename the class")
-    names = ("background", *classes)
-    colours = voc_palette()[: len(names)].tolist()
-    lines = [f"{name}:{red},{green},{blue}::\n" for name, (red, green, blue) in zip(names, colours, strict=True)]
-    return "# label:color_rgb:parts:actions\n" + "".join(lines)
+    ids = {"background": 0, **{name: label for label, name in enumerate(classes, start=1)}}
+    if ignored:
+        ids.setdefault("ignored", IGNORE)
+    colours = {name: ",".join(map(str, voc_palette()[label])) for name, label in ids.items()}
+    return "".join(["# label:color_rgb:parts:actions\n", *(f"{name}:{rgb}::\n" for name, rgb in colours.items())])

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
 
+from tagmask.data.files import write_text
 from tagmask.data.label_maps import voc_palette
 from tagmask.data.writers.labelled import LabelledImage
 
@@ -40,7 +41,7 @@ def write_label_studio(
     Source: Label Studio, "Import pre-annotated data", "Import brush segmentation pre-annotations in RLE format".
     """
     tasks = [_task(image, classes, image_url, model_version) for image in images]
-    (folder / "tasks.json").write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
+    write_text(folder / "tasks.json", json.dumps(tasks, ensure_ascii=False))
     config = ElementTree(_config(classes))
     indent(config)
     config.write(folder / "label_config.xml", encoding="utf-8")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tagmask.data.dataset import Dataset, check_class_list
+from tagmask.data.files import check_file_name
 from tagmask.data.images import image_size, is_image_name
 from tagmask.data.masks import PngMask
 from tagmask.data.readers import read_dataset
@@ -106,7 +107,8 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
         images: the folder of photographs that was labelled, or the data set, or where it lies.
 
     Raises:
-        TagmaskError: there are no masks, nobody names their classes, or no mask fits any photograph.
+        TagmaskError: there are no masks, nobody names their classes, no mask fits any photograph, or a split has a name
+            that cannot be part of a file's name.
     """
     if not masks.is_dir():
         raise TagmaskError(f"{masks}: no such folder; expected the output of `tagmask label` or `tagmask predict`")
@@ -120,6 +122,8 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
             f"{masks}: no mask is called after a photograph of {_described(images)}; for the mask {names[0]}.png"
             f" expected {names[0]}.jpg or the like in it; name the folder that was labelled"
         )
+    for photograph in (one for name in names for one in photographs.get(name, ())):
+        check_file_name(photograph.split, "split")
     return Labelled(masks, classes, photographs)
 
 
@@ -139,9 +143,9 @@ def _classes(masks: Path, images: Path | Dataset) -> tuple[str, ...]:
 
 
 def _of_dataset(dataset: Dataset) -> dict[str, list[_Photograph]]:
-    root = os.path.commonpath([record.image.parent.absolute() for record in dataset.records])
+    root = os.path.commonpath([os.path.abspath(record.image.parent) for record in dataset.records])
     return {
-        record.name: [_Photograph(record.image, record.image.absolute().relative_to(root).as_posix(), record.split)]
+        record.name: [_Photograph(record.image, Path(os.path.relpath(record.image, root)).as_posix(), record.split)]
         for record in dataset.records
     }
 
