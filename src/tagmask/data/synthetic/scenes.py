@@ -2,22 +2,20 @@
 
 Only the objects are classes; water, rails and the rest are background in the masks. Where an object nearly always meets
 its context, a classifier trained on tags may look at the context instead, and its CAMs light up there. This is the
-co-occurrence that SeCo (CVPR 2024) is about, with a knob on it and exact truth.
+co-occurrence that SeCo (CVPR 2024) is about, with a knob on it and an exact ground truth.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tagmask.data.csv_cells import csv_text
+from tagmask.data.files import replacing, write_classes, write_text
 from tagmask.data.label_maps import voc_palette
 from tagmask.data.synthetic.contexts import CONTEXTS, smooth_noise
 from tagmask.data.synthetic.objects import THINGS, Sprite, draw
@@ -89,7 +87,7 @@ def make_cooccur(
         size: height and width in pixels, at least 32.
         classes: 3 to 8, taken in the order boat, train, cow, aeroplane, car, penguin, cactus, tent.
         meet: the chance that an object stands on its own context; else on that of another class, all equally likely.
-        alone: the share of images that also show, beside the object, a context whose object is not in the image.
+        alone: the fraction of images that also show, beside the object, a context whose object is not in the image.
         seed: image number i depends on `seed` and i alone.
 
     Returns:
@@ -101,12 +99,9 @@ def make_cooccur(
     settings = check(Settings(images, size, classes, meet, alone, seed))
     target = Path(folder)
     refuse_foreign(target)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_set(partial, settings)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(partial, target)
+    with replacing(target) as temporary:
+        write_set(temporary, settings)
+        refuse_foreign(target)
     return target
 
 
@@ -298,15 +293,7 @@ def write_set(folder: Path, settings: Settings) -> None:
                 ";".join(THINGS[place.context].context for place in lone),
             )
         )
-    write_table(folder / "tags.csv", ("image", "tags", "split"), tags)
-    write_table(folder / "scenes.csv", ("image", "objects", "contexts", "alone"), scenes)
-    (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    (folder / SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
-
-
-def write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Write rows of text as CSV under a header."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    write_text(folder / "tags.csv", csv_text([("image", "tags", "split"), *tags]))
+    write_text(folder / "scenes.csv", csv_text([("image", "objects", "contexts", "alone"), *scenes]))
+    write_classes(folder, names)
+    write_text(folder / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")

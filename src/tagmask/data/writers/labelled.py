@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tagmask.data.csv_cells import plain_cell
 from tagmask.data.dataset import Dataset, check_class_list
 from tagmask.data.files import check_file_name
 from tagmask.data.images import image_size, is_image_name
@@ -180,6 +181,7 @@ def _confidence(table: Path) -> dict[str, float]:
         return {}
     with table.open(encoding="utf-8", newline="") as stream:
         try:
-            return {row["image"]: float(row["confidence"]) for row in csv.DictReader(stream) if row["confidence"]}
+            rows = csv.DictReader(stream)
+            return {plain_cell(row["image"]): float(row["confidence"]) for row in rows if row["confidence"]}
         except (KeyError, ValueError, TypeError, csv.Error) as error:
             raise TagmaskError(f"{table}: expected the columns image and confidence, a number ({error})") from error
