@@ -7,11 +7,12 @@ import io
 import re
 from collections.abc import Iterable
 
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA = re.compile(r"'*[=+\-@\t]")
 
 
 def csv_text(rows: Iterable[Iterable[str]]) -> str:
     """Rows of text as CSV. A cell that a spreadsheet would run as a formula gets a quote before it.
+    No cell may hold a carriage return; names that come from data hold none.
 
     Source: OWASP, "CSV Injection".
     """

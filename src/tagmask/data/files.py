@@ -23,6 +23,7 @@ _MENDS = {
     errno.EPERM: "change the folder's permissions, or choose another place",
     errno.ENAMETOOLONG: "shorten the names of the image and its folders, or choose a place with a shorter path",
     errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
+    errno.EEXIST: "a file stands where a folder is needed; choose another place",
     errno.EISDIR: "a folder has that name; rename it, or choose another place",
 }
 _OTHERWISE = "check the folder and its space"

@@ -38,7 +38,9 @@ _UPRIGHT = {
 }
 _TURNED = frozenset({5, 6, 7, 8})
 _DEPTHS = (8, 10, 12, 14, 16)
-_told_depths: set[int] = set()
+DARK = 64
+"""Of colours of 16 bits Pillow reads the high byte alone; where it is always below this, they may be of 14 bits."""
+_told: set[str] = set()
 _REDUCED = 5
 """Bits of a TIFF page's tag NewSubfileType that say: a smaller copy of another page (1), or a mask of it (4)."""
 
@@ -83,9 +85,12 @@ def open_image(path: str | Path, *, longest: int | None = None) -> Image.Image:
         if longest is not None:
             factor = min(1.0, longest / max(image.size))
             image.draft(None, (ceil(image.width * factor), ceil(image.height * factor)))
+        halved = ";16" in str(image.tile)
         image.load()
         orientation = _orientation(image)
         rgb = _to_rgb(image, Path(path))
+        if halved and image.mode == "RGB" and max(high for _, high in rgb.getextrema()) < DARK:
+            _tell_once("its colours of 16 bits are nearly black; if they hold fewer bits, save it with 8", path)
     rgb.info.clear()
     upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
     return upright if longest is None else shrunk(upright, longest)
@@ -140,8 +145,8 @@ def _check_pages(image: Image.Image, path: Path, what: str) -> None:
         return
     for page in range(1, image.n_frames):
         image.seek(page)
-        if not image.tag_v2.get(TiffImagePlugin.SUBFILETYPE, 0) & _REDUCED:
-            raise TagmaskError(f"{path}: holds {image.n_frames} pages; save each page as a {what} file of its own")
+        if not image.tag_v2.get(ExifTags.Base.NewSubfileType, 0) & _REDUCED:
+            raise TagmaskError(f"{path}: holds {image.n_frames} pages; save each page as a file of its own")
     image.seek(0)
 
 
@@ -154,7 +159,7 @@ def _explained(path: Path, what: str, error: Exception) -> TagmaskError:
         return TagmaskError(f"{path}: no such {what} file; correct the path or remove the entry that names it")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return TagmaskError(
-            f"{path}: too many pixels; scale the {what} down, cut it into tiles, or raise data.max_pixels"
+            f"{path}: too many pixels ({error}); scale the {what} down, cut it into tiles, or raise data.max_pixels"
         )
     if isinstance(error, OSError) and error.errno is not None:
         return TagmaskError(f"{path}: cannot be read ({error.strerror}); check the file's permissions and its disk")
@@ -198,7 +203,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
             raise TagmaskError(f"{path}: integers outside 0..65535, of no known range; save it as an 8-bit image")
         depth = next(bits for bits in _DEPTHS if values.max() < 1 << bits)
         if depth < 16:
-            _tell_depth(depth, path)
+            _tell_once(f"16-bit values all need {depth} bits or fewer; read as a picture of {depth} bits", path)
         return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         values = np.asarray(image)
@@ -212,16 +217,11 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _tell_depth(depth: int, path: Path) -> None:
-    """Say once a depth and process that the values of a file of 16 bits need fewer."""
-    if depth not in _told_depths:
-        _told_depths.add(depth)
-        logger.info(
-            "%s: its 16 bits hold values under %d, so it is read as a picture of %d bits, as are others like it",
-            path,
-            1 << depth,
-            depth,
-        )
+def _tell_once(text: str, path: Path) -> None:
+    """Log how a file is read, once a process for all files that are read so."""
+    if text not in _told:
+        _told.add(text)
+        logger.warning("%s: %s (said once for all such images)", path, text)
 
 
 def shrunk(image: Image.Image, longest: int) -> Image.Image:
