@@ -148,14 +148,14 @@ def test_bad_input_full_disk_and_others_are_said_with_the_mend(tmp_path: Path) -
     assert names(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("name", ["../a", "a/../../b", "/etc/passwd", "..", ".", "", "a\0"])
+@pytest.mark.parametrize("name", ["../a", "a/../../b", "a/../b", "/etc/passwd", "..", ".", "", "a\0"])
 def test_bad_input_names_that_lead_out_of_the_folder(tmp_path: Path, name: str) -> None:
     with pytest.raises(TagmaskError, match=r"image .*: leads out of the folder it is written to; rename it"):
         inside(tmp_path / "out", name, "image")
 
 
 def test_names_inside_may_have_folders_and_dots(tmp_path: Path) -> None:
-    for name in ("a", "sub/..a.png", "sub/../b", "..."):
+    for name in ("a", "sub/..a.png", "..."):
         assert inside(tmp_path, name) == tmp_path / name
     (tmp_path / "link").symlink_to(tmp_path.parent)
     with pytest.raises(TagmaskError, match="leads out"):

@@ -77,10 +77,11 @@ def inside(folder: Path, name: str, what: str = "name") -> Path:
     """The path of `name` in `folder`, for names that come from data.
 
     Raises:
-        TagmaskError: the path leads out of the folder, as `../a` and `/a` do, or is no path at all.
+        TagmaskError: the path leads out of the folder, as `../a` and `/a` do, holds a `..` anywhere, or is no path.
     """
     path = folder / name
-    if "\0" in name or not path.resolve().is_relative_to(folder.resolve()) or path == folder:
+    strange = "\0" in name or ".." in Path(name).parts or path == folder
+    if strange or not path.resolve().is_relative_to(folder.resolve()):
         raise TagmaskError(f"{what} {name!r}: leads out of the folder it is written to; rename it")
     return path
 

@@ -40,6 +40,7 @@ def write_cvat(folder: Path, images: Iterable[LabelledImage], classes: Sequence[
         for image in images:
             known = np.where(image.labels == IGNORE, 0, image.labels).astype(np.uint8)
             inside(folder, image.name, "image")
+            inside(folder, image.split or DEFAULT, "split")
             archive.writestr(f"SegmentationClass/{image.name}.png", _png(known))
             archive.writestr(f"SegmentationObject/{image.name}.png", _png(_objects(known, len(classes))))
             lists[image.split or DEFAULT].append(image.name)
