@@ -19,6 +19,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tagmask.api.export import MaskFormat, export_masks
+from tagmask.api.mask_folder import MaskFolder
 from tagmask.data import files
 from tagmask.data.label_maps import write_label_map
 from tagmask.data.readers import read_dataset
@@ -335,6 +336,24 @@ def table(photos: Path) -> Path:
     """A table of the photographs, beside them."""
     (photos / "tags.csv").write_text("image,tags,split\na.jpg,cat,train\nsub/ü é.jpg,cat,train\n", encoding="utf-8")
     return photos / "tags.csv"
+
+
+def test_names_that_look_like_formulas_are_guarded_in_the_table_and_found_again(labelled, tmp_path) -> None:
+    masks, photos = labelled
+    (masks / "confidence.csv").unlink()
+    (masks / "classes.txt").unlink()
+    for name in label_maps():
+        (masks / f"{name}.png").unlink()
+    folder = MaskFolder(masks, CLASSES, ["=cmd"])
+    write_label_map(masks / "=cmd.png", label_maps()["a"])
+    folder.finish([("=cmd", 0.25, "@cat")])
+    assert (masks / "confidence.csv").read_text() == "image,confidence,classes\n'=cmd,0.2500,'@cat\n"
+    MaskFolder(masks, CLASSES, []).finish([])
+    assert (masks / "confidence.csv").read_text() == "image,confidence,classes\n'=cmd,0.2500,'@cat\n"
+    write_image(photos / "=cmd.jpg", (12, 9))
+    export_masks(masks, photos, tmp_path / "out", format="label-studio")
+    (task,) = json.loads((tmp_path / "out/tasks.json").read_text())
+    assert task["predictions"][0]["score"] == 0.25
 
 
 @pytest.mark.parametrize("writer", [write_coco, write_yolo, write_voc, write_cvat])

@@ -81,15 +81,16 @@ def open_image(path: str | Path, *, longest: int | None = None) -> Image.Image:
         TagmaskError: the file is missing, a folder, empty, damaged, cut short, of a format not in `FORMATS`, of several
             pages, of more pixels than `limit_pixels` allows, or of values without a known range.
     """
-    with opened(Path(path)) as image:
+    path = Path(path)
+    with opened(path) as image:
         if longest is not None:
             factor = min(1.0, longest / max(image.size))
             image.draft(None, (ceil(image.width * factor), ceil(image.height * factor)))
-        halved = ";16" in str(image.tile)
+        halved = ";16" in str(getattr(image, "tile", ""))  # how its pixels are stored, known until it is decoded
         image.load()
         orientation = _orientation(image)
-        rgb = _to_rgb(image, Path(path))
-        if halved and image.mode == "RGB" and max(high for _, high in rgb.getextrema()) < DARK:
+        rgb = _to_rgb(image, path)
+        if halved and image.mode == "RGB" and np.asarray(rgb).max() < DARK:
             _tell_once("its colours of 16 bits are nearly black; if they hold fewer bits, save it with 8", path)
     rgb.info.clear()
     upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb

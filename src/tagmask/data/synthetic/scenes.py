@@ -28,7 +28,7 @@ AREAS = (0.10, 0.35)  # of the image, before an object is shrunk to fit its plac
 OVERLAP = 0.15  # how far, in lengths of its place, an object may reach over the border to the neighbouring context
 SPLITS = (("train", 0.7), ("val", 0.1), ("test", 0.2))
 
-TINT = 1.0  # largest share of a context's colours that one light takes away
+TINT = 1.0  # largest part of a context's colours that one light takes away
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,14 @@ def ground(
 
 
 def tint(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Take a random share of a context's own colours away and put one hue in their place: dusk, fog, autumn.
+    """Take a random part of a context's own colours away and put one hue in their place: dusk, fog, autumn.
 
     A context is then known by its pattern, as things are, and not at a glance by its colour.
     """
     grey = picture.mean(axis=-1, keepdims=True)
     hue = generator.uniform(0.4, 1.0, 3).astype(np.float32)
-    share = np.float32(generator.uniform(0.0, TINT))
-    return (1 - share) * picture + share * grey * hue / hue.mean()
+    part = np.float32(generator.uniform(0.0, TINT))
+    return (1 - part) * picture + part * grey * hue / hue.mean()
 
 
 def plan(settings: Settings, generator: np.random.Generator) -> tuple[Place, ...]:
@@ -184,7 +184,7 @@ def plan(settings: Settings, generator: np.random.Generator) -> tuple[Place, ...
 
 
 def pick(generator: np.random.Generator, classes: int, taken: set[int | None]) -> int:
-    """One of the classes that are not taken, all equally likely."""
+    """Choose one of the classes that are not taken, all equally likely."""
     return int(generator.choice([index for index in range(classes) if index not in taken]))
 
 
@@ -202,13 +202,13 @@ def paste(
         first = int(np.ceil(low))
         corners.append(int(generator.integers(first, max(first, int(high) - length) + 1)))
     window = tuple(slice(start, start + length) for start, length in zip(corners, sprite.coverage.shape, strict=True))
-    share = sprite.coverage[..., None]
-    picture[window] = picture[window] * (1.0 - share) + sprite.colours * share
+    cover = sprite.coverage[..., None]
+    picture[window] = picture[window] * (1.0 - cover) + sprite.colours * cover
     mask[window][sprite.coverage >= 0.5] = label
 
 
 def expose(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Light falling from a random side, brightness, contrast, colour cast and sensor noise; to uint8."""
+    """Light the picture from a random side, with brightness, contrast, colour cast and sensor noise; to uint8."""
     size = picture.shape[0]
     across = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     angle = generator.uniform(0.0, 2 * np.pi)
@@ -238,7 +238,7 @@ def check(settings: Settings) -> Settings:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Let nothing be replaced but an empty folder or one that holds a synthetic set and nothing else."""
+    """Raise where a folder holds anything but a synthetic set, which may be replaced."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -259,10 +259,10 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def split_of(index: int, images: int) -> str:
-    """The split of image `index`: the first 70% train, then 10% val, then test."""
+    """Name the split of image `index`: the first 70% train, then 10% val, then test."""
     end = 0.0
-    for name, share in SPLITS:
-        end += share
+    for name, fraction in SPLITS:
+        end += fraction
         if index < round(end * images):
             return name
     return SPLITS[-1][0]

@@ -48,7 +48,7 @@ def write_label_studio(
 
 
 def brush_code(inside: np.ndarray) -> list[int]:
-    """The run-length code of a brush region, (h, w) bool, as bytes.
+    """Encode a brush region, (h, w) bool, by run lengths, as a list of bytes.
 
     Before it is coded, a pixel becomes four equal bytes, 255 inside and 0 outside. The code begins with 32 bits for the
     number of bytes, 5 for their width less one and four times 4 for the widths, less one, of run lengths. A run is then
@@ -74,12 +74,13 @@ def brush_code(inside: np.ndarray) -> list[int]:
 
 
 def _joined(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The last `sizes` bits of each word, one after the other, highest first."""
+    """Join the last `sizes` bits of each word, highest first, into one (N,) bool array."""
     places = np.arange(sizes.max())[::-1]
     return ((words[:, None] >> places) & 1).astype(bool)[places < sizes[:, None]]
 
 
 def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_version: str) -> dict[str, Any]:
+    """Make an image's task, with a prediction that holds a brush region for each class in its mask."""
     height, width = image.labels.shape
     present = np.flatnonzero(np.bincount(image.labels.ravel(), minlength=256)[: len(classes) + 1]).tolist()
     result = [
@@ -107,6 +108,7 @@ def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_ve
 
 
 def _config(classes: Sequence[str]) -> Element:
+    """Make the labelling interface of the project: a brush of each class over the image."""
     view = Element("View")
     SubElement(view, "Image", name=PICTURE, value=f"${PICTURE}", zoom="true")
     labels = SubElement(view, "BrushLabels", name=CONTROL, toName=PICTURE)

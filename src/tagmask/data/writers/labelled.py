@@ -1,4 +1,4 @@
-"""Photographs with their label maps: what every format's writer takes, and how they are found on disk."""
+"""Find the photographs that a folder of masks belongs to, which every format's writer takes."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class _Photograph:
+    """A photograph that a mask may belong to; the attributes are those of `LabelledImage`."""
+
     image: Path
     file_name: str
     split: str = ""
@@ -53,15 +55,15 @@ class _Photograph:
 
 @dataclass
 class Labelled:
-    """A folder of masks `NAME.png` with the photographs they belong to.
+    """A folder of masks `NAME.png`, with the photographs that they belong to.
 
     Attributes:
         masks: the folder.
         classes: K names in id order.
         photographs: by the name of their masks; several where nobody can tell which is meant.
-        found: filled while the images are gone through: how many there were.
-        ignored: filled likewise: how many of them hold ignored pixels.
-        skipped: filled likewise: what is wrong with those that were left out.
+        found: how many images there were. This and the next two are filled while one iterates.
+        ignored: how many of them hold ignored pixels.
+        skipped: what is wrong with those that were left out.
     """
 
     masks: Path
@@ -72,7 +74,7 @@ class Labelled:
     skipped: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[LabelledImage]:
-        """The images, sorted by name, one at a time; those that are wrong are noted and left out."""
+        """Yield the images one at a time, sorted by name; those that are wrong are noted and left out."""
         confidence = _confidence(self.masks / CONFIDENCE)
         ids = {label: label for label in range(len(self.classes) + 1)}
         for path in sorted(self.masks.rglob("*.png")):
@@ -144,6 +146,7 @@ def _classes(masks: Path, images: Path | Dataset) -> tuple[str, ...]:
 
 
 def _of_dataset(dataset: Dataset) -> dict[str, list[_Photograph]]:
+    """Photographs of a data set by the name of their mask, with file names relative to the folder they share."""
     root = os.path.commonpath([os.path.abspath(record.image.parent) for record in dataset.records])
     return {
         record.name: [_Photograph(record.image, Path(os.path.relpath(record.image, root)).as_posix(), record.split)]
@@ -166,6 +169,7 @@ def _of_path(path: Path, masks: Path, names: Sequence[str]) -> dict[str, list[_P
 
 
 def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
+    """Photographs in a folder by the name of their mask; the masks themselves are none."""
     found: dict[str, list[_Photograph]] = defaultdict(list)
     own = masks.resolve()
     for file in sorted(folder.rglob("*")):
@@ -177,6 +181,7 @@ def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
 
 
 def _confidence(table: Path) -> dict[str, float]:
+    """Read the confidence of each mask by name; none where there is no table."""
     if not table.is_file():
         return {}
     with table.open(encoding="utf-8", newline="") as stream:

@@ -63,6 +63,7 @@ def write_voc(folder: Path, images: Iterable[LabelledImage], classes: Sequence[s
 
 
 def _annotation(image: LabelledImage, file_name: str, classes: Sequence[str]) -> Element:
+    """Make the XML of an image, an object with its box for each region."""
     height, width = image.labels.shape
     root = Element("annotation")
     _add(root, filename=file_name)
