@@ -114,7 +114,7 @@ class DataConfig(Section):
         default="annotations", description="Whether VOC's tags are read from its XML files or from its masks."
     )
     max_pixels: Positive = Field(
-        default=256_000_000, description="images of more pixels are refused before they are decoded"
+        default=256_000_000, description="The most pixels of an image; larger ones are refused before they are decoded."
     )
     train: tuple[str, ...] | None = Field(
         default=None, description="The splits to learn from; none takes all but val, test and those of `evaluate`."
