@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import subprocess
+import sys
+import textwrap
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -14,8 +19,15 @@ from PIL import Image
 from scipy import ndimage
 
 from tagmask.api.export import MaskFormat, export_masks
+from tagmask.api.mask_folder import MaskFolder
+from tagmask.data import files
 from tagmask.data.label_maps import write_label_map
 from tagmask.data.readers import read_dataset
+from tagmask.data.writers.coco import write_coco
+from tagmask.data.writers.cvat import write_cvat
+from tagmask.data.writers.labelled import LabelledImage
+from tagmask.data.writers.voc import write_voc
+from tagmask.data.writers.yolo import write_yolo
 from tagmask.errors import TagmaskError
 from tests.data.trees import write_image
 from tests.data.writers.test_label_studio import decoded
@@ -235,7 +247,7 @@ def test_cvat_takes_a_class_for_an_object_where_regions_are_too_many(labelled, t
         kinds = [np.asarray(Image.open(archive.open(f"Segmentation{part}/many.png"))) for part in ("Class", "Object")]
     np.testing.assert_array_equal(*kinds)
     (masks / "classes.txt").write_text("a:b\nc\nd\n")
-    with pytest.raises(TagmaskError, match=r"class 'a:b': CVAT's labelmap\.txt"):
+    with pytest.raises(TagmaskError, match=r"class 'a:b': labelmap\.txt has no names"):
         export_masks(masks, photos, tmp_path / "out", format="cvat")
 
 
@@ -276,6 +288,140 @@ def test_an_untouched_export_is_replaced_and_nothing_else(labelled, tmp_path, fo
     os.utime(changed, ns=(later, later))
     with pytest.raises(TagmaskError, match=f"holds {mark['files'][0]}, which was changed since the export"):
         export_masks(masks, photos, out, format=format)
+
+
+@pytest.mark.parametrize("call", ["first move", "second move", "removal"])
+def test_an_export_killed_while_it_replaces_an_earlier_one_is_made_anew(labelled, tmp_path, call) -> None:
+    masks, photos = labelled
+    out = tmp_path / "out"
+    export_masks(masks, photos, out, format="coco")
+    script = f"""
+        import os, shutil, sys
+        from pathlib import Path
+        from tagmask.api.export import export_masks
+        calls, move = [], os.replace
+
+        def replace(source, target):
+            if Path(source).is_dir():
+                calls.append(target)
+                if len(calls) == {2 if call == "second move" else 1} and {call != "removal"}:
+                    os._exit(9)
+            move(source, target)
+
+        os.replace = replace
+        shutil.rmtree = lambda place, **_: os._exit(9)
+        export_masks({str(masks)!r}, {str(photos)!r}, {str(out)!r}, format="coco")
+    """
+    assert subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False).returncode == 9
+    assert len(list(tmp_path.iterdir())) > 2
+    files._swept.clear()  # as in a new process
+    assert export_masks(masks, photos, out, format="coco").images == 4
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["masks", "out", "photos"]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("split", ["../../victim", "a/b", "..", "a\\b"])
+def test_bad_input_a_split_never_becomes_a_path(labelled, tmp_path, format, split) -> None:
+    masks, photos = labelled
+    records = [replace(record, split=split) for record in read_dataset(table(photos), untagged="negative").records]
+    dataset = replace(read_dataset(photos / "tags.csv"), records=tuple(records))
+    (tmp_path / "victim").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(TagmaskError, match=r"split .*: cannot be part of a file's name; rename it"):
+        export_masks(masks, dataset, tmp_path / "deep/er/out", format=format)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def table(photos: Path) -> Path:
+    """A table of the photographs, beside them."""
+    (photos / "tags.csv").write_text("image,tags,split\na.jpg,cat,train\nsub/ü é.jpg,cat,train\n", encoding="utf-8")
+    return photos / "tags.csv"
+
+
+def test_names_that_look_like_formulas_are_guarded_in_the_table_and_found_again(labelled, tmp_path) -> None:
+    masks, photos = labelled
+    (masks / "confidence.csv").unlink()
+    (masks / "classes.txt").unlink()
+    for name in label_maps():
+        (masks / f"{name}.png").unlink()
+    folder = MaskFolder(masks, CLASSES, ["=cmd"])
+    write_label_map(masks / "=cmd.png", label_maps()["a"])
+    folder.finish([("=cmd", 0.25, "@cat")])
+    assert (masks / "confidence.csv").read_text() == "image,confidence,classes\n'=cmd,0.2500,'@cat\n"
+    MaskFolder(masks, CLASSES, []).finish([])
+    assert (masks / "confidence.csv").read_text() == "image,confidence,classes\n'=cmd,0.2500,'@cat\n"
+    write_image(photos / "=cmd.jpg", (12, 9))
+    export_masks(masks, photos, tmp_path / "out", format="label-studio")
+    (task,) = json.loads((tmp_path / "out/tasks.json").read_text())
+    assert task["predictions"][0]["score"] == 0.25
+
+
+@pytest.mark.parametrize("writer", [write_coco, write_yolo, write_voc, write_cvat])
+@pytest.mark.parametrize("where", ["split", "name"])
+def test_no_writer_leaves_its_folder(labelled, tmp_path, writer, where) -> None:
+    """The writers' own check, should a name slip through where it enters."""
+    bad = "../../x/../../x"
+    image = LabelledImage(
+        bad if where == "name" else "a",
+        labelled[1] / "a.jpg",
+        f"{bad}.jpg" if where == "name" else "a.jpg",
+        label_maps()["a"],
+        bad if where == "split" else "train",
+    )
+    (tmp_path / "in/out").mkdir(parents=True)
+    before = sorted(path for path in tmp_path.rglob("*") if "out" not in path.parts)
+    with contextlib.suppress(TagmaskError):
+        writer(tmp_path / "in/out", [image], CLASSES)
+    assert sorted(path for path in tmp_path.rglob("*") if "out" not in path.parts) == before
+    for archive in tmp_path.rglob("*.zip"):
+        assert not any(".." in name.split("/") for name in zipfile.ZipFile(archive).namelist())
+
+
+def rgb_ids(labelmap: Path, mask: Path) -> np.ndarray:
+    """The positions in a labelmap.txt of a mask's colours, read as CVAT and Datumaro do, palette and all."""
+    lines = [line.split(":") for line in labelmap.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    assert all(len(line) == 4 and line[2:] == ["", ""] for line in lines)
+    colours = {tuple(map(int, line[1].split(","))): number for number, line in enumerate(lines)}
+    assert len(colours) == len(lines)
+    with Image.open(mask) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return np.array([[colours[tuple(pixel)] for pixel in row] for row in pixels.tolist()])
+
+
+def test_voc_says_its_classes_and_colours_as_cvat_and_datumaro_want(labelled, tmp_path) -> None:
+    export_masks(*labelled, tmp_path / "out", format="voc")
+    labelmap = tmp_path / "out/labelmap.txt"
+    assert labelmap.read_text(encoding="utf-8") == (
+        "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:128,0,0::\nKäfer:0,128,0::\n"
+        "dog & bone:128,128,0::\nignored:224,224,192::\n"
+    )
+    for name, labels in label_maps().items():
+        mask = tmp_path / "out/SegmentationClass" / f"{name.replace('/', '__').replace(' ', '_')}.png"
+        np.testing.assert_array_equal(rgb_ids(labelmap, mask), np.where(labels == 255, 4, labels))
+    (labelled[0] / "sub/deep/ignored.png").unlink()
+    (labelled[0] / "classes.txt").write_text("a:b\nc\nd\n")
+    (note,) = export_masks(*labelled, tmp_path / "out", format="voc").notes
+    assert "no labelmap.txt" in note
+    assert "class 'a:b'" in note
+    assert not labelmap.exists()
+    (labelled[0] / "classes.txt").write_text("b\nc\nd\n")
+    export_masks(*labelled, tmp_path / "out", format="voc")
+    assert "ignored" not in labelmap.read_text()
+
+
+def test_voc_is_read_back_by_datumaro(labelled, tmp_path) -> None:
+    datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed")
+    export_masks(*labelled, tmp_path / "out", format="voc")
+    found = datumaro.Dataset.import_from(str(tmp_path / "out"), "voc_segmentation")
+    labels = [label.name for label in found.categories()[datumaro.AnnotationType.label]]
+    assert labels == ["background", *CLASSES, "ignored"]
+    expected = {name.replace("/", "__").replace(" ", "_"): labels for name, labels in label_maps().items()}
+    assert {item.id for item in found} == set(expected)
+    for item in found:
+        back = np.zeros_like(expected[item.id])
+        for annotation in item.annotations:
+            back[annotation.image.astype(bool)] = 255 if annotation.label == 4 else annotation.label
+        np.testing.assert_array_equal(back, expected[item.id])
 
 
 def test_bad_input_output_that_holds_something_else(labelled, tmp_path) -> None:

@@ -4,10 +4,12 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image, TiffImagePlugin
 
-from tagmask.data.images import image_size, is_image_name, open_image
+from tagmask.data import images
+from tagmask.data.images import MAX_PIXELS, image_size, is_image_name, limit_pixels, open_image
 from tagmask.errors import TagmaskError
+from tagmask.recipes.sections import DataConfig
 from tests.data.trees import write_image
 
 
@@ -156,7 +158,7 @@ def test_bad_input_directory_missing_empty_and_foreign_file(tmp_path, read):
         read(tmp_path / "folder.jpg")
     with pytest.raises(TagmaskError, match=r"empty\.jpg: is empty \(0 bytes\)"):
         read(tmp_path / "empty.jpg")
-    with pytest.raises(TagmaskError, match=r"text\.jpg: no image format that Pillow reads"):
+    with pytest.raises(TagmaskError, match=r"text\.jpg: none of the formats AVIF, .*WEBP; save the image as PNG"):
         read(tmp_path / "text.jpg")
     with pytest.raises(TagmaskError, match=r"gone\.jpg: no such image file"):
         read(tmp_path / "gone.jpg")
@@ -166,9 +168,91 @@ def test_bad_input_directory_missing_empty_and_foreign_file(tmp_path, read):
 
 def test_bad_input_decompression_bomb(tmp_path, monkeypatch):
     write_image(tmp_path / "a.png", (30, 30))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(TagmaskError, match=r"a\.png: too many pixels .* scale the image down"):
-        open_image(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # so that it is put back
+    for most, message in ((899, r", 30 x 30 = 0 million, and the most are 0\.000899 million"), (100, r" \(Image size")):
+        limit_pixels(most)
+        for read in (open_image, image_size):
+            with pytest.raises(TagmaskError, match=rf"a\.png: too many pixels{message}.* or raise data\.max_pixels"):
+                read(tmp_path / "a.png")
+    limit_pixels(900)
+    assert open_image(tmp_path / "a.png").size == (30, 30)
+
+
+def test_the_default_limit_reads_a_telephone_and_is_that_of_recipes():
+    assert MAX_PIXELS == Image.MAX_IMAGE_PIXELS == DataConfig().max_pixels >= 16320 * 12240
+
+
+def test_postscript_named_as_a_photograph_starts_no_program(tmp_path, monkeypatch):
+    """Pillow hands PostScript to Ghostscript, whatever the file is called."""
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.format == "EPS"
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("PostScript was run"))
+    with pytest.raises(TagmaskError, match=r"a\.jpg: none of the formats AVIF, .*; save the image as PNG"):
+        open_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(("highest", "depth"), [(200, 8), (255, 8), (256, 10), (1500, 12), (4095, 12), (16383, 14)])
+def test_the_range_of_16_bit_files_is_taken_from_their_values_and_said_once(tmp_path, caplog, highest, depth):
+    images._told.clear()
+    values = np.array([[0, highest // 2, highest]], dtype=np.uint16)
+    for name in ("a.png", "b.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        found = np.asarray(open_image(tmp_path / name))[0, :, 0]
+        assert found.tolist() == [int(value) * 256 // 2**depth for value in values[0]]
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path / 'a.png'}: 16-bit values all need {depth} bits or fewer")
+
+
+def test_dark_colours_of_16_bits_are_said(tmp_path, caplog):
+    images._told.clear()
+    row = b"\x00" + struct.pack(">6H", 0, 4095, 100, 7, 0, 2000)
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
+    )
+    assert np.asarray(open_image(tmp_path / "a.png")).max() == 15
+    assert "a.png: its colours of 16 bits are nearly black" in caplog.text
+
+
+def test_pages_of_a_tiff_are_refused_and_smaller_copies_are_not(tmp_path):
+    pages = [Image.new("RGB", (8, 6), (shade, 0, 0)) for shade in (10, 20, 30)]
+    pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=pages[1:])
+    for read in (open_image, image_size):
+        with pytest.raises(TagmaskError, match=r"pages\.tif: holds 3 pages; save each page as a file of its own"):
+            read(tmp_path / "pages.tif")
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "copies.tif"), new=True) as file:
+        for page, tags in ((pages[0], {}), (pages[1].resize((4, 3)), {254: 1})):
+            page.save(file, format="TIFF", tiffinfo=tags)
+            file.newFrame()
+    with Image.open(tmp_path / "copies.tif") as image:
+        assert image.n_frames == 2
+    assert np.unique(np.asarray(open_image(tmp_path / "copies.tif"))[..., 0]).tolist() == [10]
+    assert image_size(tmp_path / "copies.tif") == (8, 6)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_made_smaller_as_it_is_decoded(tmp_path, monkeypatch, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    y, x = np.mgrid[:480, :800]
+    Image.fromarray(np.stack([y // 2, x // 4, 0 * x], axis=-1).astype(np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    whole = open_image(tmp_path / "a.jpg")
+    decoded: list[tuple[int, int]] = []
+    convert = images._to_rgb
+    monkeypatch.setattr(images, "_to_rgb", lambda image, path: decoded.append(image.size) or convert(image, path))
+    small = open_image(tmp_path / "a.jpg", longest=150)
+    assert small.size == ((150, 90) if orientation == 1 else (90, 150))
+    assert decoded == [(200, 120)]
+    close = np.abs(np.asarray(small, dtype=int) - np.asarray(whole.resize(small.size, Image.Resampling.BOX), dtype=int))
+    assert close.mean() < 2
+    assert open_image(tmp_path / "a.jpg", longest=800).tobytes() == whole.tobytes()
+    whole.save(tmp_path / "a.png")
+    assert max(open_image(tmp_path / "a.png", longest=150).size) == 150
 
 
 def test_image_names():

@@ -1,4 +1,4 @@
-"""Masks in the formats of label tools and trainings: one entry for all of them."""
+"""The verb `export masks`: a folder of masks in the formats of label tools and trainings."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        folder: where.
-        images: how many.
+        folder: the output.
+        images: how many images are in it.
         skipped: what is wrong with the masks that were left out.
         notes: what the format could not say.
     """
@@ -83,6 +83,7 @@ def export_masks(
 
 
 def _writer(format: MaskFormat, labelled: Labelled, image_url: str | None) -> Callable[..., list[str] | None]:
+    """Choose the function that writes a format; it returns what its format could not say, or None."""
     version = f"tagmask {labelled.masks.resolve().name}"
     writers: dict[MaskFormat, Callable[..., list[str] | None]] = {
         "coco": write_coco,
@@ -96,8 +97,9 @@ def _writer(format: MaskFormat, labelled: Labelled, image_url: str | None) -> Ca
 
 
 def _check_apart(output: Path, masks: Path, images: str | Path | Dataset) -> None:
-    """Refuse an output that holds the masks or the photographs, which a replacement would take with it, and one among
-    the masks, where the next export would take its masks for more of them.
+    """Refuse an output that holds the masks or the photographs, or lies among the masks.
+
+    Replacing it would delete them; and the next export would take the masks in it for more masks to export.
     """
     own = output.resolve()
     for source in (masks, *(() if isinstance(images, Dataset) else (Path(images),))):

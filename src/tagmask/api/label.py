@@ -12,7 +12,7 @@ from tagmask.api.mask_folder import MaskFolder, check_classes
 from tagmask.data.cam_files import CLASSES, SUFFIX, write_cams
 from tagmask.data.dataset import PathLike
 from tagmask.data.files import make_folder, write_classes
-from tagmask.data.images import is_image_name
+from tagmask.data.images import is_image_name, limit_pixels
 from tagmask.data.label_maps import write_label_map
 from tagmask.data.splits import open_data
 from tagmask.engine.inference import Item, Source, check_source, stream
@@ -89,14 +89,15 @@ def predict(
         run: a run folder.
         images: an image, or a folder of images (searched through).
         output: folder for `NAME.png` and `confidence.csv`.
-        overrides: of the recipe's `inference`.
+        overrides: of the recipe's `inference` and `data.max_pixels`.
 
     Raises:
         TagmaskError: whatever is wrong with run, images or output.
     """
     model = load(run)
     model.check_decoder()
-    recipe = overridden(model.run.recipe, overrides, only=("inference",))
+    recipe = overridden(model.run.recipe, overrides, only=("inference", "data.max_pixels"))
+    limit_pixels(recipe.data.max_pixels)
     items = _find_images(Path(images), Path(output))
     return _write(model, items, Path(output), recipe.inference, "decoder")
 

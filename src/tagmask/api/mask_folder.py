@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tagmask.data.cam_files import CLASSES
+from tagmask.data.csv_cells import csv_text, plain_cell
 from tagmask.data.files import make_folder, write_classes, write_text
 from tagmask.errors import TagmaskError
 
@@ -89,14 +89,10 @@ def _read(table: Path) -> dict[str, tuple[str, str]] | None:
             header, *rows = csv.reader(file)
             if header != HEADER:
                 raise _foreign(table)
-            return {name: (confidence, found) for name, confidence, found in rows}
+            return {plain_cell(name): (confidence, plain_cell(found)) for name, confidence, found in rows}
     except (OSError, ValueError, csv.Error):
         raise _foreign(table) from None
 
 
 def _table(rows: dict[str, tuple[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(HEADER)
-    writer.writerows((name, *rows[name]) for name in sorted(rows))
-    return text.getvalue()
+    return csv_text([HEADER, *((name, *rows[name]) for name in sorted(rows))])

@@ -66,11 +66,5 @@ def report(
         found,
         [Group(title, tuple(pictures[facts.record.name] for facts in group)) for title, group in groups.items()],
     )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_text(target, page)
-    except OSError as error:
-        raise TagmaskError(
-            f"{target}: cannot be written ({error.strerror or error}); choose another --output"
-        ) from None
+    write_text(target, page)
     return target

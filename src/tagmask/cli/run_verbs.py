@@ -41,7 +41,6 @@ def evaluate(
 
     def write(values: dict[str, Any]) -> None:
         if output is not None:
-            output.parent.mkdir(parents=True, exist_ok=True)
             write_text(output, json.dumps(values, indent=1) + "\n")
 
     if output is not None and output.is_dir():

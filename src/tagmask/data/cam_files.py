@@ -1,8 +1,7 @@
-"""CAMs on disk: one file an image, of the classes it bears."""
+"""CAMs on disk: one file for each image, with the CAMs of the classes it bears."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tagmask.data.files import replacing
 from tagmask.errors import TagmaskError
 
 SUFFIX = ".npz"
 BELOW_ONE = np.nextafter(np.float16(1), np.float16(0))
+"""The largest CAM in float16, which is below 1 as every CAM is."""
 CLASSES = "classes.txt"
 """Beside the CAMs: the class list their ids are of, a name a line."""
 
@@ -26,17 +27,14 @@ def write_cams(path: Path, cams: Tensor, tags: Sequence[int]) -> None:
         cams: (n, h, w) in [0, 1) of the image's tags; n may be 0.
         tags: their class indices 0..K-1, ascending.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    # A CAM is below 1, also where float16 has no number between it and 1.
+    # 0.9999 would be rounded to 1.
     values = np.minimum(cams.cpu().numpy().astype(np.float16), BELOW_ONE)
-    with temporary.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, cams=values, ids=np.asarray(tags, dtype=np.int64) + 1)
-    os.replace(temporary, path)
 
 
 def read_cams(path: Path) -> tuple[Tensor, Tensor]:
-    """CAMs (n, h, w) float32 and their label ids (n,) int64, ascending, of a file of `write_cams`.
+    """Read a file of `write_cams`: CAMs (n, h, w) float32 and their label ids (n,) int64, ascending.
 
     Raises:
         TagmaskError: the file is missing, damaged or holds something else.

@@ -13,7 +13,6 @@ import numpy as np
 
 from tagmask.errors import TagmaskError
 
-IGNORE = 255
 MAX_CLASSES = 254
 
 

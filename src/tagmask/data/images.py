@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
+from math import ceil
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from tagmask.errors import TagmaskError
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats that are read, by Pillow's names. Others would start programs (PostScript) or rarely used decoders."""
+MAX_PIXELS = 256_000_000
+"""The default of the recipe key `data.max_pixels`: more than the 200 million of the largest telephone pictures."""
 
 IMAGE_SUFFIXES = frozenset(
     {".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"}
@@ -27,6 +37,20 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _TURNED = frozenset({5, 6, 7, 8})
+_DEPTHS = (8, 10, 12, 14, 16)
+DARK = 64
+"""Of colours of 16 bits Pillow reads the high byte alone; where it is always below this, they may be of 14 bits."""
+_told: set[str] = set()
+_REDUCED = 5
+"""Bits of a TIFF page's tag NewSubfileType that say: a smaller copy of another page (1), or a mask of it (4)."""
+
+
+def limit_pixels(most: int) -> None:
+    """Refuse images of more pixels from now on, in this process. It is Pillow's own limit, `Image.MAX_IMAGE_PIXELS`."""
+    Image.MAX_IMAGE_PIXELS = most
+
+
+limit_pixels(MAX_PIXELS)
 
 
 def is_image_name(name: str) -> bool:
@@ -35,33 +59,46 @@ def is_image_name(name: str) -> bool:
     return bool(stem) and not name.startswith(".") and (dot + suffix).lower() in IMAGE_SUFFIXES
 
 
-def open_image(path: str | Path) -> Image.Image:
-    """Decode a whole image file into an upright RGB picture.
+def open_image(path: str | Path, *, longest: int | None = None) -> Image.Image:
+    """Decode an image file into an upright RGB picture.
 
     - The EXIF orientation is applied and then forgotten, so that nobody applies it twice.
     - Transparent pixels (RGBA, LA, palettes with transparency) are laid over white, as a browser shows them.
     - CMYK, YCbCr, LAB, grey and palette pictures are converted; colour profiles are not applied.
-    - Grey pictures of 16 bits are scaled by the range of their type, 0..65535, not by their own darkest and brightest
-      value: the high byte is kept, as Pillow does for colours of 16 bits. Floating point pictures have to lie in 0..1.
-    - Of several frames the first is taken.
+    - Grey pictures of 16 bits are scaled by the number of bits that their brightest value needs (8, 10, 12, 14 or 16):
+      cameras of 12 bits store them so. Floating point pictures have to lie in 0..1.
+    - Of an animation the first frame is taken. A TIFF of several pages is refused.
+
+    Args:
+        path: the file.
+        longest: the most pixels that the longer side shall have. A larger picture is made smaller; a JPEG is so while
+            it is decoded, in a fraction of the time and memory. None: as it is.
 
     Returns:
         A picture of mode RGB, with nothing left in `info`.
 
     Raises:
-        TagmaskError: the file is missing, a folder, empty, damaged, cut short, of an unknown format, of more pixels
-            than Pillow's limit against decompression bombs, or of values without a known range.
+        TagmaskError: the file is missing, a folder, empty, damaged, cut short, of a format not in `FORMATS`, of several
+            pages, of more pixels than `limit_pixels` allows, or of values without a known range.
     """
-    with opened(Path(path)) as image:
+    path = Path(path)
+    with opened(path) as image:
+        if longest is not None:
+            factor = min(1.0, longest / max(image.size))
+            image.draft(None, (ceil(image.width * factor), ceil(image.height * factor)))
+        halved = ";16" in str(getattr(image, "tile", ""))  # how its pixels are stored, known until it is decoded
         image.load()
         orientation = _orientation(image)
-        rgb = _to_rgb(image, Path(path))
+        rgb = _to_rgb(image, path)
+        if halved and image.mode == "RGB" and np.asarray(rgb).max() < DARK:
+            _tell_once("its colours of 16 bits are nearly black; if they hold fewer bits, save it with 8", path)
     rgb.info.clear()
-    return rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
+    return upright if longest is None else shrunk(upright, longest)
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Width and height of the picture that `open_image` gives, read from the file's header.
+    """Read the width and height of the picture that `open_image` gives from the file's header.
 
     Raises:
         TagmaskError: as `open_image`, as far as the header shows it.
@@ -75,14 +112,43 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 @contextmanager
 def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
-    """An image file opened but not yet decoded; whatever goes wrong inside becomes a TagmaskError about `what`."""
+    """Yield an image file opened but not yet decoded; whatever goes wrong in the block becomes a TagmaskError."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=readable_formats()) as image:
+            _check_pixels(image, path, what)
+            _check_pages(image, path, what)
             yield image
     except TagmaskError:
         raise
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         raise _explained(path, what, error) from error
+
+
+@cache
+def readable_formats() -> tuple[str, ...]:
+    """Name those of `FORMATS` that this Pillow knows; the oldest ones lack AVIF."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _check_pixels(image: Image.Image, path: Path, what: str) -> None:
+    most, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+    if most is not None and pixels > most:
+        raise TagmaskError(
+            f"{path}: too many pixels, {image.width} x {image.height} = {pixels / 1e6:.0f} million, and the most are"
+            f" {most / 1e6:g} million; scale the {what} down, cut it into tiles, or raise data.max_pixels"
+        )
+
+
+def _check_pages(image: Image.Image, path: Path, what: str) -> None:
+    """Refuse a TIFF that shows more than one picture; smaller copies of the first do not count."""
+    if not isinstance(image, TiffImagePlugin.TiffImageFile) or image.n_frames == 1:
+        return
+    for page in range(1, image.n_frames):
+        image.seek(page)
+        if not image.tag_v2.get(ExifTags.Base.NewSubfileType, 0) & _REDUCED:
+            raise TagmaskError(f"{path}: holds {image.n_frames} pages; save each page as a file of its own")
+    image.seek(0)
 
 
 def _explained(path: Path, what: str, error: Exception) -> TagmaskError:
@@ -93,13 +159,15 @@ def _explained(path: Path, what: str, error: Exception) -> TagmaskError:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return TagmaskError(f"{path}: no such {what} file; correct the path or remove the entry that names it")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
-        return TagmaskError(f"{path}: too many pixels ({error}); scale the {what} down or cut it into tiles")
+        return TagmaskError(
+            f"{path}: too many pixels ({error}); scale the {what} down, cut it into tiles, or raise data.max_pixels"
+        )
     if isinstance(error, OSError) and error.errno is not None:
         return TagmaskError(f"{path}: cannot be read ({error.strerror}); check the file's permissions and its disk")
     if path.stat().st_size == 0:
         return TagmaskError(f"{path}: is empty (0 bytes); copy it again or remove it")
     if isinstance(error, UnidentifiedImageError):
-        return TagmaskError(f"{path}: no image format that Pillow reads; save the {what} as PNG, or remove it")
+        return TagmaskError(f"{path}: none of the formats {', '.join(FORMATS)}; save the {what} as PNG, or remove it")
     return TagmaskError(f"{path}: damaged or cut short ({error}); copy it again or remove it")
 
 
@@ -129,11 +197,15 @@ def _has_chunks_behind_pixels(path: Path) -> bool:
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    """Convert a decoded picture of any mode to RGB, 8 bits a channel."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise TagmaskError(f"{path}: integers outside 0..65535, of no known range; save it as an 8-bit image")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+        depth = next(bits for bits in _DEPTHS if values.max() < 1 << bits)
+        if depth < 16:
+            _tell_once(f"16-bit values all need {depth} bits or fewer; read as a picture of {depth} bits", path)
+        return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         values = np.asarray(image)
         if not (values.min() >= 0 and values.max() <= 1):
@@ -146,8 +218,15 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
+def _tell_once(text: str, path: Path) -> None:
+    """Log how a file is read, once a process for all files that are read so."""
+    if text not in _told:
+        _told.add(text)
+        logger.warning("%s: %s (said once for all such images)", path, text)
+
+
 def shrunk(image: Image.Image, longest: int) -> Image.Image:
-    """The image made smaller, where its longer side has more than `longest` pixels."""
+    """Make the image smaller where its longer side has more than `longest` pixels."""
     factor = longest / max(image.size)
     if factor >= 1:
         return image

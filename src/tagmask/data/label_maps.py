@@ -1,20 +1,20 @@
-"""The colours label maps are written and shown in."""
+"""Label maps as PNG files, and the colours they are written in."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tagmask.data.files import replacing
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 
 def voc_palette() -> np.ndarray:
-    """The PASCAL VOC colour map, `(256, 3)` uint8: 0 black, 255 (ignored) ivory."""
+    """Make the PASCAL VOC colour map, `(256, 3)` uint8: 0 black, 255 (ignored) ivory."""
     ids = np.arange(256, dtype=np.uint8)[:, None]
     bits = np.unpackbits(ids, axis=1, bitorder="little")
     colours = np.zeros((256, 3), dtype=np.uint8)
@@ -45,7 +45,7 @@ def write_label_map(path: Path | str, label_map: np.ndarray, palette: np.ndarray
 
 
 def write_png(path: Path | str, image: Image.Image) -> None:
-    """Write a picture as PNG, to a temporary name first; folders on the way are made.
+    """Write a picture as PNG, whole or not at all; folders on the way are made.
 
     Raises:
         TagmaskError: the path does not end in `.png`, or cannot be written.
@@ -53,14 +53,29 @@ def write_png(path: Path | str, image: Image.Image) -> None:
     target = Path(path)
     if target.suffix.lower() != ".png":
         raise TagmaskError(f"{target}: label maps and pictures are written as PNG; give a name that ends in .png")
-    partial = target.with_name(f".{secrets.token_hex(8)}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        image.save(partial, format="PNG")
-        os.replace(partial, target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise TagmaskError(
-            f"{target}: cannot be written ({error.strerror or error}); check the folder and its space"
-        ) from error
+    with replacing(target) as temporary:
+        image.save(temporary, format="PNG")
+
+
+def label_colours(classes: Sequence[str], *, ignored: bool = False) -> str:
+    """The text of `labelmap.txt`, by which CVAT and Datumaro know the classes of coloured masks.
+
+    A line is `name:red,green,blue:parts:actions`, both of the last empty; background comes first.
+
+    Args:
+        classes: names in id order.
+        ignored: whether the masks hold ignored pixels, whose colour is then declared, too.
+
+    Raises:
+        TagmaskError: a class has a name that such a line cannot hold.
+
+    Source: CVAT manual, "Segmentation Mask".
+    """
+    for name in classes:
+        if ":" in name or name.startswith("#") or not name.isprintable():
+            raise TagmaskError(f"class {name!r}: labelmap.txt has no names with `:` or `#`; rename the class")
+    ids = {"background": 0, **{name: label for label, name in enumerate(classes, start=1)}}
+    if ignored:
+        ids.setdefault("ignored", IGNORE)
+    colours = {name: ",".join(map(str, voc_palette()[label])) for name, label in ids.items()}
+    return "".join(["# label:color_rgb:parts:actions\n", *(f"{name}:{rgb}::\n" for name, rgb in colours.items())])

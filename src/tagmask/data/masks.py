@@ -1,4 +1,4 @@
-"""Label maps from where they lie: image files of ids, and the outlines of COCO files."""
+"""Read label maps: from image files of ids, and from the outlines of COCO files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tagmask.data.dataset import IGNORE
 from tagmask.data.images import opened
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,20 @@ class PngMask:
             return ids // self._stretch() if image.mode == "L" and image.format == "PNG" else ids
 
     def _stretch(self) -> int:
-        """The factor by which Pillow spreads grey values of 2 and 4 bits over 0..255; ids are the values before."""
+        """Find the factor by which Pillow spread grey values of 2 and 4 bits over 0..255; ids are the values before."""
         with self.path.open("rb") as file:
             bits = file.read(25)[24]
         return {2: 85, 4: 17}.get(bits, 1)
 
     def _narrowed(self, values: np.ndarray) -> np.ndarray:
+        """Turn ids of 16 or 32 bits into 8 bits."""
         if values.min() < 0 or values.max() > IGNORE:
             bad = np.unique(values[(values < 0) | (values > IGNORE)])
             raise TagmaskError(f"{self.path}: ids {_listed(bad)}; ids go from 0 to {IGNORE}; write a mask of 8 bits")
         return values.astype(np.uint8)
 
     def _mapped(self, ids: np.ndarray, id_map: Mapping[int, int]) -> np.ndarray:
+        """Replace the ids of the file by label ids; 255 stays."""
         table = np.full(256, -1, dtype=np.int16)
         table[IGNORE] = IGNORE
         for source, label in id_map.items():
@@ -90,11 +92,11 @@ class PngMask:
 
 @dataclass(frozen=True)
 class Outline:
-    """One object of a COCO file, its coordinates in pixels.
+    """One object of a COCO file, with coordinates in pixels.
 
     Attributes:
         label: id of its class in the source's list, from 1.
-        crowd: a group outlined as one; not exact enough to be the truth.
+        crowd: a group outlined as one; not exact enough to be ground truth.
         polygons: flat x, y, x, y, ... of each part.
         runs: COCO's run-length code in place of polygons: a list of run lengths or their compressed text.
         size: (height, width) the run-length code was made for.
@@ -148,6 +150,7 @@ class PolygonMask:
         return IGNORE if outline.crowd and label != self.id_map[0] else label
 
     def _shape(self, outline: Outline, height: int, width: int) -> np.ndarray:
+        """Which pixels an outline covers, (height, width) bool."""
         if outline.runs is not None:
             _check_size(f"{self.source}, run-length code", outline.size or (height, width), (height, width))
             return self._from_runs(outline.runs, height, width)
@@ -185,7 +188,7 @@ def _coco_masks(source: str) -> Any:
 
 
 def _uncompressed(text: str) -> list[int]:
-    """Run lengths of COCO's compressed code: 5 bits a character, low ones first, differences from the third on."""
+    """Decode COCO's compressed run lengths: 5 bits a character, low ones first, differences from the third on."""
     lengths: list[int] = []
     value = shift = 0
     for character in text:
@@ -202,7 +205,7 @@ def _uncompressed(text: str) -> list[int]:
 
 
 def _check_size(source: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
-    """Both sizes are (height, width)."""
+    """Raise where a mask has another size (height, width) than its image."""
     if tuple(have) == want:
         return
     message = f"{source}: mask is {have[1]} x {have[0]} (width x height), its image {want[1]} x {want[0]}"

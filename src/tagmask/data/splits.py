@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.images import limit_pixels
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
@@ -22,6 +23,7 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
     where = path or config.path
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
+    limit_pixels(config.max_pixels)
     return read_dataset(
         Path(where),
         format=config.format,

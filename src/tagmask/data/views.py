@@ -17,9 +17,10 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as TF
 
 from tagmask.data.batch import Batch
-from tagmask.data.dataset import IGNORE, Dataset
+from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 from tagmask.recipes.load import ViewsConfig
 
 Colour = int | tuple[int, int, int]

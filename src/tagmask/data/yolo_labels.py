@@ -1,4 +1,4 @@
-"""Label files of YOLO: a line an object, its class and then a box or an outline in shares of the image's sides."""
+"""Label files of YOLO: a line for each object, with its class and a box or an outline in fractions of the sides."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from tagmask.data.masks import Outline, PolygonMask
 from tagmask.errors import TagmaskError
 
 BOX = 5
+"""Numbers in the line of a box: class, centre x and y, width, height."""
 OUTLINE = 7
+"""Fewest numbers in the line of an outline: class and three points."""
 
 
 def read_objects(path: Path) -> list[tuple[int, list[float]]]:
-    """Class number and coordinates of each object of a label file.
+    """Read the class number and the coordinates of each object of a label file.
 
     Raises:
         TagmaskError: the file is not text, or a line is no object.

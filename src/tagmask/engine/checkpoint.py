@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from tagmask.data.files import replacing
 from tagmask.errors import TagmaskError
 
 STATE_FILE = "training_state.pt"
@@ -25,10 +30,10 @@ def save_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
         "random": torch.get_rng_state(),
         "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
-    path = folder / STATE_FILE
-    temporary = path.with_suffix(".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    # Opened here, since torch writes the name of a file that it opens into the file, and a temporary name is different
+    # each time.
+    with replacing(folder / STATE_FILE) as temporary, temporary.open("wb") as file, _system_errors():
+        torch.save(state, file)
 
 
 def load_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -58,10 +63,22 @@ def load_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
 
 def save_model(folder: Path, network: nn.Module) -> None:
     """Write what prediction needs, as safetensors."""
-    path = folder / MODEL_FILE
-    temporary = path.with_suffix(".tmp")
-    save_file({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with replacing(folder / MODEL_FILE) as temporary, _system_errors():
+        save_file(tensors, temporary)
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Raise as OSError what torch and safetensors raise as errors of their own when a disk is full or fails."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        found = re.search(r"os error (\d+)", str(error))
+        number = int(found[1]) if found else getattr(error.__context__, "errno", None)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number)) from error
 
 
 def load_model(folder: Path, network: nn.Module) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tagmask.data.dataset import Dataset, Record
+from tagmask.data.files import replacing
 from tagmask.data.images import open_image
 from tagmask.engine.inference import network_size
 from tagmask.engine.progress import track
@@ -34,10 +34,8 @@ def write_clusters(place: Path, former: Method, dataset: Dataset, config: Infere
     features, opened = pooled_features(former, dataset.records, config)
     tags = dataset.tag_matrix() * opened[:, None]
     assignment = former.cluster(features, tags)
-    temporary = place / f"{CLUSTERS}.tmp"
-    with temporary.open("wb") as file:
+    with replacing(place / CLUSTERS) as temporary, temporary.open("wb") as file:
         np.savez(file, assignment=assignment)
-    os.replace(temporary, place / CLUSTERS)
 
 
 def read_clusters(place: Path, dataset: Dataset) -> Tensor:

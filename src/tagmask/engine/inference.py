@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tagmask.data.dataset import IGNORE
 from tagmask.data.images import open_image, shrunk
 from tagmask.engine.device import autocast, keep_freed_memory
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.ops.crf import dense_crf
+from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.labels import beside_context
 from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.recipes.load import InferenceConfig

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from tagmask.data.dataset import PathLike
+from tagmask.data.images import limit_pixels
 from tagmask.engine.checkpoint import load_model
 from tagmask.engine.inference import predict_one
 from tagmask.engine.run import AFFINITY, SEGMENTER, Run, open_run, rounds_of
@@ -104,6 +105,7 @@ def load(run: PathLike, *, device: str | None = None) -> Model:
         TagmaskError: no run folder, of another version, or without a model; the hub does not give it.
     """
     opened = open_run(_fetch(run) if is_on_hub(run) else Path(run))
+    limit_pixels(opened.recipe.data.max_pixels)
     if opened.recipe.staged:
         method = load_staged(opened.recipe, len(opened.classes), opened.folder)
     else:
@@ -131,7 +133,7 @@ def overridden(
     Args:
         recipe: of a run.
         overrides: what to put over it.
-        only: the sections that may be changed; by default all.
+        only: the sections, or keys of sections, that may be changed; by default all.
         but: keys in them that may not.
 
     Raises:
@@ -140,10 +142,11 @@ def overridden(
     overrides = tuple(overrides)
     changed = load_recipe(recipe.model_dump(mode="json"), overrides)
     for key in (text.partition("=")[0] for text in overrides):
-        if (only and key.split(".")[0] not in only) or key in but:
+        if (only and key.split(".")[0] not in only and key not in only) or key in but:
             raise TagmaskError(
                 f"--set {key}: belongs to the trained run and cannot be changed here; of its recipe there may be set "
-                f"{', '.join(f'{name}.…' for name in only)}" + (f", not {', '.join(but)}" if but else "")
+                f"{', '.join(name if '.' in name else f'{name}.…' for name in only)}"
+                + (f", not {', '.join(but)}" if but else "")
             )
     return changed
 

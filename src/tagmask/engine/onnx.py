@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import importlib
 import json
-import os
 import types
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -23,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim
 
+from tagmask.data.files import replacing
 from tagmask.errors import TagmaskError
 
 if TYPE_CHECKING:
@@ -119,7 +119,8 @@ def write_onnx(
         )
     for key, value in _metadata(classes, method.background, size, multiple).items():
         model.metadata_props.add(key=key, value=value)
-    _write(output, model.SerializeToString())
+    with replacing(output) as temporary:
+        temporary.write_bytes(model.SerializeToString())
     return OnnxExport(output, size, multiple, difference, agreement)
 
 
@@ -201,16 +202,3 @@ def _compare(model: Any, network: LabelScores, sizes: list[tuple[int, int]]) -> 
             differences.append(float(np.abs(found - expected).max()))
             agreements.append(float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()))
     return max(differences, default=None), min(agreements)
-
-
-def _write(output: Path, content: bytes) -> None:
-    temporary = output.with_name(output.name + ".tmp")
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, output)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise TagmaskError(
-            f"{output}: cannot be written ({error.strerror or error}); check the folder and its space"
-        ) from None

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from tagmask.data.cam_files import SUFFIX, read_cams, write_cams
-from tagmask.data.dataset import IGNORE, Record
+from tagmask.data.dataset import Record
 from tagmask.data.images import image_size, open_image, shrunk
 from tagmask.data.label_maps import write_label_map
 from tagmask.engine.device import keep_freed_memory, on_cores
@@ -26,6 +26,7 @@ from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
 from tagmask.ops.affinity import affinity_matrix, confident_labels, walk_to_labels
 from tagmask.ops.crf import crf_on_cams, dense_crf
+from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.ops.saliency import attention_scores, fuse_labels
 from tagmask.recipes.load import InferenceConfig

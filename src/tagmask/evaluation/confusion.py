@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from tagmask.data.dataset import IGNORE, MAX_CLASSES
+from tagmask.data.dataset import MAX_CLASSES
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 
 class ConfusionMatrix:

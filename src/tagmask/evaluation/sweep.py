@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.data.dataset import IGNORE
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.protocols import Scores, score
+from tagmask.ops.label_ids import IGNORE
 
 THRESHOLDS = np.arange(60, dtype=np.float32) / 100
 """0.00, 0.01, ..., 0.59, as in SEAM (CVPR 2020)."""

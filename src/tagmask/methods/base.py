@@ -17,7 +17,8 @@ from tagmask.models.backbone import Backbone
 from tagmask.models.tag_network import TagNetwork
 from tagmask.ops.cam import multiscale_cams
 from tagmask.ops.distributed import global_mean
-from tagmask.ops.labels import IGNORE, pseudo_masks
+from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.labels import pseudo_masks
 from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import MethodSection, PseudoMaskConfig, TrainingConfig

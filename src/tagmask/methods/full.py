@@ -16,7 +16,7 @@ from tagmask.data.batch import Batch
 from tagmask.methods.base import TagMethod, classification_loss, enlarge, segmentation_loss
 from tagmask.methods.registry import register
 from tagmask.models.backbone import Backbone
-from tagmask.ops.labels import IGNORE
+from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.multi_scale import multi_scale_logits, multi_scale_loss
 from tagmask.recipes.sections import MethodSection
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagmask.ops.distributed import gather_rows, global_mean, sum_over_processes, world
+from tagmask.ops.label_ids import IGNORE
 
 MIXED = -1
 NOISY_RATIO = 10.0
@@ -31,7 +32,7 @@ def patch_token_contrast(features: Tensor, labels: Tensor) -> Tensor:
     tokens = F.normalize(features.flatten(2), dim=1)
     similarity = _products(tokens.transpose(1, 2), tokens).abs()
     names = labels.flatten(1)
-    known = names != 255
+    known = names != IGNORE
     pairs = known[:, :, None] & known[:, None, :]
     pairs &= ~torch.eye(names.shape[1], dtype=torch.bool, device=names.device)
     equal = names[:, :, None] == names[:, None, :]

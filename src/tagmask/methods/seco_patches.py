@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from tagmask.methods.seco_losses import MIXED
-from tagmask.ops.labels import IGNORE, UNCERTAIN
+from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.labels import UNCERTAIN
 
 GLOBAL_VIEWS = 2
 """The whole-image views beside the patches: the training image and its weak view."""

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.labels import with_background
 
-IGNORE = 255
 RADIUS = 5
 STRIDE = 8
 EMPTY = 1e-5

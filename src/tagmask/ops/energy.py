@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tagmask.ops.labels import IGNORE, inside_boxes
+from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.labels import inside_boxes
 from tagmask.ops.lattice import PermutohedralLattice, colour_features
 
 

@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from tagmask.ops.label_ids import IGNORE
+
 UNCERTAIN = -1
 
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagmask.ops.distributed import global_mean
+from tagmask.ops.label_ids import IGNORE
 
-IGNORE = 255
 SCALES = (0.5, 0.75)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.labels import with_background
 
-IGNORE = 255
 EPSILON = 1e-8
 SURE, CONFLICTING = 0.8, 0.9
 SALIENT = 32

@@ -113,6 +113,9 @@ class DataConfig(Section):
     tag_source: Literal["annotations", "masks"] = Field(
         default="annotations", description="Whether VOC's tags are read from its XML files or from its masks."
     )
+    max_pixels: Positive = Field(
+        default=256_000_000, description="The most pixels of an image; larger ones are refused before they are decoded."
+    )
     train: tuple[str, ...] | None = Field(
         default=None, description="The splits to learn from; none takes all but val, test and those of `evaluate`."
     )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tagmask.data.label_maps import voc_palette
 from tagmask.evaluation.pictures import heat_map
-from tagmask.ops.labels import IGNORE
+from tagmask.ops.label_ids import IGNORE
 
 LONG_SIDE = 1024
 THUMBNAIL = 384

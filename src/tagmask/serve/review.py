@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from tagmask.data.csv_cells import csv_text, plain_cell
 from tagmask.data.files import write_text
 from tagmask.errors import TagmaskError
 from tagmask.serve.photos import Photos
@@ -233,16 +234,8 @@ class Review:
                 f"{self.file}: changed by something else since the page read it, so it was not written; start the page "
                 "again to take up the file as it is"
             )
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(HEADER)
-        writer.writerows(self._row(name) for name in sorted(self._order) if self._is_vouched(name))
-        writer.writerows(self._foreign)
-        try:
-            self.file.parent.mkdir(exist_ok=True)
-            write_text(self.file, text.getvalue())
-        except OSError as error:
-            raise TagmaskError(f"{self.file}: cannot be written ({error.strerror}); check the folder") from None
+        own = [self._row(name) for name in sorted(self._order) if self._is_vouched(name)]
+        write_text(self.file, csv_text([HEADER, *own, *self._foreign]))
         self._written = self.file.read_bytes()
 
     def _is_vouched(self, name: str) -> bool:
@@ -279,7 +272,7 @@ def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
     for number, row in enumerate(rows[1:], start=2):
         if len(row) != len(header):
             raise TagmaskError(f"{path} row {number}: {len(row)} cells, expected {len(header)}; correct the row")
-    return rows[1:]
+    return [[plain_cell(cell) for cell in row] for row in rows[1:]]
 
 
 def _number(cell: str, where: str) -> float | None:

@@ -13,7 +13,7 @@ import numpy as np
 from tagmask.api import Model
 from tagmask.data.label_maps import write_label_map
 from tagmask.errors import TagmaskError
-from tagmask.ops.labels import IGNORE
+from tagmask.ops.label_ids import IGNORE
 from tagmask.serve import pictures
 from tagmask.serve.explain import explain
 from tagmask.serve.photos import inside, open_photo

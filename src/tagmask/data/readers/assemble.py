@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tagmask.data.dataset import IGNORE, Dataset, MaskSource, Record, check_class_list
+from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list
 from tagmask.data.masks import PngMask
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 
 @dataclass(frozen=True)

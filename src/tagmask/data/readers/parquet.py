@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from tagmask.data.files import replacing, write_classes, write_text
+from tagmask.data.images import readable_formats
 from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
@@ -100,32 +101,26 @@ def unpack_parquet(path: Path, output: Path) -> int:
     files = _files(path)
     root = path if path.is_dir() else path.parent
     names = next((layout.names for file in files if (layout := _layout(file, root)).names), None)
-    partial = output.with_name(f".{output.name}.partial-{os.getpid()}")
     problems = Problems()
     lines: list[str] = []
     taken: set[str] = set()
-    try:
+    with replacing(output) as folder:
+        folder.mkdir()
         for file in files:
             for where, picture, tags, unknown, split in _rows(file, root, problems):
                 data = picture.get("bytes") if isinstance(picture, dict) else picture
                 if not isinstance(data, bytes):
                     raise TagmaskError(f"{where}: holds no image; read the file as it is, with its image_folder")
                 own = _free_name(picture, data, len(lines), where, taken)
-                target = partial / "images" / own
+                target = folder / "images" / own
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(data)
                 entry = {"image": own, "tags": list(tags), "unknown": list(names or () if unknown is None else unknown)}
                 lines.append(json.dumps(entry | ({"split": split} if split else {}), ensure_ascii=False))
         problems.raise_if_any(path)
-        partial.mkdir(parents=True, exist_ok=True)
-        (partial / "tags.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        write_text(folder / "tags.jsonl", "".join(f"{line}\n" for line in lines))
         if names:
-            (partial / "classes.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        if output.exists():
-            output.rmdir()
-        os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            write_classes(folder, names)
     return len(lines)
 
 
@@ -228,7 +223,7 @@ def _split(file: Path) -> str:
 def _free_name(picture: Any, data: bytes, number: int, where: str, taken: set[str]) -> str:
     """A file name inside `images`: the one the row gives, or its number; with the suffix of the image's format."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             suffix = ".jpg" if image.format in ("JPEG", "MPO") else f".{str(image.format).lower()}"
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         raise TagmaskError(f"{where}: the image does not open ({error}); remove the row") from error

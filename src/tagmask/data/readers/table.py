@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.csv_cells import plain_cell
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
     FileIndex,
@@ -130,7 +131,7 @@ def _csv_entries(path: Path, text: str, problems: Problems) -> Iterator[tuple[st
                 "row", where, f"{len(cells)} cells under a header of {len(header)}; join tags by `;`, not by commas"
             )
             continue
-        yield where, dict(zip(header, cells, strict=False))
+        yield where, dict(zip(header, map(plain_cell, cells), strict=False))
 
 
 def _header(path: Path, cells: list[str]) -> list[str]:

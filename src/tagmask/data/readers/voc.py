@@ -11,13 +11,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from tagmask.data.dataset import IGNORE
 from tagmask.data.images import is_image_name
 from tagmask.data.masks import PngMask
 from tagmask.data.readers.assemble import mask_order
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, missing_image, read_text
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),

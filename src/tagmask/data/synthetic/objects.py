@@ -48,23 +48,23 @@ class Thing:
 
 
 def polygon(*points: tuple[float, float]) -> Array:
-    """The corners as an array."""
+    """Make a polygon of its corners."""
     return np.array(points, dtype=np.float64)
 
 
 def box(left: float, top: float, right: float, bottom: float) -> Array:
-    """An upright rectangle."""
+    """Make an upright rectangle."""
     return polygon((left, top), (right, top), (right, bottom), (left, bottom))
 
 
 def ellipse(x: float, y: float, width: float, height: float) -> Array:
-    """An ellipse by its centre and its half axes."""
+    """Make an ellipse by its centre and its half axes."""
     angles = np.linspace(0.0, 2 * np.pi, 28, endpoint=False)
     return np.stack([x + width * np.cos(angles), y + height * np.sin(angles)], axis=1)
 
 
 def boat(main: Colour) -> list[Part]:
-    """A hull of the main colour under two sails."""
+    """Draw a boat: a hull of the main colour under two sails."""
     return [
         Part(box(0.50, 0.01, 0.54, 0.70), (0.25, 0.16, 0.10)),
         Part(polygon((0.57, 0.04), (0.60, 0.64), (0.97, 0.64)), (0.97, 0.93, 0.78), (0.88, 0.55, 0.20), 5.0),
@@ -75,7 +75,7 @@ def boat(main: Colour) -> list[Part]:
 
 
 def train(main: Colour) -> list[Part]:
-    """Two coaches of the main colour with a red line and dark windows."""
+    """Draw a train: two coaches of the main colour with a red line and dark windows."""
     windows = [Part(box(x, 0.24, x + 0.24, 0.48), GLASS) for x in (0.10, 0.42, 0.74, 1.36, 1.68)]
     wheels = [Part(ellipse(x, 0.88, 0.11, 0.11), BLACK) for x in (0.22, 0.52, 0.82, 1.42, 1.72, 2.02)]
     return [
@@ -95,7 +95,7 @@ def train(main: Colour) -> list[Part]:
 
 
 def cow(main: Colour) -> list[Part]:
-    """White with blotches of the main colour."""
+    """Draw a white cow with blotches of the main colour."""
     return [
         Part(polygon((0.10, 0.24), (0.05, 0.30), (0.02, 0.70), (0.07, 0.72), (0.12, 0.34)), main),
         *[Part(box(x, 0.60, x + 0.11, 0.97), WHITE, main) for x in (0.15, 0.32, 0.80, 0.96)],
@@ -125,7 +125,7 @@ def cow(main: Colour) -> list[Part]:
 
 
 def aeroplane(main: Colour) -> list[Part]:
-    """Silver with fin, belly and engine of the main colour."""
+    """Draw a silver aeroplane with fin, belly and engine of the main colour."""
     silver = (0.66, 0.67, 0.71)
     windows = [Part(ellipse(0.62 + 0.13 * place, 0.47, 0.032, 0.032), GLASS) for place in range(8)]
     return [
@@ -154,7 +154,7 @@ def aeroplane(main: Colour) -> list[Part]:
 
 
 def car(main: Colour) -> list[Part]:
-    """A body of the main colour on two wheels."""
+    """Draw a car: a body of the main colour on two wheels."""
     wheels = [
         part
         for x in (0.48, 1.55)
@@ -173,7 +173,7 @@ def car(main: Colour) -> list[Part]:
 
 
 def penguin(main: Colour) -> list[Part]:
-    """Dark with a white belly, orange beak and feet."""
+    """Draw a dark penguin with a white belly, orange beak and feet."""
     orange = (0.97, 0.55, 0.08)
     return [
         Part(ellipse(0.22, 0.955, 0.12, 0.045), orange),
@@ -190,7 +190,7 @@ def penguin(main: Colour) -> list[Part]:
 
 
 def cactus(main: Colour) -> list[Part]:
-    """Ribbed, with two arms and pink flowers."""
+    """Draw a ribbed cactus with two arms and pink flowers."""
     light = (0.55, 0.80, 0.42)
     return [
         Part(box(0.08, 0.48, 0.35, 0.60), main, light, 13.0),
@@ -204,7 +204,7 @@ def cactus(main: Colour) -> list[Part]:
 
 
 def tent(main: Colour) -> list[Part]:
-    """Striped, with a dark entrance."""
+    """Draw a striped tent with a dark entrance."""
     shade = (0.7 * main[0], 0.7 * main[1], 0.7 * main[2])
     return [
         Part(polygon((0.60, 0.05), (1.15, 0.12), (1.55, 0.97), (0.98, 1.0)), shade),
@@ -229,23 +229,23 @@ THINGS = (
 
 @dataclass(frozen=True)
 class Sprite:
-    """A drawn object: `colours` (h, w, 3) in [0, 1] and `coverage` (h, w) in [0, 1], the object's share of a pixel."""
+    """A drawn object: `colours` (h, w, 3) in [0, 1] and `coverage` (h, w) in [0, 1], the fraction of a pixel."""
 
     colours: Array
     coverage: Array
 
 
-def pose(parts: list[Part], angle: float, mirrored: bool) -> tuple[list[Array], Array]:
-    """The parts' polygons turned by `angle` (radians) and mirrored, moved to start at 0, and their extent (x, y)."""
+def pose(parts: list[Part], angle: float, flipped: bool) -> tuple[list[Array], Array]:
+    """Turn the parts' polygons by `angle` (radians), flip them, move them to start at 0; and their extent (x, y)."""
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    turned = [(part.points * (-1.0 if mirrored else 1.0, 1.0)) @ turn for part in parts]
+    turned = [(part.points * (-1.0 if flipped else 1.0, 1.0)) @ turn for part in parts]
     corners = np.concatenate(turned)
     lowest = corners.min(axis=0)
     return [points - lowest for points in turned], corners.max(axis=0) - lowest
 
 
 def draw_parts(polygons: list[Array], extent: Array, scale: float) -> Array:
-    """The number (from 1) of the topmost part at each point, 0 outside: uint8, `SUPERSAMPLING` points a pixel."""
+    """Find the number (from 1) of the topmost part at each point, 0 outside: uint8, `SUPERSAMPLING` points a pixel."""
     width, height = (int(np.ceil(length * scale)) * SUPERSAMPLING for length in extent)
     canvas = Image.new("L", (max(width, SUPERSAMPLING), max(height, SUPERSAMPLING)))
     brush = ImageDraw.Draw(canvas)
@@ -256,8 +256,8 @@ def draw_parts(polygons: list[Array], extent: Array, scale: float) -> Array:
 
 @functools.cache
 def area_of_unit(thing: Thing) -> float:
-    """The object's area in squares of its upright height."""
-    polygons, extent = pose(thing.parts(thing.colours[0]), 0.0, mirrored=False)
+    """Measure the object's area in squares of its upright height."""
+    polygons, extent = pose(thing.parts(thing.colours[0]), 0.0, flipped=False)
     scale = 100.0
     return float((draw_parts(polygons, extent, scale) > 0).sum()) / (scale * SUPERSAMPLING) ** 2
 
@@ -272,7 +272,7 @@ def draw(thing: Thing, generator: np.random.Generator, area: float, limits: tupl
         limits: greatest height and width in pixels; the object shrinks to fit.
     """
     parts = thing.parts(thing.colours[generator.integers(len(thing.colours))])
-    polygons, extent = pose(parts, generator.uniform(-0.2, 0.2), mirrored=bool(generator.random() < 0.5))
+    polygons, extent = pose(parts, generator.uniform(-0.2, 0.2), flipped=bool(generator.random() < 0.5))
     scale = min(np.sqrt(area / area_of_unit(thing)), limits[0] / extent[1], limits[1] / extent[0])
     numbers = draw_parts(polygons, extent, scale)
     inside = (numbers > 0).astype(np.float32)
@@ -285,20 +285,20 @@ def draw(thing: Thing, generator: np.random.Generator, area: float, limits: tupl
 
 
 def pool(points: Array) -> Array:
-    """The mean of each pixel's points: (h, w, ...) from `SUPERSAMPLING` times as many rows and columns."""
+    """Average each pixel's points: (h, w, ...) from `SUPERSAMPLING` times as many rows and columns."""
     rows = np.asarray(sum(points[start::SUPERSAMPLING] for start in range(SUPERSAMPLING)))
     return np.asarray(sum(rows[:, start::SUPERSAMPLING] for start in range(SUPERSAMPLING))) / SUPERSAMPLING**2
 
 
 def grain_of(generator: np.random.Generator, shape: tuple[int, ...], scale: float) -> Array:
-    """Smooth noise over an object's `shape` in pixels, about 4.5 cells a height of `scale` pixels."""
+    """Make smooth noise over an object's `shape` in pixels, about 4.5 cells a height of `scale` pixels."""
     longest = max(shape)
     cells = longest / scale * 4.5
     return smooth_noise(generator, longest, cells, cells)[: shape[0], : shape[1]]
 
 
 def paint(parts: list[Part], numbers: Array, generator: np.random.Generator, grain: Array, scale: float) -> Array:
-    """Colours (h, w, 3) of the points of `numbers`: plain, blotched where the grain is high, or striped."""
+    """Colour the points of `numbers`: plain, blotched where the grain is high, or striped."""
     first = np.array([part.colour for part in parts])
     second = np.array([part.second or part.colour for part in parts])
     shift = generator.normal(0.0, 0.025, first.shape) + generator.normal(0.0, 0.04)

@@ -2,22 +2,20 @@
 
 Only the objects are classes; water, rails and the rest are background in the masks. Where an object nearly always meets
 its context, a classifier trained on tags may look at the context instead, and its CAMs light up there. This is the
-co-occurrence that SeCo (CVPR 2024) is about, with a knob on it and exact truth.
+co-occurrence that SeCo (CVPR 2024) is about, with a knob on it and an exact ground truth.
 """
 
 from __future__ import annotations
 
-import csv
 import json
-import os
-import shutil
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from tagmask.data.csv_cells import csv_text
+from tagmask.data.files import replacing, write_classes, write_text
 from tagmask.data.label_maps import voc_palette
 from tagmask.data.synthetic.contexts import CONTEXTS, smooth_noise
 from tagmask.data.synthetic.objects import THINGS, Sprite, draw
@@ -30,7 +28,7 @@ AREAS = (0.10, 0.35)  # of the image, before an object is shrunk to fit its plac
 OVERLAP = 0.15  # how far, in lengths of its place, an object may reach over the border to the neighbouring context
 SPLITS = (("train", 0.7), ("val", 0.1), ("test", 0.2))
 
-TINT = 1.0  # largest share of a context's colours that one light takes away
+TINT = 1.0  # largest part of a context's colours that one light takes away
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def make_cooccur(
         size: height and width in pixels, at least 32.
         classes: 3 to 8, taken in the order boat, train, cow, aeroplane, car, penguin, cactus, tent.
         meet: the chance that an object stands on its own context; else on that of another class, all equally likely.
-        alone: the share of images that also show, beside the object, a context whose object is not in the image.
+        alone: the fraction of images that also show, beside the object, a context whose object is not in the image.
         seed: image number i depends on `seed` and i alone.
 
     Returns:
@@ -101,12 +99,9 @@ def make_cooccur(
     settings = check(Settings(images, size, classes, meet, alone, seed))
     target = Path(folder)
     refuse_foreign(target)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    write_set(partial, settings)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(partial, target)
+    with replacing(target) as temporary:
+        write_set(temporary, settings)
+        refuse_foreign(target)
     return target
 
 
@@ -160,14 +155,14 @@ def ground(
 
 
 def tint(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Take a random share of a context's own colours away and put one hue in their place: dusk, fog, autumn.
+    """Take a random part of a context's own colours away and put one hue in their place: dusk, fog, autumn.
 
     A context is then known by its pattern, as things are, and not at a glance by its colour.
     """
     grey = picture.mean(axis=-1, keepdims=True)
     hue = generator.uniform(0.4, 1.0, 3).astype(np.float32)
-    share = np.float32(generator.uniform(0.0, TINT))
-    return (1 - share) * picture + share * grey * hue / hue.mean()
+    part = np.float32(generator.uniform(0.0, TINT))
+    return (1 - part) * picture + part * grey * hue / hue.mean()
 
 
 def plan(settings: Settings, generator: np.random.Generator) -> tuple[Place, ...]:
@@ -189,7 +184,7 @@ def plan(settings: Settings, generator: np.random.Generator) -> tuple[Place, ...
 
 
 def pick(generator: np.random.Generator, classes: int, taken: set[int | None]) -> int:
-    """One of the classes that are not taken, all equally likely."""
+    """Choose one of the classes that are not taken, all equally likely."""
     return int(generator.choice([index for index in range(classes) if index not in taken]))
 
 
@@ -207,13 +202,13 @@ def paste(
         first = int(np.ceil(low))
         corners.append(int(generator.integers(first, max(first, int(high) - length) + 1)))
     window = tuple(slice(start, start + length) for start, length in zip(corners, sprite.coverage.shape, strict=True))
-    share = sprite.coverage[..., None]
-    picture[window] = picture[window] * (1.0 - share) + sprite.colours * share
+    cover = sprite.coverage[..., None]
+    picture[window] = picture[window] * (1.0 - cover) + sprite.colours * cover
     mask[window][sprite.coverage >= 0.5] = label
 
 
 def expose(picture: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Light falling from a random side, brightness, contrast, colour cast and sensor noise; to uint8."""
+    """Light the picture from a random side, with brightness, contrast, colour cast and sensor noise; to uint8."""
     size = picture.shape[0]
     across = np.linspace(-0.5, 0.5, size, dtype=np.float32)
     angle = generator.uniform(0.0, 2 * np.pi)
@@ -243,7 +238,7 @@ def check(settings: Settings) -> Settings:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Let nothing be replaced but an empty folder or one that holds a synthetic set and nothing else."""
+    """Raise where a folder holds anything but a synthetic set, which may be replaced."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -264,10 +259,10 @@ def refuse_foreign(folder: Path) -> None:
 
 
 def split_of(index: int, images: int) -> str:
-    """The split of image `index`: the first 70% train, then 10% val, then test."""
+    """Name the split of image `index`: the first 70% train, then 10% val, then test."""
     end = 0.0
-    for name, share in SPLITS:
-        end += share
+    for name, fraction in SPLITS:
+        end += fraction
         if index < round(end * images):
             return name
     return SPLITS[-1][0]
@@ -298,15 +293,7 @@ def write_set(folder: Path, settings: Settings) -> None:
                 ";".join(THINGS[place.context].context for place in lone),
             )
         )
-    write_table(folder / "tags.csv", ("image", "tags", "split"), tags)
-    write_table(folder / "scenes.csv", ("image", "objects", "contexts", "alone"), scenes)
-    (folder / "classes.txt").write_text("\n".join(names) + "\n", encoding="utf-8")
-    (folder / SETTINGS).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
-
-
-def write_table(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Write rows of text as CSV under a header."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
+    write_text(folder / "tags.csv", csv_text([("image", "tags", "split"), *tags]))
+    write_text(folder / "scenes.csv", csv_text([("image", "objects", "contexts", "alone"), *scenes]))
+    write_classes(folder, names)
+    write_text(folder / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.files import inside, write_text
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.regions import Region, regions
 from tagmask.errors import TagmaskError
@@ -48,9 +49,8 @@ def write_coco(
                 }
             )
     for split, content in files.items():
-        path = folder / "annotations" / f"instances_{split}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        path = inside(folder, f"annotations/instances_{split}.json", "split")
+        write_text(path, json.dumps(content, ensure_ascii=False))
 
 
 def _empty(classes: Sequence[str]) -> dict[str, Any]:

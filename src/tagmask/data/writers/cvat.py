@@ -11,11 +11,11 @@ from zipfile import ZIP_DEFLATED, ZipFile
 import numpy as np
 from PIL import Image
 
-from tagmask.data.dataset import IGNORE
-from tagmask.data.label_maps import voc_palette
+from tagmask.data.files import inside
+from tagmask.data.label_maps import label_colours, voc_palette
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.regions import regions
-from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 ARCHIVE = "segmentation_mask_1.1.zip"
 DEFAULT = "default"
@@ -34,14 +34,13 @@ def write_cvat(folder: Path, images: Iterable[LabelledImage], classes: Sequence[
 
     Source: CVAT manual, "Segmentation Mask".
     """
-    for name in classes:
-        if ":" in name or name.startswith("#"):
-            raise TagmaskError(f"class {name!r}: CVAT's labelmap.txt has no names with `:` or `#`; rename the class")
     lists: dict[str, list[str]] = defaultdict(list)
     with ZipFile(folder / ARCHIVE, "w", ZIP_DEFLATED) as archive:
-        archive.writestr("labelmap.txt", _label_map(classes))
+        archive.writestr("labelmap.txt", label_colours(classes))
         for image in images:
             known = np.where(image.labels == IGNORE, 0, image.labels).astype(np.uint8)
+            inside(folder, image.name, "image")
+            inside(folder, image.split or DEFAULT, "split")
             archive.writestr(f"SegmentationClass/{image.name}.png", _png(known))
             archive.writestr(f"SegmentationObject/{image.name}.png", _png(_objects(known, len(classes))))
             lists[image.split or DEFAULT].append(image.name)
@@ -49,14 +48,8 @@ def write_cvat(folder: Path, images: Iterable[LabelledImage], classes: Sequence[
             archive.writestr(f"ImageSets/Segmentation/{split}.txt", "".join(f"{name}\n" for name in names))
 
 
-def _label_map(classes: Sequence[str]) -> str:
-    names = ("background", *classes)
-    colours = voc_palette()[: len(names)].tolist()
-    lines = [f"{name}:{red},{green},{blue}::\n" for name, (red, green, blue) in zip(names, colours, strict=True)]
-    return "# label:color_rgb:parts:actions\n" + "".join(lines)
-
-
 def _objects(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Number the regions of a label map from 1; of too many regions, each class is one object."""
     objects = np.zeros_like(labels)
     for number, region in enumerate(regions(labels, num_classes), start=1):
         if number > MOST_REGIONS:
@@ -67,7 +60,7 @@ def _objects(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _png(ids: np.ndarray) -> bytes:
-    """A PNG of the palette's colours."""
+    """Encode ids (h, w) as a PNG of the palette's colours."""
     stream = io.BytesIO()
     Image.fromarray(voc_palette()[ids]).save(stream, format="PNG")
     return stream.getvalue()

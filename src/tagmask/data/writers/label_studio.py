@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 import numpy as np
 
+from tagmask.data.files import write_text
 from tagmask.data.label_maps import voc_palette
 from tagmask.data.writers.labelled import LabelledImage
 
@@ -40,14 +41,14 @@ def write_label_studio(
     Source: Label Studio, "Import pre-annotated data", "Import brush segmentation pre-annotations in RLE format".
     """
     tasks = [_task(image, classes, image_url, model_version) for image in images]
-    (folder / "tasks.json").write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
+    write_text(folder / "tasks.json", json.dumps(tasks, ensure_ascii=False))
     config = ElementTree(_config(classes))
     indent(config)
     config.write(folder / "label_config.xml", encoding="utf-8")
 
 
 def brush_code(inside: np.ndarray) -> list[int]:
-    """The run-length code of a brush region, (h, w) bool, as bytes.
+    """Encode a brush region, (h, w) bool, by run lengths, as a list of bytes.
 
     Before it is coded, a pixel becomes four equal bytes, 255 inside and 0 outside. The code begins with 32 bits for the
     number of bytes, 5 for their width less one and four times 4 for the widths, less one, of run lengths. A run is then
@@ -73,12 +74,13 @@ def brush_code(inside: np.ndarray) -> list[int]:
 
 
 def _joined(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The last `sizes` bits of each word, one after the other, highest first."""
+    """Join the last `sizes` bits of each word, highest first, into one (N,) bool array."""
     places = np.arange(sizes.max())[::-1]
     return ((words[:, None] >> places) & 1).astype(bool)[places < sizes[:, None]]
 
 
 def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_version: str) -> dict[str, Any]:
+    """Make an image's task, with a prediction that holds a brush region for each class in its mask."""
     height, width = image.labels.shape
     present = np.flatnonzero(np.bincount(image.labels.ravel(), minlength=256)[: len(classes) + 1]).tolist()
     result = [
@@ -106,6 +108,7 @@ def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_ve
 
 
 def _config(classes: Sequence[str]) -> Element:
+    """Make the labelling interface of the project: a brush of each class over the image."""
     view = Element("View")
     SubElement(view, "Image", name=PICTURE, value=f"${PICTURE}", zoom="true")
     labels = SubElement(view, "BrushLabels", name=CONTROL, toName=PICTURE)

@@ -1,4 +1,4 @@
-"""Photographs with their label maps: what every format's writer takes, and how they are found on disk."""
+"""Find the photographs that a folder of masks belongs to, which every format's writer takes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tagmask.data.dataset import IGNORE, Dataset, check_class_list
+from tagmask.data.csv_cells import plain_cell
+from tagmask.data.dataset import Dataset, check_class_list
+from tagmask.data.files import check_file_name
 from tagmask.data.images import image_size, is_image_name
 from tagmask.data.masks import PngMask
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 CONFIDENCE = "confidence.csv"
 
@@ -43,6 +46,8 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class _Photograph:
+    """A photograph that a mask may belong to; the attributes are those of `LabelledImage`."""
+
     image: Path
     file_name: str
     split: str = ""
@@ -50,15 +55,15 @@ class _Photograph:
 
 @dataclass
 class Labelled:
-    """A folder of masks `NAME.png` with the photographs they belong to.
+    """A folder of masks `NAME.png`, with the photographs that they belong to.
 
     Attributes:
         masks: the folder.
         classes: K names in id order.
         photographs: by the name of their masks; several where nobody can tell which is meant.
-        found: filled while the images are gone through: how many there were.
-        ignored: filled likewise: how many of them hold ignored pixels.
-        skipped: filled likewise: what is wrong with those that were left out.
+        found: how many images there were. This and the next two are filled while one iterates.
+        ignored: how many of them hold ignored pixels.
+        skipped: what is wrong with those that were left out.
     """
 
     masks: Path
@@ -69,7 +74,7 @@ class Labelled:
     skipped: list[str] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[LabelledImage]:
-        """The images, sorted by name, one at a time; those that are wrong are noted and left out."""
+        """Yield the images one at a time, sorted by name; those that are wrong are noted and left out."""
         confidence = _confidence(self.masks / CONFIDENCE)
         ids = {label: label for label in range(len(self.classes) + 1)}
         for path in sorted(self.masks.rglob("*.png")):
@@ -105,7 +110,8 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
         images: the folder of photographs that was labelled, or the data set, or where it lies.
 
     Raises:
-        TagmaskError: there are no masks, nobody names their classes, or no mask fits any photograph.
+        TagmaskError: there are no masks, nobody names their classes, no mask fits any photograph, or a split has a name
+            that cannot be part of a file's name.
     """
     if not masks.is_dir():
         raise TagmaskError(f"{masks}: no such folder; expected the output of `tagmask label` or `tagmask predict`")
@@ -119,6 +125,8 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
             f"{masks}: no mask is called after a photograph of {_described(images)}; for the mask {names[0]}.png"
             f" expected {names[0]}.jpg or the like in it; name the folder that was labelled"
         )
+    for photograph in (one for name in names for one in photographs.get(name, ())):
+        check_file_name(photograph.split, "split")
     return Labelled(masks, classes, photographs)
 
 
@@ -138,9 +146,10 @@ def _classes(masks: Path, images: Path | Dataset) -> tuple[str, ...]:
 
 
 def _of_dataset(dataset: Dataset) -> dict[str, list[_Photograph]]:
-    root = os.path.commonpath([record.image.parent.absolute() for record in dataset.records])
+    """Photographs of a data set by the name of their mask, with file names relative to the folder they share."""
+    root = os.path.commonpath([os.path.abspath(record.image.parent) for record in dataset.records])
     return {
-        record.name: [_Photograph(record.image, record.image.absolute().relative_to(root).as_posix(), record.split)]
+        record.name: [_Photograph(record.image, Path(os.path.relpath(record.image, root)).as_posix(), record.split)]
         for record in dataset.records
     }
 
@@ -160,6 +169,7 @@ def _of_path(path: Path, masks: Path, names: Sequence[str]) -> dict[str, list[_P
 
 
 def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
+    """Photographs in a folder by the name of their mask; the masks themselves are none."""
     found: dict[str, list[_Photograph]] = defaultdict(list)
     own = masks.resolve()
     for file in sorted(folder.rglob("*")):
@@ -171,10 +181,12 @@ def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
 
 
 def _confidence(table: Path) -> dict[str, float]:
+    """Read the confidence of each mask by name; none where there is no table."""
     if not table.is_file():
         return {}
     with table.open(encoding="utf-8", newline="") as stream:
         try:
-            return {row["image"]: float(row["confidence"]) for row in csv.DictReader(stream) if row["confidence"]}
+            rows = csv.DictReader(stream)
+            return {plain_cell(row["image"]): float(row["confidence"]) for row in rows if row["confidence"]}
         except (KeyError, ValueError, TypeError, csv.Error) as error:
             raise TagmaskError(f"{table}: expected the columns image and confidence, a number ({error})") from error

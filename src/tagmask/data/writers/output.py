@@ -1,16 +1,14 @@
-"""The folder an export is written to: whole or not there, and never over a file that the export did not write."""
+"""The folder that an export is written to, and the names in it. Nothing that an export did not write is replaced."""
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from tagmask.data.files import replacing, write_text
 from tagmask.errors import TagmaskError
 
 MARK = "tagmask-export.json"
@@ -18,33 +16,22 @@ MARK = "tagmask-export.json"
 
 @contextmanager
 def fresh_folder(output: Path, format: str) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `output` when the block ends well.
+    """Yield a folder to write to, which takes the place of `output` when the block ends well.
 
-    An earlier export is replaced if nothing was added to it and nothing in it was changed.
+    An earlier export is replaced if nothing was added to it and nothing in it was changed. A kill at any moment leaves
+    either export whole, or none at all.
 
     Raises:
-        TagmaskError: the output is a file, or holds anything that an export did not write.
+        TagmaskError: the output is a file, holds anything that an export did not write, or cannot be written.
     """
     check_free(output)
-    partial = output.with_name(f".{output.name}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        files = sorted(file.relative_to(partial).as_posix() for file in partial.rglob("*") if file.is_file())
-        text = json.dumps(
-            {"tagmask": version("tagmask"), "format": format, "files": files}, ensure_ascii=False, indent=0
-        )
-        (partial / MARK).write_text(text + "\n", encoding="utf-8")
+    with replacing(output) as folder:
+        folder.mkdir()
+        yield folder
+        files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
+        mark = {"tagmask": version("tagmask"), "format": format, "files": files}
+        write_text(folder / MARK, json.dumps(mark, ensure_ascii=False, indent=0) + "\n")
         check_free(output)
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(partial, output)
-    except OSError as error:
-        raise TagmaskError(
-            f"{output}: cannot be written ({error.strerror or error}); check the folder and its space"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def check_free(output: Path) -> None:
@@ -74,7 +61,7 @@ def check_free(output: Path) -> None:
 
 
 class Targets:
-    """The files of an export, each for one image only."""
+    """Remembers which file of an export belongs to which image, so that no two images share one."""
 
     def __init__(self) -> None:
         self._sources: dict[str, str] = {}

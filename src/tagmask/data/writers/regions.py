@@ -34,11 +34,11 @@ class Region:
 
     @property
     def area(self) -> int:
-        """Number of pixels."""
+        """The number of pixels."""
         return int(np.count_nonzero(self.inside))
 
     def runs(self, height: int, width: int) -> list[int]:
-        """Run lengths of the `(height, width)` image read column by column, ground first, as COCO counts them."""
+        """Count run lengths of the `(height, width)` image column by column, ground first, as COCO does."""
         columns, rows = np.nonzero(self.inside.T)
         places = (columns + self.left) * height + rows + self.top
         starts = places[np.r_[True, np.diff(places) > 1]]
@@ -48,7 +48,7 @@ class Region:
         return (lengths if lengths[-1] else lengths[:-1]).tolist()
 
     def polygon(self) -> np.ndarray:
-        """The outline as one closed polygon, (P, 2) x and y in pixels; (0, 0) is the image's corner.
+        """Trace the outline as one closed polygon, (P, 2) x and y in pixels; (0, 0) is the image's corner.
 
         It runs along the edges of pixels and leads into each hole through a cut of no width, so that filling it by the
         even-odd rule gives the region, holes and single pixels included.
@@ -60,9 +60,9 @@ class Region:
 
 
 def regions(label_map: np.ndarray, num_classes: int) -> Iterator[Region]:
-    """The regions of each class 1..`classes` of a (h, w) uint8 label map, by class, then from top to bottom.
+    """Yield the regions of each class 1..`num_classes` of a (h, w) uint8 label map, by class, then from top to bottom.
 
-    Pixels that touch at corners only are apart; what is 0 or above `classes` (255, ignored) is in no region.
+    Pixels that touch at corners only are apart; what is 0 or above `num_classes` (255, ignored) is in no region.
     """
     present = np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[: num_classes + 1])
     for label in present[present > 0]:
@@ -73,12 +73,12 @@ def regions(label_map: np.ndarray, num_classes: int) -> Iterator[Region]:
 
 
 def _rings(inside: np.ndarray) -> list[np.ndarray]:
-    """Corners of each closed line between the region and what is not, the region on its right hand."""
+    """Trace the closed lines between the region and the rest, each (P, 2) corners, the region on its right hand."""
+    # Which edges of pixels lie between inside and outside, by the corner where they begin and their direction.
     padded = np.pad(inside, 1)
     centre = padded[1:-1, 1:-1]
     height, width = inside.shape
     beyond = (padded[:-2, 1:-1], padded[1:-1, 2:], padded[2:, 1:-1], padded[1:-1, :-2])
-    # exists[y, x, d]: an edge leaves corner (x, y) in direction d
     exists = np.zeros((height + 1, width + 1, 4), dtype=bool)
     for direction, (down, right) in enumerate(((0, 0), (0, 1), (1, 1), (1, 0))):
         edge = centre & ~beyond[direction]
@@ -87,11 +87,12 @@ def _rings(inside: np.ndarray) -> list[np.ndarray]:
     known = np.flatnonzero(exists)
     end_x, end_y = x + STEPS[direction, 0], y + STEPS[direction, 1]
     following = np.zeros(len(known), dtype=np.int64)
-    # Where two lines meet at a corner, turning right keeps regions apart that touch there only.
+    # The edge that follows each. Where two lines meet at a corner, turning right keeps apart what touches there only.
     for turn in (3, 0, 1):
         wanted = (end_y * (width + 1) + end_x) * 4 + (direction + turn) % 4
         place = np.searchsorted(known, wanted).clip(max=len(known) - 1)
         following = np.where(known[place] == wanted, place, following)
+    # A line's corners are where its direction changes.
     corner = direction != direction[following]
     return [
         np.stack([end_x[ring], end_y[ring]], axis=1)[corner[ring]].astype(np.float64) for ring in _cycles(following)
@@ -99,6 +100,7 @@ def _rings(inside: np.ndarray) -> list[np.ndarray]:
 
 
 def _cycles(following: np.ndarray) -> list[list[int]]:
+    """Split edges 0..E-1 into closed lines, `following` (E,) being the edge after each."""
     after = following.tolist()
     seen = bytearray(len(after))
     cycles = []
@@ -115,14 +117,14 @@ def _cycles(following: np.ndarray) -> list[list[int]]:
 
 
 def _start(ring: np.ndarray) -> int:
-    """Position of the uppermost of a ring's leftmost corners."""
+    """Find the position of the uppermost of a ring's leftmost corners."""
     return int(np.lexsort((ring[:, 1], ring[:, 0]))[0])
 
 
 def _joined(outer: np.ndarray, hole: np.ndarray, inside: np.ndarray) -> np.ndarray:
-    """One line around both: a cut leads from the hole's left side straight left through the region to `outer`.
+    """Join two lines into one around both by a cut from the hole's left side straight left through the region.
 
-    `outer` already holds the holes that begin further left, one of which the cut may reach first.
+    It ends at `outer`, which already goes around the holes that begin further left, as the cut may reach one of them.
     """
     right, top = hole[_start(hole)]
     row = inside[int(top), : int(right)]
@@ -135,7 +137,7 @@ def _joined(outer: np.ndarray, hole: np.ndarray, inside: np.ndarray) -> np.ndarr
 
 
 def _crossing(ring: np.ndarray, x: float, y: float) -> int:
-    """Position of the corner before the upright edge at `x` that passes `y`."""
+    """Find the position of the corner before the upright edge at `x` that passes `y`."""
     following = np.roll(ring, -1, axis=0)
     upright = (ring[:, 0] == x) & (following[:, 0] == x)
     passes = np.minimum(ring[:, 1], following[:, 1]) < y

@@ -10,20 +10,26 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
-from tagmask.data.label_maps import write_label_map
+from tagmask.data.files import inside, write_classes, write_text
+from tagmask.data.label_maps import label_colours, write_label_map
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.output import Targets
 from tagmask.data.writers.regions import regions
+from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 DEFAULT = "train"
 
 
-def write_voc(folder: Path, images: Iterable[LabelledImage], classes: Sequence[str]) -> None:
-    """Write JPEGImages, SegmentationClass, Annotations, ImageSets/Segmentation/SPLIT.txt and classes.txt.
+def write_voc(folder: Path, images: Iterable[LabelledImage], classes: Sequence[str]) -> list[str]:
+    """Write JPEGImages, SegmentationClass, Annotations, ImageSets/Segmentation/SPLIT.txt, classes.txt and labelmap.txt.
 
     Photographs are copied as they are. VOC knows no folders inside these and its lists no spaces: `summer trip/a.jpg`
     becomes `summer_trip__a.jpg`. An object of the XML files is a region; masks keep ignored pixels as 255. The split is
     `train` where there is none.
+
+    Returns:
+        Notes for whoever reads the data set by another tool.
 
     Raises:
         TagmaskError: two photographs would have the same name.
@@ -34,22 +40,30 @@ def write_voc(folder: Path, images: Iterable[LabelledImage], classes: Sequence[s
     lists: dict[str, list[str]] = defaultdict(list)
     for part in ("JPEGImages", "SegmentationClass", "Annotations", "ImageSets/Segmentation"):
         (folder / part).mkdir(parents=True)
+    ignored = False
     for image in images:
         stem, suffix = os.path.splitext(image.file_name)
         name = targets.claim(re.sub(r"\s", "_", stem.replace("/", "__")), image.file_name)
-        shutil.copyfile(image.image, folder / "JPEGImages" / f"{name}{suffix}")
+        shutil.copyfile(image.image, inside(folder, f"JPEGImages/{name}{suffix}", "image"))
         write_label_map(folder / "SegmentationClass" / f"{name}.png", image.labels)
         tree = ElementTree(_annotation(image, f"{name}{suffix}", classes))
         indent(tree)
         tree.write(folder / "Annotations" / f"{name}.xml", encoding="utf-8")
+        ignored |= bool((image.labels == IGNORE).any())
         lists[image.split or DEFAULT].append(name)
     for split, names in lists.items():
-        path = folder / "ImageSets" / "Segmentation" / f"{split}.txt"
-        path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        path = inside(folder, f"ImageSets/Segmentation/{split}.txt", "split")
+        write_text(path, "".join(f"{name}\n" for name in names))
+    write_classes(folder, classes)
+    try:
+        write_text(folder / "labelmap.txt", label_colours(classes, ignored=ignored))
+    except TagmaskError as error:
+        return [f"no labelmap.txt, without which CVAT and Datumaro take the masks for VOC's 20 classes: {error}"]
+    return []
 
 
 def _annotation(image: LabelledImage, file_name: str, classes: Sequence[str]) -> Element:
+    """Make the XML of an image, an object with its box for each region."""
     height, width = image.labels.shape
     root = Element("annotation")
     _add(root, filename=file_name)

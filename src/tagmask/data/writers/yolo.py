@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from tagmask.data.files import inside, write_text
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.output import Targets
 from tagmask.data.writers.regions import regions
@@ -21,13 +22,13 @@ SPLITS = {
 
 
 def write_yolo(folder: Path, images: Iterable[LabelledImage], classes: Sequence[str]) -> list[str]:
-    """Write `images/SPLIT/NAME.jpg`, `labels/SPLIT/NAME.txt` and `dataset.yaml`; photographs are copied.
+    """Write a data set for YOLO: `images/SPLIT/NAME.jpg`, `labels/SPLIT/NAME.txt` and `dataset.yaml`.
 
-    A line is a region: its class number from 0, then x and y of each corner as shares of width and height. Corners are
-    those of pixels; holes are reached through cuts of no width.
+    Photographs are copied. A line of a label file is a region: its class number from 0, then x and y of each corner as
+    fractions of width and height. Corners are those of pixels; holes are reached through cuts of no width.
 
     Returns:
-        what the reader of the data set should know.
+        Notes for whoever trains on the data set.
 
     Raises:
         TagmaskError: two photographs would have the same label file.
@@ -40,23 +41,23 @@ def write_yolo(folder: Path, images: Iterable[LabelledImage], classes: Sequence[
         split = SPLITS.get(image.split.lower(), image.split)
         splits[split] = None
         label = targets.claim(f"labels/{split}/{os.path.splitext(image.file_name)[0]}.txt", image.file_name)
-        photograph = folder / "images" / split / image.file_name
-        for path in (folder / label, photograph):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        photograph = inside(folder, f"images/{split}/{image.file_name}", "image")
+        photograph.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(image.image, photograph)
-        (folder / label).write_text(_lines(image, len(classes)), encoding="ascii")
+        write_text(inside(folder, label, "image"), _lines(image, len(classes)))
     named = {split: f"images/{split}" for split in splits}
     first = next(iter(named.values()), "images/train")
     content = {"train": first, "val": first} | named | {"names": dict(enumerate(classes))}
-    (folder / "dataset.yaml").write_text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    write_text(folder / "dataset.yaml", yaml.safe_dump(content, allow_unicode=True, sort_keys=False))
     missing = [split for split in ("train", "val") if split not in named]
     return [f"dataset.yaml: there is no split {split}, which YOLO asks for; it names {first}" for split in missing]
 
 
 def _lines(image: LabelledImage, num_classes: int) -> str:
+    """The text of an image's label file, a line a region."""
     height, width = image.labels.shape
     lines = []
     for region in regions(image.labels, num_classes):
-        shares = (region.polygon() / (width, height)).ravel()
-        lines.append(f"{region.label - 1} {' '.join(f'{share:.6f}' for share in shares)}\n")
+        fractions = (region.polygon() / (width, height)).ravel()
+        lines.append(f"{region.label - 1} {' '.join(f'{value:.6f}' for value in fractions)}\n")
     return "".join(lines)

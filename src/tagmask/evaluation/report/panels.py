@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tagmask.data.dataset import IGNORE, Dataset
+from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
 from tagmask.data.label_maps import voc_palette
 from tagmask.engine.inference import Item, Prediction, Source, stream
 from tagmask.evaluation.pictures import heat_map, overlay
 from tagmask.evaluation.study import ImageFacts
 from tagmask.methods.base import Method
+from tagmask.ops.label_ids import IGNORE
 from tagmask.recipes.load import InferenceConfig
 
 SIDE = 288  # pixels of the longer side
