@@ -115,13 +115,13 @@ def test_masks_of_other_ids_are_not_scored(run: Path, data: Path) -> None:
         tagmask.evaluate(data / "masks", data)
 
 
-def test_images_without_a_true_mask_are_left_out_and_counted(run: Path, data: Path) -> None:
+def test_images_without_ground_truth_are_left_out_and_counted(run: Path, data: Path) -> None:
     split = ["test"]
     names = [record.name for record in open_data(data, tiny_recipe("cam").data).split(split).records]
     (data / "masks" / f"{names[0]}.png").unlink()
     result, _ = tagmask.evaluate(run, data, split=split)
     assert result.images == len(names) - 1
-    assert result.left_out == (f"image {names[0]!r}: no true mask",)
+    assert result.left_out == (f"image {names[0]!r}: no ground-truth mask",)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "label"])

@@ -214,12 +214,12 @@ def _on_background(dataset: Dataset) -> str:
 
 
 def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
-    """The method and network that the machine can carry; surroundings need masks made before a decoder learns."""
+    """The method and network that the machine can carry; context classes need masks made before a decoder learns."""
     memory = machine.memory / GB
     if machine.cuda and context:
         reasons.append(
-            "surroundings are tagged (data.context): plain CAM on a small network and a segmenter, the stages in which "
-            "they can be learnt and become background"
+            "context classes are tagged (data.context): plain CAM on a small network and a segmenter, the stages in "
+            "which they can be learnt and become background"
         )
         return Plan("cam", MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
     if not machine.cuda:
@@ -267,7 +267,7 @@ def _given(overrides: tuple[str, ...], key: str) -> Any:
 
 
 def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[str, Any]:
-    """The recipe as a mapping; phases begin at about the shares of the schedule that they do in `seco/default`."""
+    """The recipe as a mapping; phases begin at about the same fractions of the schedule as in `seco/default`."""
     seco, crop = plan.method == "seco", plan.crop
     sections: dict[str, dict[str, Any]] = {
         "seco": {
@@ -318,7 +318,7 @@ def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
     """Of all trainings and of what lies between them, from the seconds of a crop's forward pass."""
     training, crop = recipe.training, recipe.views.crop
     seen = training.steps * training.batch
-    cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # both mirrors of every scale
+    cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # every scale, as it is and flipped
     if recipe.segmenter is None:
         # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
         return seen * (cams - 1 + (7 if recipe.method.method_class.needs_views else 3)) * forward

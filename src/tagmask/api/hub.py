@@ -170,7 +170,7 @@ def _scores(run: Run) -> str:
         return (
             f"mIoU {last['eval/decoder_miou']:.2f} % at step {last['step']:.0f}: protocol seco; split {splits}; labels "
             f"from decoder; no tags given; scales {', '.join(map(str, inference.scales))}; "
-            f"{'with mirror' if inference.flip else 'no mirror'}; refinement {inference.refine}."
+            f"{'with flip' if inference.flip else 'no flip'}; refinement {inference.refine}."
         )
     return "None recorded. `tagmask evaluate` measures them."
 

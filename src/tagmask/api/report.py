@@ -29,7 +29,7 @@ def report(
     """Write one HTML file on a run: scores, confusions, pictures, curves, costs and recipe.
 
     It predicts every image without telling its tags; only a run of SC-CAM or RCA without a segmenter, which has
-    nothing but CAMs, is told them. Images with a true mask are scored; tags and confidence are looked at in any case.
+    nothing but CAMs, is told them. Images with ground truth are scored; tags and confidence are looked at in any case.
 
     Args:
         run: a run folder, or `hf-hub:OWNER/NAME` of a pushed one; then data and output must be given.

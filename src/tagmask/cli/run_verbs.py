@@ -29,7 +29,7 @@ def evaluate(
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="JSON file for the scores.")] = None,  # noqa: UP045
     set_: Set = None,
 ) -> None:
-    """Compare a run or a folder of masks with the truth.
+    """Compare a run or a folder of masks with the ground truth.
 
     Example: `tagmask evaluate runs/mine --split test --source cam -o scores.json`
     """
@@ -103,7 +103,7 @@ def report(
     shown: Annotated[int, typer.Option(min=1, max=50, help="Images in each group of pictures.")] = 3,
     set_: Set = None,
 ) -> None:
-    """Write one HTML page on a run: scores or, without true masks, tags and certainty; pictures, curves, costs.
+    """Write one HTML page on a run: scores or, without ground truth, tags and certainty; pictures, curves, costs.
 
     Example: `tagmask report runs/mine -o report.html`
     """

@@ -10,15 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tagmask.evaluation.folder import Conditions, Result
+from tagmask.evaluation.result import Conditions, Result
 
 SHOWN = 10  # images left out that are named
 
 
 def describe(conditions: Conditions) -> str:
-    """The conditions in one line; what nobody said is called not stated."""
+    """Say the conditions in one line; what nobody said is called not stated."""
     tags = {True: "tags given", False: "no tags given", None: "tags given or not: not stated"}
-    flips = {True: "with mirror", False: "no mirror", None: "mirror not stated"}
+    flips = {True: "with flip", False: "no flip", None: "flip not stated"}
     scales = ", ".join(map(str, conditions.scales)) if conditions.scales is not None else "not stated"
     parts = [
         f"split {conditions.split or 'not stated'}",
@@ -28,8 +28,8 @@ def describe(conditions: Conditions) -> str:
         flips[conditions.flips],
         f"refinement {conditions.refinement or 'not stated'}",
     ]
-    if conditions.threshold is not None:
-        parts.append(f"background threshold {conditions.threshold:g}")
+    if conditions.background_score is not None:
+        parts.append(f"background score {conditions.background_score:g}")
     if conditions.tag_source is not None:
         parts.append(conditions.tag_source)
     return "; ".join(parts)
@@ -43,8 +43,8 @@ def render(result: Result, console: Console) -> None:
     for heading in ("IoU %", "precision %", "recall %", "FP/TP"):
         table.add_column(heading, justify="right")
     for row, name in enumerate(result.classes):
-        shares = (_percent(values[row]) for values in (scores.iou, scores.precision, scores.recall))
-        table.add_row(name, *shares, _ratio(scores.confusion_ratio[row]))
+        percentages = (_percent(values[row]) for values in (scores.iou, scores.precision, scores.recall))
+        table.add_row(name, *percentages, _ratio(scores.confusion_ratio[row]))
     table.add_section()
     table.add_row("mean", _percent(scores.miou), "", _percent(scores.mean_class_accuracy), _mean_ratio(result))
     console.print(table)
@@ -60,7 +60,7 @@ def render(result: Result, console: Console) -> None:
 
 
 def render_stages(rows: Sequence[tuple[str, Result]], console: Console) -> None:
-    """Print one row for each stage: what it left, on which images, its mIoU and what share of the pixels it decides."""
+    """Print a row for each stage: what it left, on which images, its mIoU, what fraction of the pixels it decides."""
     table = Table(title="what each stage left")
     for heading in ("stage", "split", "tags given", "protocol"):
         table.add_column(heading)
@@ -68,13 +68,13 @@ def render_stages(rows: Sequence[tuple[str, Result]], console: Console) -> None:
         table.add_column(heading, justify="right")
     for what, result in rows:
         given = "yes" if result.conditions.tags_given else "no"
-        shares = _percent(result.scores.miou), _mean_ratio(result), _percent(result.scores.coverage)
-        table.add_row(what, result.conditions.split, given, result.scores.protocol, str(result.images), *shares)
+        figures = _percent(result.scores.miou), _mean_ratio(result), _percent(result.scores.coverage)
+        table.add_row(what, result.conditions.split, given, result.scores.protocol, str(result.images), *figures)
     console.print(table)
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """The result as plain values for `json.dump`; shares in [0, 1], undefined and infinite ones null.
+    """Return the result as plain values for `json.dump`: fractions in [0, 1], undefined and infinite ones null.
 
     The classes whose confusion ratio is infinite are named under `unbounded`.
     """
