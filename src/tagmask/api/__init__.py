@@ -2,8 +2,10 @@
 
 from tagmask.api.checkpoints import import_checkpoint
 from tagmask.api.evaluate import evaluate
-from tagmask.api.label import Written, label, predict
+from tagmask.api.label import label
+from tagmask.api.predict import predict
 from tagmask.api.train import train
+from tagmask.api.write_masks import Written
 from tagmask.data.dataset import PathLike
 from tagmask.data.splits import evaluation_split, open_data, to_evaluate, training_split
 from tagmask.engine.model import Model, is_on_hub, load

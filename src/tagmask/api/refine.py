@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from tagmask.api import Written, open_data
 from tagmask.api.mask_folder import check_classes
+from tagmask.api.write_masks import Written
 from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
 from tagmask.data.dataset import Record, check_class_list
 from tagmask.data.files import make_folder, write_classes
+from tagmask.data.splits import open_data
 from tagmask.engine.model import load_affinity
 from tagmask.engine.refine_folder import refine_folder
 from tagmask.engine.run import open_run

@@ -68,5 +68,10 @@ def tell(written: Any) -> None:
         typer.echo(
             f"{written.kept} of them were there before and stay as they were; to make them anew choose another -o"
         )
+    if written.lacking:
+        typer.echo(
+            f"{len(written.lacking)} of {written.images} masks hold nothing of one or more of their tags, such as "
+            f"{written.lacking[0]}: look at them first (tagmask serve --masks {written.folder})"
+        )
     if not written.images:
         raise typer.Exit(1)

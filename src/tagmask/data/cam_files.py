@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tagmask.data.files import write_bytes
 from tagmask.errors import TagmaskError
 
 SUFFIX = ".npz"
@@ -27,12 +28,16 @@ def write_cams(path: Path, cams: Tensor, tags: Sequence[int]) -> None:
         tags: their class indices 0..K-1, ascending.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    write_bytes(path, encode_cams(cams, tags))
+
+
+def encode_cams(cams: Tensor, tags: Sequence[int]) -> bytes:
+    """Return the content of the file that `write_cams` writes."""
     # A CAM is below 1, also where float16 has no number between it and 1.
     values = np.minimum(cams.cpu().numpy().astype(np.float16), BELOW_ONE)
-    with temporary.open("wb") as file:
-        np.savez(file, cams=values, ids=np.asarray(tags, dtype=np.int64) + 1)
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    np.savez(buffer, cams=values, ids=np.asarray(tags, dtype=np.int64) + 1)
+    return buffer.getvalue()
 
 
 def read_cams(path: Path) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.dataset import IGNORE, Dataset, check_class_list
 from tagmask.data.images import image_size, is_image_name
 from tagmask.data.masks import PngMask
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
-
-CONFIDENCE = "confidence.csv"
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,8 @@ class Labelled:
 
     def __iter__(self) -> Iterator[LabelledImage]:
         """The images, sorted by name, one at a time; those that are wrong are noted and left out."""
-        confidence = _confidence(self.masks / CONFIDENCE)
+        table = self.masks / CONFIDENCE
+        confidence = {row.name: row.confidence for row in read_confidence(table)} if table.is_file() else {}
         ids = {label: label for label in range(len(self.classes) + 1)}
         for path in sorted(self.masks.rglob("*.png")):
             name = path.relative_to(self.masks).with_suffix("").as_posix()
@@ -168,13 +167,3 @@ def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
             found[os.path.splitext(photograph.file_name)[0]].append(photograph)
     # Of two photographs that differ in their suffix only, masks bear the whole name.
     return found | {photograph.file_name: [photograph] for same in found.values() for photograph in same}
-
-
-def _confidence(table: Path) -> dict[str, float]:
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8", newline="") as stream:
-        try:
-            return {row["image"]: float(row["confidence"]) for row in csv.DictReader(stream) if row["confidence"]}
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise TagmaskError(f"{table}: expected the columns image and confidence, a number ({error})") from error
