@@ -103,6 +103,37 @@ def test_scores_and_reports_replace_nothing_else(run: Path, data: Path, tmp_path
     for _ in range(2):
         result = CliRunner().invoke(app, ["evaluate", str(run), str(data), "-o", str(tmp_path / "scores.json")])
         assert result.exit_code == 0, result.output
+    tagmask.report(run, data, output=tmp_path / "report.html", shown=1)
+    tagmask.report(run, data, output=tmp_path / "report.html", shown=1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "content"),
+    [
+        ("evaluate", "settings.json", '{"server": {"protocol": "http"}}'),
+        ("evaluate", "notes.json", '{"protocol": "seco", "mine": 1}'),
+        ("evaluate", "deep.json", "[" * 100_000),
+        ("report", "mine.html", "<html><title>My tagmask report</title><p>mine</html>"),
+    ],
+)
+def test_what_looks_like_scores_or_a_report_is_kept(
+    verb: str, name: str, content: str, run: Path, cooccur: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    result = CliRunner().invoke(app, [verb, str(run), str(cooccur), "-o", str(tmp_path / name)])
+    assert isinstance(result.exception, TagmaskError)
+    assert "is there already" in str(result.exception)
+    assert (tmp_path / name).read_text() == content
+
+
+def test_scores_with_a_note_of_ones_own_are_kept(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    file, verb = tmp_path / "scores.json", ["evaluate", str(run), str(cooccur), "--source", "cam", "-o"]
+    assert CliRunner().invoke(app, [*verb, str(file)]).exit_code == 0
+    assert CliRunner().invoke(app, [*verb, str(file)]).exit_code == 0
+    noted = json.dumps({**json.loads(file.read_text()), "note": "mine"})
+    file.write_text(noted)
+    assert isinstance(CliRunner().invoke(app, [*verb, str(file)]).exception, TagmaskError)
+    assert file.read_text() == noted
 
 
 def test_masks_of_other_ids_are_not_scored(run: Path, data: Path) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.engine.device import machine_memory
+from tagmask.engine.progress import plain_console
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
 from tagmask.recipes.load import BackboneConfig, Recipe, load_recipe
@@ -137,11 +137,10 @@ def choose_recipe(
 
 def tell(chosen: Chosen) -> None:
     """Print the reasons to the console, what costs accuracy in red."""
-    console = Console(stderr=True)
-    console.print("recipe chosen for this data and machine:", highlight=False)
+    console = plain_console()
+    console.print("recipe chosen for this data and machine:")
     for reason in chosen.reasons:
-        style = "bold red" if reason.startswith(ALARM) else ""
-        console.print(f"  - {reason}", style=style, highlight=False, markup=False)
+        console.print(f"  - {reason}", style="bold red" if reason.startswith(ALARM) else "")
 
 
 def this_machine() -> Machine:
@@ -224,10 +223,10 @@ def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
         return Plan("cam", MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
     if not machine.cuda:
         reasons.append(
-            f"no GPU ({machine.cores} cores, {memory:.0f} GB): plain CAM on a small network, the soonest to give "
-            "masks, and a segmenter trained on what a CRF makes sure of in them. SeCo parts better what occurs "
-            "together, but a step of it costs about three times as much and it needs several times as many: it is what "
-            "a GPU would get, and --recipe seco/default gives it to you here"
+            f"no GPU ({machine.cores} {'core' if machine.cores == 1 else 'cores'}, {memory:.0f} GB): plain CAM on a "
+            "small network, the soonest to give masks, and a segmenter trained on what a CRF makes sure of in them. "
+            "SeCo parts better what occurs together, but a step of it costs about three times as much and it needs "
+            "several times as many: it is what a GPU would get, and --recipe seco/default gives it to you here"
         )
         return Plan("cam", MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
     if memory >= 10:

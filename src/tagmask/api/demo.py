@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from rich.console import Console
 from rich.table import Table
 
 from tagmask.api import evaluate_cams, evaluate_method, label, load, open_data, train
@@ -18,6 +17,7 @@ from tagmask.data.images import open_image
 from tagmask.data.label_maps import write_png
 from tagmask.data.synthetic import make_cooccur
 from tagmask.engine.inference import Item, stream
+from tagmask.engine.progress import plain_console
 from tagmask.evaluation.pictures import heat_map, overlay
 from tagmask.evaluation.result import Result
 from tagmask.evaluation.tables import to_json
@@ -41,7 +41,7 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
     Returns:
         mIoU in percent of both decoders on the test split, no tags given.
     """
-    folder, console, start = Path(output) / f"seed{seed}", Console(stderr=True), time.perf_counter()
+    folder, console, start = Path(output) / f"seed{seed}", plain_console(), time.perf_counter()
     data = folder / "data"
     if not (data / "tags.csv").exists():
         console.print(f"making {IMAGES} images of {SIZE} x {SIZE}: objects meet their context {MEET:.0%} of the time")

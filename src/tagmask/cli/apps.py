@@ -59,10 +59,9 @@ def _main(
 
 def tell(written: Any) -> None:
     """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing."""
-    for reason in written.skipped[:10]:
-        typer.echo(f"skipped: {reason}", err=True)
-    if len(written.skipped) > 10:
-        typer.echo(f"skipped: {len(written.skipped)} images in all", err=True)
+    from tagmask.engine.progress import say_left_out
+
+    say_left_out(written.skipped)
     typer.echo(f"{written.images} masks: {written.folder}")
     if written.kept:
         typer.echo(

@@ -10,9 +10,23 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tagmask.engine.progress import say_left_out
 from tagmask.evaluation.result import Conditions, Result
 
-SHOWN = 10  # images left out that are named
+_KEYS = {
+    "protocol",
+    "conditions",
+    "images",
+    "left_out",
+    "miou",
+    "pixel_accuracy",
+    "mean_class_accuracy",
+    "mean_confusion_ratio",
+    "unbounded",
+    "coverage",
+    "classes",
+}
+"""The keys of `to_json`."""
 
 
 def describe(conditions: Conditions) -> str:
@@ -36,7 +50,10 @@ def describe(conditions: Conditions) -> str:
 
 
 def render(result: Result, console: Console) -> None:
-    """Print the scores of every class and of the whole, in percent, with protocol and conditions."""
+    """Print the scores of every class and of the whole, in percent, with protocol and conditions.
+
+    The console must be a plain one (`plain_console`), or names of classes and files would be read as markup.
+    """
     scores = result.scores
     table = Table(title=f"{result.images} images, protocol {scores.protocol}", caption=describe(result.conditions))
     table.add_column("class")
@@ -48,14 +65,10 @@ def render(result: Result, console: Console) -> None:
     table.add_section()
     table.add_row("mean", _percent(scores.miou), "", _percent(scores.mean_class_accuracy), _mean_ratio(result))
     console.print(table)
-    for reason in result.left_out[:SHOWN]:
-        console.print(f"left out: {reason}", highlight=False, soft_wrap=True)
-    if len(result.left_out) > SHOWN:
-        console.print(f"left out: {len(result.left_out)} images in all", highlight=False)
+    say_left_out(result.left_out, "left out")
     console.print(
         f"mIoU {_percent(scores.miou)}%  pixel accuracy {_percent(scores.pixel_accuracy)}%"
-        f"  coverage {_percent(scores.coverage)}%",
-        highlight=False,
+        f"  coverage {_percent(scores.coverage)}%"
     )
 
 
@@ -101,6 +114,17 @@ def to_json(result: Result) -> dict[str, Any]:
             for row, name in enumerate(result.classes)
         },
     }
+
+
+def is_scores(values: Any) -> bool:
+    """Return whether plain values are a result of `to_json`, or several by name, and hold nothing else."""
+    if not isinstance(values, dict) or not values:
+        return False
+    return _is_result(values) or all(_is_result(value) for value in values.values())
+
+
+def _is_result(values: Any) -> bool:
+    return isinstance(values, dict) and _KEYS <= values.keys() <= _KEYS | {"sweep", "what"}
 
 
 def _plain(value: float) -> float | None:
