@@ -1,4 +1,4 @@
-"""The verbs: train, label, predict, evaluate, import, load. The command line and the page call nothing else."""
+"""The verbs, one a file: all that the command line, the page and other programs call."""
 
 from tagmask.api.checkpoints import import_checkpoint
 from tagmask.api.evaluate import evaluate

@@ -79,7 +79,7 @@ def _table(results: dict[str, Result]) -> Table:
 
 
 def _pictures(folder: Path, names: list[str], dataset: Dataset) -> Image.Image:
-    """A sheet: photograph with tags, CAM of the first tag and predicted mask of each method, ground truth."""
+    """Draw a sheet: photograph with tags, CAM of the first tag and predicted mask of each method, ground truth."""
     records = dataset.records[:SHOWN]
     columns = [[_enlarged(np.asarray(open_image(record.image))) for record in records]]
     titles = ["image and tags"]

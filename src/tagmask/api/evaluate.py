@@ -1,4 +1,4 @@
-"""The verb `evaluate`, and the same on a method in memory."""
+"""The verb `evaluate`: a run, or a folder of masks, against the ground truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verb `refine`: a folder of CAMs to a folder of masks, outside a pipeline."""
+"""The verb `refine`: a folder of CAMs becomes a folder of masks."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def refine_cams(
 
 
 def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The class list the CAMs' ids are of, where the folder says it."""
+    """Return the class list that the CAMs' ids are of, where the folder says it."""
     listed = cams / CLASSES
     if not listed.is_file():
         return None

@@ -46,7 +46,8 @@ def read_confidence(table: Path, *, exact: bool = False) -> list[MaskRow]:
         with table.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, strict=True))
     except (OSError, ValueError, csv.Error) as error:
-        raise TagmaskError(f"{table}: cannot be read as CSV ({error}); write the masks anew") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TagmaskError(f"{table}: cannot be read as CSV ({reason}); write the masks anew") from None
     header = rows[0] if rows else []
     if not {"image", "confidence"} <= set(header) or (exact and tuple(header) != COLUMNS):
         raise TagmaskError(f"{table}: expected the columns {', '.join(COLUMNS[:2])} and {COLUMNS[2]} in its first row")

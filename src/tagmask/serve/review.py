@@ -271,7 +271,8 @@ def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TagmaskError(f"{path}: cannot be read as CSV ({error}); choose another file") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TagmaskError(f"{path}: cannot be read as CSV ({reason}); choose another file") from None
     if not rows or rows[0] != header:
         raise TagmaskError(
             f"{path}: does not begin with {','.join(header)}, so something else wrote it; choose another file"
