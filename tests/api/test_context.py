@@ -235,7 +235,7 @@ def test_from_tags_to_masks(method: str, tagged: Path, tmp_path: Path) -> None:
     assert len(held_out.scores.iou) == 1 + len(THINGS)
     _, sweep = tagmask.evaluate(run, source="cam", split=["train"])
     assert sweep is not None
-    if method == "cam":  # the others' CAMs on disk are gathered, or of other mirrors
+    if method == "cam":  # the others' CAMs on disk are gathered, or of other flips
         assert sweep.best.miou == pytest.approx(rows["cams"].scores.miou, abs=0.02)
     labels = tagmask.label(run, tagged, output=tmp_path / "masks", source="cam", save_cams=tmp_path / "saved")
     assert labels.images == 26

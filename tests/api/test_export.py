@@ -498,7 +498,7 @@ def test_bad_input_masks_and_options(labelled, tmp_path) -> None:
         with pytest.raises(TagmaskError, match=message):
             export_masks(*arguments, tmp_path / "out", **({"format": "coco"} | options))
     (masks / "confidence.csv").write_text("image,sure\na,1\n")
-    with pytest.raises(TagmaskError, match=r"confidence\.csv: expected the columns image and confidence"):
+    with pytest.raises(TagmaskError, match=r"confidence\.csv: expected the columns image, confidence and classes"):
         export_masks(masks, photos, tmp_path / "out", format="label-studio")
     (masks / "classes.txt").unlink()
     with pytest.raises(TagmaskError, match=r"classes\.txt: is missing; write the class names"):

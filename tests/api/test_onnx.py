@@ -20,7 +20,7 @@ from tagmask.api import onnx as onnx_export_of_runs
 from tagmask.cli import app
 from tagmask.engine import onnx as onnx_export
 from tagmask.engine.checkpoint import save_model
-from tagmask.engine.onnx import OnnxExport, write_onnx
+from tagmask.engine.onnx import OnnxExport, check_free, write_onnx
 from tagmask.engine.run import create_run
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
@@ -176,6 +176,24 @@ def test_a_network_that_does_not_trace_is_an_error(
     monkeypatch.setattr(torch.export, "export", fail)
     with pytest.raises(TagmaskError, match=r"a size that is free \(constraints violated\); give a fixed size"):
         write_onnx(vit, tmp_path / "model.onnx", classes=CLASSES, size=None)
+
+
+def test_only_ones_own_unchanged_export_is_replaced(free: OnnxExport, tmp_path: Path) -> None:
+    import onnx
+
+    for content in (b"mine", b"", Path(free.path).read_bytes()[:500]):
+        (tmp_path / "mine.onnx").write_bytes(content)
+        with pytest.raises(TagmaskError, match=r"mine\.onnx: is there already"):
+            check_free(tmp_path / "mine.onnx")
+    with pytest.raises(TagmaskError, match="is there already"):
+        check_free(tmp_path)
+    check_free(tmp_path / "new.onnx")
+    check_free(free.path)
+    model = onnx.load_model(str(free.path))
+    model.graph.node[0].name = "changed"
+    onnx.save_model(model, str(tmp_path / "changed.onnx"))
+    with pytest.raises(TagmaskError, match=r"changed\.onnx: is there already, and is not as"):
+        check_free(tmp_path / "changed.onnx")
 
 
 def test_wrong_arguments(vit: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

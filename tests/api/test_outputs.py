@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,21 @@ def test_files_of_others_are_not_written_over(run: Path, data: Path, output: str
     before = contents(data)
     with pytest.raises(TagmaskError, match="is there already, not written by `label` or `predict`"):
         tagmask.label(run, data, output=data / output)
-    with pytest.raises(TagmaskError, match="is there already, not written by `label` or `predict`"):
+    refused = "is there already, not written by `label`" if output == "masks" else "holds the photographs"
+    with pytest.raises(TagmaskError, match=refused):
         tagmask.predict(run, data / "images", output=data / ("images" if output == "." else output))
     assert contents(data) == before
+
+
+def test_masks_are_not_written_among_the_photographs(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    """Where no name is taken yet, too: the next start would take the masks for photographs."""
+    for photo in sorted((cooccur / "images").iterdir())[:2]:
+        Image.open(photo).save(tmp_path / f"{photo.stem}.jpg")
+    before = contents(tmp_path)
+    for images in (tmp_path, next(tmp_path.iterdir())):
+        with pytest.raises(TagmaskError, match="holds the photographs, which masks would lie among"):
+            tagmask.predict(run, images, output=tmp_path)
+    assert contents(tmp_path) == before
 
 
 def test_own_masks_are_made_anew_and_are_no_photographs(run: Path, data: Path) -> None:
@@ -60,21 +71,6 @@ def test_only_listed_masks_are_made_anew(run: Path, data: Path, tmp_path: Path) 
     with pytest.raises(TagmaskError, match="is there already, not written by `label` or `predict`"):
         tagmask.predict(run, data / "images", output=data / "masks")
     assert contents(data) == before
-
-
-def test_masks_corrected_by_hand_are_kept_and_rows_of_others_stay(run: Path, cooccur: Path, tmp_path: Path) -> None:
-    first, second = sorted((cooccur / "images").iterdir())[:2]
-    tagmask.predict(run, first, output=tmp_path)
-    tagmask.predict(run, second, output=tmp_path)
-    rows = (tmp_path / "confidence.csv").read_text().splitlines()
-    assert [row.split(",")[0] for row in rows] == ["image", first.stem, second.stem]
-    corrected = tmp_path / f"{first.stem}.png"
-    Image.new("L", (48, 48), 1).save(corrected)
-    later = (tmp_path / "confidence.csv").stat().st_mtime_ns + 10**9
-    os.utime(corrected, ns=(later, later))
-    with pytest.raises(TagmaskError, match="was changed since it was written"):
-        tagmask.predict(run, first, output=tmp_path)
-    assert Image.open(corrected).getextrema() == (1, 1)
 
 
 def test_masks_of_another_class_list_are_not_mixed_in(run: Path, cooccur: Path, tmp_path: Path) -> None:
@@ -107,6 +103,37 @@ def test_scores_and_reports_replace_nothing_else(run: Path, data: Path, tmp_path
     for _ in range(2):
         result = CliRunner().invoke(app, ["evaluate", str(run), str(data), "-o", str(tmp_path / "scores.json")])
         assert result.exit_code == 0, result.output
+    tagmask.report(run, data, output=tmp_path / "report.html", shown=1)
+    tagmask.report(run, data, output=tmp_path / "report.html", shown=1)
+
+
+@pytest.mark.parametrize(
+    ("verb", "name", "content"),
+    [
+        ("evaluate", "settings.json", '{"server": {"protocol": "http"}}'),
+        ("evaluate", "notes.json", '{"protocol": "seco", "mine": 1}'),
+        ("evaluate", "deep.json", "[" * 100_000),
+        ("report", "mine.html", "<html><title>My tagmask report</title><p>mine</html>"),
+    ],
+)
+def test_what_looks_like_scores_or_a_report_is_kept(
+    verb: str, name: str, content: str, run: Path, cooccur: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    result = CliRunner().invoke(app, [verb, str(run), str(cooccur), "-o", str(tmp_path / name)])
+    assert isinstance(result.exception, TagmaskError)
+    assert "is there already" in str(result.exception)
+    assert (tmp_path / name).read_text() == content
+
+
+def test_scores_with_a_note_of_ones_own_are_kept(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    file, verb = tmp_path / "scores.json", ["evaluate", str(run), str(cooccur), "--source", "cam", "-o"]
+    assert CliRunner().invoke(app, [*verb, str(file)]).exit_code == 0
+    assert CliRunner().invoke(app, [*verb, str(file)]).exit_code == 0
+    noted = json.dumps({**json.loads(file.read_text()), "note": "mine"})
+    file.write_text(noted)
+    assert isinstance(CliRunner().invoke(app, [*verb, str(file)]).exception, TagmaskError)
+    assert file.read_text() == noted
 
 
 def test_masks_of_other_ids_are_not_scored(run: Path, data: Path) -> None:
@@ -115,13 +142,13 @@ def test_masks_of_other_ids_are_not_scored(run: Path, data: Path) -> None:
         tagmask.evaluate(data / "masks", data)
 
 
-def test_images_without_a_true_mask_are_left_out_and_counted(run: Path, data: Path) -> None:
+def test_images_without_ground_truth_are_left_out_and_counted(run: Path, data: Path) -> None:
     split = ["test"]
     names = [record.name for record in open_data(data, tiny_recipe("cam").data).split(split).records]
     (data / "masks" / f"{names[0]}.png").unlink()
     result, _ = tagmask.evaluate(run, data, split=split)
     assert result.images == len(names) - 1
-    assert result.left_out == (f"image {names[0]!r}: no true mask",)
+    assert result.left_out == (f"image {names[0]!r}: no ground-truth mask",)
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "label"])

@@ -116,7 +116,7 @@ def test_written_masks_and_run_have_the_same_score(run: Path, cooccur: Path, tmp
 def test_cams_are_swept(run: Path, cooccur: Path) -> None:
     result, sweep = tagmask.evaluate(run, cooccur, split=["test"], source="cam")
     assert sweep is not None
-    at_own = sweep.miou[int(np.argmin(abs(sweep.thresholds - result.conditions.threshold)))]
+    at_own = sweep.miou[int(np.argmin(abs(sweep.thresholds - result.conditions.background_score)))]
     assert at_own == pytest.approx(result.scores.miou, abs=0.01)
     assert sweep.best.miou >= at_own
 

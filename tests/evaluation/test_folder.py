@@ -14,7 +14,8 @@ from tagmask.data.dataset import Dataset, Record
 from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
-from tagmask.evaluation.folder import Conditions, Result, evaluate_folder
+from tagmask.evaluation.folder import evaluate_folder
+from tagmask.evaluation.result import Conditions, Result
 from tagmask.evaluation.tables import describe, render, to_json
 
 
@@ -72,9 +73,9 @@ def test_missing_predictions_are_named_and_counted(tmp_path: Path, dataset: Data
         evaluate_folder(tmp_path / "elsewhere", dataset)
 
 
-def test_images_without_truth_are_named_and_counted(tmp_path: Path, dataset: Dataset) -> None:
+def test_images_without_ground_truth_are_named_and_counted(tmp_path: Path, dataset: Dataset) -> None:
     records = (dataset.records[0], *(replace(record, mask=None) for record in dataset.records[1:]))
-    with pytest.raises(TagmaskError, match=r"'day 1/1' has no true mask, nor have 3 others of 5"):
+    with pytest.raises(TagmaskError, match=r"'day 1/1' has no ground-truth mask, nor have 3 others of 5"):
         evaluate_folder(tmp_path / "said", replace(dataset, records=records))
     with pytest.raises(TagmaskError, match="no images"):
         evaluate_folder(tmp_path / "said", replace(dataset, records=()))
@@ -82,7 +83,7 @@ def test_images_without_truth_are_named_and_counted(tmp_path: Path, dataset: Dat
 
 def test_other_sizes_and_ids_are_named(tmp_path: Path, dataset: Dataset, pairs: list) -> None:
     write(tmp_path / "said" / "day 0" / "0.png", pairs[0][1].T)
-    with pytest.raises(TagmaskError, match=r"day 0/0\.png, 5 x 8: does not fit its truth"):
+    with pytest.raises(TagmaskError, match=r"day 0/0\.png, 5 x 8: does not fit its ground truth"):
         evaluate_folder(tmp_path / "said", dataset)
     write(tmp_path / "said" / "day 0" / "0.png", np.full_like(pairs[0][1], 3))
     with pytest.raises(TagmaskError, match=r"day 0/0\.png.*id 3"):
@@ -101,15 +102,15 @@ def test_damaged_and_coloured_predictions_are_named(tmp_path: Path, dataset: Dat
 
 def evaluated(tmp_path: Path, dataset: Dataset) -> Result:
     conditions = Conditions(
-        source="decoder", tags_given=False, scales=(1.0, 1.5), flips=True, refinement="crf", threshold=0.25
+        source="decoder", tags_given=False, scales=(1.0, 1.5), flips=True, refinement="crf", background_score=0.25
     )
     return evaluate_folder(tmp_path / "said", dataset, conditions=conditions)
 
 
 def test_conditions_are_told_in_words_and_gaps_named(tmp_path: Path, dataset: Dataset) -> None:
     assert describe(evaluated(tmp_path, dataset).conditions) == (
-        "split val; labels from decoder; no tags given; scales 1.0, 1.5; with mirror; refinement crf;"
-        " background threshold 0.25"
+        "split val; labels from decoder; no tags given; scales 1.0, 1.5; with flip; refinement crf;"
+        " background score 0.25"
     )
     assert describe(Conditions()).count("not stated") == 6
 

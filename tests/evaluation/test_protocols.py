@@ -103,7 +103,7 @@ def test_scoring_leaves_the_matrix_alone() -> None:
 
 
 def test_nothing_to_score_and_unknown_protocols_are_errors() -> None:
-    with pytest.raises(TagmaskError, match="no pixel has a truth"):
+    with pytest.raises(TagmaskError, match="no pixel has ground truth"):
         score(ConfusionMatrix(3))
     with pytest.raises(TagmaskError, match=r"'voc'.*seco, sccam, seam, eps, irn"):
         score(matrix_of([[1, 0], [0, 1]]), "voc")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from tagmask import api
 from tagmask.data.dataset import Dataset, Record
+from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.study import (
@@ -98,5 +100,10 @@ def test_images_that_do_not_open_are_left_out(untrained: Path, tmp_path: Path) -
     assert found.result is not None
     assert found.result.images == 1
     assert "bad.png: no such image file" in found.skipped[0]
+    (tmp_path / "mask.png").write_bytes(b"no mask")
+    unknown = replace(good, name="unknown", mask=PngMask(tmp_path / "mask.png"))
+    found = study(model.method, Dataset((good, unknown), model.classes), model.run.recipe.inference)
+    assert [one.record.name for one in found.images] == [good.name]
+    assert "mask.png" in found.skipped[0]
     with pytest.raises(TagmaskError, match=r"no image to report on; .*bad\.png"):
         study(model.method, Dataset((bad,), model.classes), model.run.recipe.inference)

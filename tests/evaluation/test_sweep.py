@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.protocols import score
-from tagmask.evaluation.sweep import THRESHOLDS, ThresholdSweep, threshold_sweep
+from tagmask.evaluation.sweep import THRESHOLDS, ThresholdSweep
 
 
 def example(seed: int, classes: int, height: int = 6, width: int = 5) -> tuple[np.ndarray, np.ndarray]:
-    """CAMs with many values exactly on a threshold, and a truth they often agree with."""
+    """CAMs with many values exactly on a threshold, and a ground truth they often agree with."""
     generator = np.random.default_rng(seed)
     cams = (generator.integers(0, 70, (classes, height, width)) / np.float32(100)).astype(np.float32)
     ground_truth = np.where(
@@ -39,13 +39,15 @@ def test_each_threshold_counts_as_argmax_with_a_constant_background_does(seed: i
 
 
 def test_the_best_threshold_is_found_and_named() -> None:
-    """Objects lie at 0.5 and above, their surroundings at 0.3 and below: any threshold between is perfect."""
+    """Objects lie at 0.5 and above, what lies around them at 0.3 and below: any threshold between is perfect."""
     ground_truth = np.zeros((8, 8), dtype=np.uint8)
     ground_truth[2:5, 2:5] = 1
     cams = torch.full((2, 8, 8), 0.3)
     cams[0, 2:5, 2:5] = 0.5
     cams[1] = 0.0
-    sweep = threshold_sweep([(cams, ground_truth)], num_classes=2)
+    counted = ThresholdSweep(num_classes=2)
+    counted.add(cams, ground_truth)
+    sweep = counted.result()
     assert sweep.best_threshold == 0.3
     assert sweep.best.miou == sweep.miou[30] == sweep.miou[49] == 1.0
     assert sweep.miou[29] < 1.0

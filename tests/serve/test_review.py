@@ -68,7 +68,7 @@ def test_masks_that_cannot_be_shown_are_counted(masks: Path, photos: Photos) -> 
     ("file", "text", "message"),
     [
         ("confidence.csv", None, "has no confidence.csv"),
-        ("confidence.csv", "name,score\na,1\n", "does not begin with image,confidence,classes"),
+        ("confidence.csv", "name,score\na,1\n", "expected the columns image, confidence and classes"),
         ("confidence.csv", "image,confidence,classes\na,much,cat\n", "row 2: confidence 'much'"),
         ("confidence.csv", "image,confidence,classes\na\n", "row 2: 1 cells, expected 3"),
         ("confidence.csv", "image,confidence,classes\n../photos/a,0.5,cat\n", "leads out of the folder"),

@@ -1,9 +1,11 @@
-"""The verbs: train, label, predict, evaluate, import, load. The command line and the page call nothing else."""
+"""The verbs, one a file: all that the command line, the page and other programs call."""
 
 from tagmask.api.checkpoints import import_checkpoint
 from tagmask.api.evaluate import evaluate
-from tagmask.api.label import Written, label, predict
+from tagmask.api.label import label
+from tagmask.api.predict import predict
 from tagmask.api.train import train
+from tagmask.api.write_masks import Written
 from tagmask.data.dataset import PathLike
 from tagmask.data.splits import evaluation_split, open_data, to_evaluate, training_split
 from tagmask.engine.model import Model, is_on_hub, load

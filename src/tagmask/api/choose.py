@@ -1,4 +1,4 @@
-"""The recipe for people who name none: chosen from the data and the machine, with the reasons in words."""
+"""Choose a recipe for people who name none, from the data and the machine, and say why in words."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from rich.console import Console
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.engine.device import machine_memory
+from tagmask.engine.progress import plain_console
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
 from tagmask.recipes.load import BackboneConfig, Recipe, load_recipe
@@ -51,7 +51,7 @@ class Plan:
     rates: dict[str, float] = field(default_factory=dict)
 
     def steps(self, images: int) -> int:
-        """Some epochs, within what is too little to learn from and too much to wait for."""
+        """Return the steps of some epochs, but no fewer than learning needs and no more than people wait for."""
         low, high = (2000, 20_000) if self.method == "seco" else (300, 3000)
         return max(low, min(high, EPOCHS[self.method] * images // self.batch))
 
@@ -61,7 +61,7 @@ FROM_SCRATCH = Plan("cam", SCRATCH, crop=128, batch=16, rates={"lr": 5e-4, "head
 
 @dataclass(frozen=True)
 class Machine:
-    """What the choice depends on.
+    """The machine that trains, as far as the choice depends on it.
 
     Attributes:
         cuda: whether training runs on a GPU.
@@ -137,15 +137,14 @@ def choose_recipe(
 
 def tell(chosen: Chosen) -> None:
     """Print the reasons to the console, what costs accuracy in red."""
-    console = Console(stderr=True)
-    console.print("recipe chosen for this data and machine:", highlight=False)
+    console = plain_console()
+    console.print("recipe chosen for this data and machine:")
     for reason in chosen.reasons:
-        style = "bold red" if reason.startswith(ALARM) else ""
-        console.print(f"  - {reason}", style=style, highlight=False, markup=False)
+        console.print(f"  - {reason}", style="bold red" if reason.startswith(ALARM) else "")
 
 
 def this_machine() -> Machine:
-    """What there is to train on."""
+    """Return what there is to train on here."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if torch.cuda.is_available():
         return Machine(True, torch.cuda.get_device_properties(0).total_memory, cores)
@@ -153,7 +152,7 @@ def this_machine() -> Machine:
 
 
 def find_weights(name: str) -> Weights:
-    """Whether a hub name's weights are in the cache, or the hub answers within a few seconds."""
+    """Find out whether a hub name's weights are in the cache, or the hub answers within a few seconds."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -170,7 +169,7 @@ def find_weights(name: str) -> Weights:
 
 
 def time_forward(config: BackboneConfig, side: int) -> float:
-    """Seconds of a forward pass of one square image on the device that would train; weights do not matter to it.
+    """Time a forward pass of one square image, in seconds, on the device that would train; weights do not matter.
 
     In fp32: what bf16 saves where the machine multiplies it depends on the network, and a promise had better be kept.
     """
@@ -189,7 +188,7 @@ def _seconds(backbone: Backbone, image: torch.Tensor) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """A time as a person would say it."""
+    """Say a time as a person would."""
     for unit, length in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"about {seconds / length:.0f} {unit}"
@@ -197,7 +196,7 @@ def in_words(seconds: float) -> str:
 
 
 def _typical_side(dataset: Dataset) -> tuple[int, str]:
-    """Median long side in pixels of images spread over the set, and the same in words."""
+    """Return the median long side in pixels of images spread over the set, and the same in words."""
     sides = []
     for record in dataset.records[:: max(1, len(dataset) // LOOKED_AT)]:
         try:
@@ -214,20 +213,20 @@ def _on_background(dataset: Dataset) -> str:
 
 
 def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
-    """The method and network that the machine can carry; surroundings need masks made before a decoder learns."""
+    """Choose method and network by what the machine carries; context classes need masks before a decoder learns."""
     memory = machine.memory / GB
     if machine.cuda and context:
         reasons.append(
-            "surroundings are tagged (data.context): plain CAM on a small network and a segmenter, the stages in which "
-            "they can be learnt and become background"
+            "context classes are tagged (data.context): plain CAM on a small network and a segmenter, the stages in "
+            "which they can be learnt and become background"
         )
         return Plan("cam", MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
     if not machine.cuda:
         reasons.append(
-            f"no GPU ({machine.cores} cores, {memory:.0f} GB): plain CAM on a small network, the soonest to give "
-            "masks, and a segmenter trained on what a CRF makes sure of in them. SeCo parts better what occurs "
-            "together, but a step of it costs about three times as much and it needs several times as many: it is what "
-            "a GPU would get, and --recipe seco/default gives it to you here"
+            f"no GPU ({machine.cores} {'core' if machine.cores == 1 else 'cores'}, {memory:.0f} GB): plain CAM on a "
+            "small network, the soonest to give masks, and a segmenter trained on what a CRF makes sure of in them. "
+            "SeCo parts better what occurs together, but a step of it costs about three times as much and it needs "
+            "several times as many: it is what a GPU would get, and --recipe seco/default gives it to you here"
         )
         return Plan("cam", MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
     if memory >= 10:
@@ -238,7 +237,7 @@ def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
 
 
 def _weighed(plan: Plan, overrides: tuple[str, ...], find: Callable[[str], Weights], reasons: list[str]) -> Plan:
-    """The plan where its weights can be had, else the one that does without."""
+    """Return the plan where its weights can be had, else the one that does without."""
     if any(text.startswith("backbone.weights=") for text in overrides):
         given = _given(overrides, "backbone.weights")
         if given is not None:
@@ -260,14 +259,14 @@ def _weighed(plan: Plan, overrides: tuple[str, ...], find: Callable[[str], Weigh
 
 
 def _given(overrides: tuple[str, ...], key: str) -> Any:
-    """The value that the overrides give a key, as the recipe would read it; None where they do not."""
+    """Return the value that the overrides give a key, as the recipe would read it; None where they do not."""
     values = [text for text in overrides if text.startswith(f"{key}=")]
     section, name = key.split(".")
     return getattr(getattr(load_recipe({"method": "cam"}, values), section), name) if values else None
 
 
 def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[str, Any]:
-    """The recipe as a mapping; phases begin at about the shares of the schedule that they do in `seco/default`."""
+    """Return the recipe as a mapping; phases begin at about the same fractions of the schedule as in `seco/default`."""
     seco, crop = plan.method == "seco", plan.crop
     sections: dict[str, dict[str, Any]] = {
         "seco": {
@@ -315,10 +314,10 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[
 
 
 def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
-    """Of all trainings and of what lies between them, from the seconds of a crop's forward pass."""
+    """Estimate the seconds of all trainings and of what lies between them, from those of a crop's forward pass."""
     training, crop = recipe.training, recipe.views.crop
     seen = training.steps * training.batch
-    cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # both mirrors of every scale
+    cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # every scale, as it is and flipped
     if recipe.segmenter is None:
         # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
         return seen * (cams - 1 + (7 if recipe.method.method_class.needs_views else 3)) * forward

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from rich.console import Console
 from rich.table import Table
 
 from tagmask.api import evaluate_cams, evaluate_method, label, load, open_data, train
@@ -18,8 +17,9 @@ from tagmask.data.images import open_image
 from tagmask.data.label_maps import write_png
 from tagmask.data.synthetic import make_cooccur
 from tagmask.engine.inference import Item, stream
-from tagmask.evaluation.folder import Result
+from tagmask.engine.progress import plain_console
 from tagmask.evaluation.pictures import heat_map, overlay
+from tagmask.evaluation.result import Result
 from tagmask.evaluation.tables import to_json
 from tagmask.recipes.load import load_recipe
 
@@ -41,7 +41,7 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
     Returns:
         mIoU in percent of both decoders on the test split, no tags given.
     """
-    folder, console, start = Path(output) / f"seed{seed}", Console(stderr=True), time.perf_counter()
+    folder, console, start = Path(output) / f"seed{seed}", plain_console(), time.perf_counter()
     data = folder / "data"
     if not (data / "tags.csv").exists():
         console.print(f"making {IMAGES} images of {SIZE} x {SIZE}: objects meet their context {MEET:.0%} of the time")
@@ -79,7 +79,7 @@ def _table(results: dict[str, Result]) -> Table:
 
 
 def _pictures(folder: Path, names: list[str], dataset: Dataset) -> Image.Image:
-    """A sheet: photograph with tags, CAM of the first tag and predicted mask of each method, truth."""
+    """Draw a sheet: photograph with tags, CAM of the first tag and predicted mask of each method, ground truth."""
     records = dataset.records[:SHOWN]
     columns = [[_enlarged(np.asarray(open_image(record.image))) for record in records]]
     titles = ["image and tags"]
@@ -105,7 +105,7 @@ def _pictures(folder: Path, names: list[str], dataset: Dataset) -> Image.Image:
         assert record.mask is not None
         ground_truth.append(_enlarged(overlay(image, record.mask.load(*image.shape[:2]))))
     columns.append(ground_truth)
-    titles.append("truth")
+    titles.append("ground truth")
     side, head = SIZE * ENLARGED, 16
     sheet = Image.new("RGB", (len(columns) * (side + 4), head + SHOWN * (side + head + 4)), "white")
     draw = ImageDraw.Draw(sheet)

@@ -1,4 +1,4 @@
-"""The verb `evaluate`, and the same on a method in memory."""
+"""The verb `evaluate`: a run, or a folder of masks, against the ground truth."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from tagmask.data.splits import open_data, to_evaluate
 from tagmask.engine.inference import Source, check_source
 from tagmask.engine.model import is_run, load, overridden
 from tagmask.errors import TagmaskError
-from tagmask.evaluation.folder import Conditions, Result, evaluate_folder
+from tagmask.evaluation.folder import evaluate_folder
 from tagmask.evaluation.method import evaluate_cams, evaluate_method
+from tagmask.evaluation.result import Result
 from tagmask.evaluation.sweep import Sweep
 from tagmask.recipes.load import load_recipe
 
@@ -28,11 +29,11 @@ def evaluate(
     recipe: PathLike | None = None,
     overrides: Iterable[str] = (),
 ) -> tuple[Result, Sweep | None]:
-    """Compare a run, or a folder of masks, with the truth.
+    """Compare a run, or a folder of masks, with the ground truth.
 
     Args:
         predictions: a run folder, `hf-hub:OWNER/NAME` of a pushed one, or a folder of `NAME.png` label maps.
-        data: the data set with true masks; by default the run's own.
+        data: the data set with ground-truth masks; by default the run's own.
         split: the splits; by default the recipe's evaluated ones.
         protocol: `seco`, `sccam`, `seam`, `eps` or `irn`.
         source: of a run: its decoder, or its CAMs (which are given the tags).
@@ -66,11 +67,10 @@ def evaluate(
         )
     config = load_recipe(recipe, overrides).data if recipe else load_recipe({"method": "cam"}, overrides).data
     dataset = to_evaluate(open_data(data, config), config, split)
-    conditions = Conditions(split=",".join(dataset.splits))
     listed = Path(predictions) / CLASSES
     if listed.is_file() and (names := listed.read_text(encoding="utf-8").split("\n")[:-1]) != list(dataset.classes):
         raise TagmaskError(
             f"{listed}: the label ids there stand for {', '.join(names)}, those of the data for "
             f"{', '.join(dataset.classes)}; give --set 'data.classes=[{', '.join(names)}]' if these are the same things"
         )
-    return evaluate_folder(Path(predictions), dataset, protocol=protocol, conditions=conditions), None
+    return evaluate_folder(Path(predictions), dataset, protocol=protocol), None

@@ -12,7 +12,7 @@ PACKAGES = ("cam", "export", "refine", "reporting", "training")
 HOMES: dict[str, tuple[str, ...]] = {
     "api.datasets": ("data.splits",),
     "api.imports": ("api.checkpoints",),
-    "api.masks": ("api.label",),
+    "api.masks": ("api.label", "api.predict", "api.write_masks"),
     "api.model": ("engine.model", "data.dataset"),
     "api.scores": ("api.evaluate", "evaluation.method"),
     "api.stage_scores": ("evaluation.stages",),

@@ -1,7 +1,4 @@
-"""Runs on the Hugging Face hub: push a run with a model card, fetch one for `tagmask.load("hf-hub:OWNER/NAME")`.
-
-Only text and safetensors travel, so nothing that is fetched is ever unpickled.
-"""
+"""The verb `push`: a run with a model card onto the Hugging Face hub. Only text and safetensors travel."""
 
 from __future__ import annotations
 
@@ -74,7 +71,7 @@ def push(
 
 
 def model_files(recipe: Recipe) -> tuple[str, ...]:
-    """The files of a run that its prediction reads, relative to its folder."""
+    """Return the files of a run that its prediction reads, relative to its folder."""
     if not recipe.staged:
         return (MODEL_FILE,)
     classifier = rounds_of(recipe)[-1].name
@@ -83,7 +80,7 @@ def model_files(recipe: Recipe) -> tuple[str, ...]:
 
 
 def without_paths(recipe: Recipe) -> Recipe:
-    """The recipe without names of local folders and files, building the same networks."""
+    """Return the recipe without names of local folders and files; it builds the same networks."""
     return _cleaned(recipe)
 
 
@@ -104,7 +101,7 @@ def _cleaned(section: SectionT) -> SectionT:
 
 
 def started_from(section: Section) -> list[str]:
-    """The weights of all backbones in a recipe or a part of it, each once, in order."""
+    """Return the weights of all backbones in a recipe or a part of it, each once, in order."""
     found = [section.weights] if isinstance(section, BackboneConfig) and section.weights else []
     for name in type(section).model_fields:
         value = getattr(section, name)
@@ -113,7 +110,7 @@ def started_from(section: Section) -> list[str]:
 
 
 def model_card(run: Run, repository: str, license: str | None = None) -> str:
-    """The model card: front matter for the hub, then use, classes, scores with their conditions, licences, recipe."""
+    """Write the model card: front matter for the hub, use, classes, scores with conditions, licences, recipe."""
     from huggingface_hub import ModelCardData
 
     recipe = without_paths(run.recipe)
@@ -170,7 +167,7 @@ def _scores(run: Run) -> str:
         return (
             f"mIoU {last['eval/decoder_miou']:.2f} % at step {last['step']:.0f}: protocol seco; split {splits}; labels "
             f"from decoder; no tags given; scales {', '.join(map(str, inference.scales))}; "
-            f"{'with mirror' if inference.flip else 'no mirror'}; refinement {inference.refine}."
+            f"{'with flip' if inference.flip else 'no flip'}; refinement {inference.refine}."
         )
     return "None recorded. `tagmask evaluate` measures them."
 
@@ -196,5 +193,5 @@ def _timm_licence(weights: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text that stays inside a cell of a Markdown table."""
+    """Escape text so that it stays inside a cell of a Markdown table."""
     return re.sub(r"([\\|*_`<>\[\]])", r"\\\1", text)

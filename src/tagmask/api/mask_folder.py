@@ -1,26 +1,26 @@
-"""The folder that `label` and `predict` write to: what in it is theirs, and what is not to be touched."""
+"""The folders that `label` and `predict` write to: what in them is theirs, and what is not to be touched."""
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tagmask.data.cam_files import CLASSES
-from tagmask.data.csv_cells import csv_text, plain_cell
-from tagmask.data.files import make_folder, write_classes, write_text
-from tagmask.errors import TagmaskError
+import numpy as np
+from torch import Tensor
 
-CONFIDENCE = "confidence.csv"
-HEADER = ["image", "confidence", "classes"]
+from tagmask.data.cam_files import CLASSES, SUFFIX, encode_cams
+from tagmask.data.confidence import CONFIDENCE, MaskRow, confidence_text, read_confidence
+from tagmask.data.files import make_folder, write_classes, write_text
+from tagmask.data.label_maps import encode_label_map
+from tagmask.data.ledger import Ledger
+from tagmask.errors import TagmaskError
 
 
 class MaskFolder:
     """Masks `NAME.png` beside `classes.txt` and `confidence.csv`, which lists the masks that these verbs wrote.
 
-    A mask is written over only if it is listed there and was not changed since. A row without a confidence is a mask
-    that was begun: a second start after a killed one makes it anew. Rows of other masks stay.
+    A mask is written over only if it is, byte for byte, one that they wrote; `Ledger` knows. A row without a
+    confidence is a mask that was begun: a second start after a killed one makes it anew. Rows of other masks stay.
 
     Args:
         folder: made where there is none.
@@ -34,33 +34,86 @@ class MaskFolder:
     def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str]) -> None:
         self.folder = folder
         make_folder(folder)
-        table = folder / CONFIDENCE
-        rows = _read(table)
+        self._table = folder / CONFIDENCE
+        rows = self._read()
         if rows is None and (folder / CLASSES).exists():
             raise _foreign(folder / CLASSES)
         check_classes(folder, classes)
         rows = rows or {}
-        for name in names:
-            path = self.mask(name)
-            if not path.exists():
-                continue
-            if name not in rows:
-                raise _foreign(path)
-            if rows[name][0] and path.stat().st_mtime_ns > table.stat().st_mtime_ns:
-                raise TagmaskError(f"{path}: was changed since it was written; choose another output, or move it away")
-        begun = dict.fromkeys(names, ("", ""))
-        self._others = {name: row for name, row in rows.items() if name not in begun}
-        write_text(table, _table({**self._others, **begun}))
+        self._ledger = Ledger(folder)
+        if self._ledger.is_new:
+            self._adopt(rows)
+        for path in (self.mask(name) for name in names):
+            if path.exists() and not self._ledger.owns(path):
+                raise _changed(path) if path.relative_to(folder).with_suffix("").as_posix() in rows else _foreign(path)
+        begun = {name: MaskRow(name) for name in names}
+        self._others = [row for name, row in rows.items() if name not in begun]
+        self._ledger.save()
+        write_text(self._table, confidence_text([*self._others, *begun.values()]))
         write_classes(folder, classes)
 
     def mask(self, name: str) -> Path:
-        """The file of an image's mask."""
+        """Return the file of an image's mask."""
         return self.folder / f"{name}.png"
 
-    def finish(self, rows: Iterable[tuple[str, float, str]]) -> None:
-        """Say what was written: name, confidence, and the classes found, joined by `;`."""
-        own = {name: (f"{value:.4f}" if math.isfinite(value) else "", found) for name, value, found in rows}
-        write_text(self.folder / CONFIDENCE, _table({**self._others, **own}))
+    def write(self, name: str, labels: np.ndarray) -> None:
+        """Write an image's mask, (H, W) uint8 label ids."""
+        self._ledger.write(self.mask(name), encode_label_map(labels))
+
+    def finish(self, rows: Iterable[MaskRow]) -> None:
+        """Write down what was written."""
+        self._ledger.finish()
+        write_text(self._table, confidence_text([*self._others, *rows]))
+
+    def _read(self) -> dict[str, MaskRow] | None:
+        """Return the rows by name; None where there is no table."""
+        if not self._table.exists():
+            return None
+        try:
+            return {row.name: row for row in read_confidence(self._table, exact=True)}
+        except TagmaskError:
+            raise _foreign(self._table) from None
+
+    def _adopt(self, rows: dict[str, MaskRow]) -> None:
+        """Take over masks of version 0.1, which wrote down no hashes: what is newer than its table was changed."""
+        for path in (self.mask(row.name) for row in rows.values() if row.confidence is not None):
+            if path.is_file() and path.stat().st_mtime_ns <= self._table.stat().st_mtime_ns:
+                self._ledger.adopt(path)
+
+
+class CamFolder:
+    """CAMs `NAME.npz` beside `classes.txt`; a file that is there is written over only if `label` wrote it.
+
+    Args:
+        folder: made where there is none.
+        classes: of the model.
+        names: of the files to come.
+
+    Raises:
+        TagmaskError: the folder holds what would be lost.
+    """
+
+    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str]) -> None:
+        self.folder = folder
+        make_folder(folder)
+        check_classes(folder, classes)
+        self._ledger = Ledger(folder)
+        for path in (self._file(name) for name in names):
+            if path.exists() and not self._ledger.owns(path):
+                raise _foreign(path)
+        self._ledger.save()
+        write_classes(folder, classes)
+
+    def write(self, name: str, cams: Tensor, tags: Sequence[int]) -> None:
+        """Write the CAMs (n, h, w) of an image's n tags."""
+        self._ledger.write(self._file(name), encode_cams(cams, tags))
+
+    def finish(self) -> None:
+        """Write down what was written."""
+        self._ledger.finish()
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}{SUFFIX}"
 
 
 def check_classes(folder: Path, classes: Sequence[str]) -> None:
@@ -80,19 +133,5 @@ def _foreign(path: Path) -> TagmaskError:
     )
 
 
-def _read(table: Path) -> dict[str, tuple[str, str]] | None:
-    """Confidence and classes by name; None where there is no table."""
-    if not table.exists():
-        return None
-    try:
-        with table.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-            if header != HEADER:
-                raise _foreign(table)
-            return {plain_cell(name): (confidence, plain_cell(found)) for name, confidence, found in rows}
-    except (OSError, ValueError, csv.Error):
-        raise _foreign(table) from None
-
-
-def _table(rows: dict[str, tuple[str, str]]) -> str:
-    return csv_text([HEADER, *((name, *rows[name]) for name in sorted(rows))])
+def _changed(path: Path) -> TagmaskError:
+    return TagmaskError(f"{path}: was changed since it was written; choose another output, or move it away")

@@ -1,11 +1,11 @@
-"""A run as an ONNX file."""
+"""The verb `export onnx`: a run's model as an ONNX file."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from tagmask import api
-from tagmask.engine.onnx import OnnxExport, write_onnx
+from tagmask.engine.onnx import OnnxExport, check_free, write_onnx
 from tagmask.errors import TagmaskError
 
 
@@ -31,6 +31,7 @@ def export_onnx(
     """
     if dynamic and size is not None:
         raise TagmaskError("give either a size or --dynamic")
+    check_free(Path(output))
     model = api.load(run, device="cpu")
     model.check_decoder()
     chosen = None if dynamic else size or model.run.recipe.inference.size

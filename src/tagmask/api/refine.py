@@ -1,4 +1,4 @@
-"""The verb `refine`: a folder of CAMs to a folder of masks, outside a pipeline."""
+"""The verb `refine`: a folder of CAMs becomes a folder of masks."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import torch
 
-from tagmask.api import Written, open_data
 from tagmask.api.mask_folder import check_classes
+from tagmask.api.write_masks import Written
 from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
 from tagmask.data.dataset import Record, check_class_list
 from tagmask.data.files import make_folder, write_classes
+from tagmask.data.splits import open_data
 from tagmask.engine.model import load_affinity
 from tagmask.engine.refine_folder import refine_folder
 from tagmask.engine.run import open_run
@@ -86,7 +87,7 @@ def refine_cams(
 
 
 def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The class list the CAMs' ids are of, where the folder says it."""
+    """Return the class list that the CAMs' ids are of, where the folder says it."""
     listed = cams / CLASSES
     if not listed.is_file():
         return None

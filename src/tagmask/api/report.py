@@ -1,4 +1,4 @@
-"""A run's report, from the run folder to the file."""
+"""The verb `report`: one HTML page on a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tagmask.evaluation.report.panels import panels
 from tagmask.evaluation.study import by_quality, least_certain, study
 from tagmask.recipes.load import load_recipe
 
-TITLE = b"tagmask report</title>"
+MARKS = (b"tagmask report</title>", b'<footer class="muted">Written by tagmask ')
+"""What every report has near its beginning and near its end, and hardly another page both."""
 
 
 def report(
@@ -29,7 +30,7 @@ def report(
     """Write one HTML file on a run: scores, confusions, pictures, curves, costs and recipe.
 
     It predicts every image without telling its tags; only a run of SC-CAM or RCA without a segmenter, which has
-    nothing but CAMs, is told them. Images with a true mask are scored; tags and confidence are looked at in any case.
+    nothing but CAMs, is told them. Images with ground truth are scored; tags and confidence are looked at in any case.
 
     Args:
         run: a run folder, or `hf-hub:OWNER/NAME` of a pushed one; then data and output must be given.
@@ -52,7 +53,7 @@ def report(
     target = Path(output) if output else model.run.folder / "report.html"
     if target.is_dir():
         raise TagmaskError(f"{target}: a folder; give the name of the HTML file to write")
-    if target.exists() and TITLE not in target.read_bytes()[:4096]:
+    if target.exists() and not _is_report(target.read_bytes()):
         raise TagmaskError(f"{target}: is there already and is no report; give another name")
     recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
     dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
@@ -68,3 +69,7 @@ def report(
     )
     write_text(target, page)
     return target
+
+
+def _is_report(content: bytes) -> bool:
+    return MARKS[0] in content[:4096] and MARKS[1] in content[-1024:]

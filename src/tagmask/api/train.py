@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from rich.console import Console
-
 from tagmask.data.dataset import PathLike
 from tagmask.data.splits import check_context, evaluation_split, open_data, training_split
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import overridden
 from tagmask.engine.pipeline import changeable, check_stages, stages_of
+from tagmask.engine.progress import plain_console
 from tagmask.engine.run import create_run, open_run
 from tagmask.engine.stage import check_start, run_stages
 from tagmask.errors import TagmaskError
@@ -83,9 +82,8 @@ def train(
     steps = chosen.training.stop or chosen.training.steps
     if not chosen.staged and begins >= steps:
         scores = None
-        Console(stderr=True).print(
-            f"method.decoder_from is {begins} and training ends after {steps} steps: the run will have CAMs alone",
-            highlight=False,
+        plain_console().print(
+            f"method.decoder_from is {begins} and training ends after {steps} steps: the run will have CAMs alone"
         )
     stages = stages_of(chosen, training, folder, scores) if chosen.staged else []
     check_start(stages, from_stage)

@@ -59,14 +59,18 @@ def _main(
 
 def tell(written: Any) -> None:
     """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing."""
-    for reason in written.skipped[:10]:
-        typer.echo(f"skipped: {reason}", err=True)
-    if len(written.skipped) > 10:
-        typer.echo(f"skipped: {len(written.skipped)} images in all", err=True)
+    from tagmask.engine.progress import say_left_out
+
+    say_left_out(written.skipped)
     typer.echo(f"{written.images} masks: {written.folder}")
     if written.kept:
         typer.echo(
             f"{written.kept} of them were there before and stay as they were; to make them anew choose another -o"
+        )
+    if written.lacking:
+        typer.echo(
+            f"{len(written.lacking)} of {written.images} masks hold nothing of one or more of their tags, such as "
+            f"{written.lacking[0]}: look at them first (tagmask serve --masks {written.folder})"
         )
     if not written.images:
         raise typer.Exit(1)

@@ -34,10 +34,9 @@ def data_check(
 
     Example: `tagmask data check photos/tags.csv --set data.background=false`
     """
-    from rich.console import Console
-
     from tagmask.cli.check_report import render
     from tagmask.data.check import check_dataset
+    from tagmask.engine.progress import plain_console
     from tagmask.recipes.load import load_recipe
 
     config = load_recipe(recipe or {"method": "cam"}, set_ or ()).data
@@ -53,7 +52,7 @@ def data_check(
         untagged=config.untagged,
         tag_source=config.tag_source,
     )
-    Console().print(render(report))
+    plain_console(stderr=False).print(render(report))
     if report.errors:
         raise typer.Exit(1)
 

@@ -45,10 +45,10 @@ def export_masks(
     Example: `tagmask export masks masks -f coco -o coco --images photos`
     """
     from tagmask.api.export import export_masks as run_export
+    from tagmask.engine.progress import say_left_out
 
     done = run_export(masks, images, output, format=format, image_url=image_url)
-    for line in (*done.skipped[:10], *done.notes):
+    say_left_out(done.skipped)
+    for line in done.notes:
         typer.echo(f"note: {line}", err=True)
-    if len(done.skipped) > 10:
-        typer.echo(f"note: {len(done.skipped)} masks were left out in all", err=True)
     typer.echo(f"{done.images} masks as {format}: {done.folder}")

@@ -29,14 +29,13 @@ def evaluate(
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="JSON file for the scores.")] = None,  # noqa: UP045
     set_: Set = None,
 ) -> None:
-    """Compare a run or a folder of masks with the truth.
+    """Compare a run or a folder of masks with the ground truth.
 
     Example: `tagmask evaluate runs/mine --split test --source cam -o scores.json`
     """
-    from rich.console import Console
-
     from tagmask import api
     from tagmask.data.files import write_text
+    from tagmask.engine.progress import plain_console
     from tagmask.evaluation.tables import render, render_stages, to_json
 
     def write(values: dict[str, Any]) -> None:
@@ -53,7 +52,7 @@ def evaluate(
                 "--stages scores what each stage left; leave --split, --source, --tags, --recipe and --set out"
             )
         rows = api.evaluate_stages(predictions, data, protocol=protocol)
-        render_stages([(row.what, row.result) for row in rows], Console())
+        render_stages([(row.what, row.result) for row in rows], plain_console(stderr=False))
         write({row.stage: {"what": row.what, **to_json(row.result)} for row in rows})
         return
     result, sweep = api.evaluate(
@@ -66,7 +65,7 @@ def evaluate(
         recipe=recipe,
         overrides=set_ or (),
     )
-    render(result, Console())
+    render(result, plain_console(stderr=False))
     values: dict[str, Any] = to_json(result)
     if sweep is not None:
         typer.echo(
@@ -80,13 +79,14 @@ def evaluate(
 
 
 def _is_free(output: Path) -> bool:
-    """Whether scores may be written there: nothing is there, or earlier scores of a run, a folder or stages."""
+    """Return whether scores may be written there: nothing is there, or earlier scores of a run, a folder or stages."""
+    from tagmask.evaluation.tables import is_scores
+
     if not output.exists():
         return True
     try:
-        values = json.loads(output.read_text(encoding="utf-8"))
-        return any("protocol" in part for part in (values, *values.values()) if isinstance(part, dict))
-    except (OSError, ValueError, AttributeError):
+        return is_scores(json.loads(output.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError):
         return False
 
 
@@ -102,7 +102,7 @@ def report(
     shown: Annotated[int, typer.Option(min=1, max=50, help="Images in each group of pictures.")] = 3,
     set_: Set = None,
 ) -> None:
-    """Write one HTML page on a run: scores or, without true masks, tags and certainty; pictures, curves, costs.
+    """Write one HTML page on a run: scores or, without ground truth, tags and certainty; pictures, curves, costs.
 
     Example: `tagmask report runs/mine -o report.html`
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tagmask.data.files import replacing
+from tagmask.data.files import write_bytes
 from tagmask.errors import TagmaskError
 
 SUFFIX = ".npz"
@@ -27,10 +28,17 @@ def write_cams(path: Path, cams: Tensor, tags: Sequence[int]) -> None:
         cams: (n, h, w) in [0, 1) of the image's tags; n may be 0.
         tags: their class indices 0..K-1, ascending.
     """
-    # 0.9999 would be rounded to 1.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, encode_cams(cams, tags))
+
+
+def encode_cams(cams: Tensor, tags: Sequence[int]) -> bytes:
+    """Return the content of the file that `write_cams` writes."""
+    # A CAM is below 1, also where float16 has no number between it and 1.
     values = np.minimum(cams.cpu().numpy().astype(np.float16), BELOW_ONE)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, cams=values, ids=np.asarray(tags, dtype=np.int64) + 1)
+    buffer = io.BytesIO()
+    np.savez(buffer, cams=values, ids=np.asarray(tags, dtype=np.int64) + 1)
+    return buffer.getvalue()
 
 
 def read_cams(path: Path) -> tuple[Tensor, Tensor]:

@@ -121,10 +121,15 @@ def make_folder(folder: Path) -> None:
         raise TagmaskError(f"{str(folder)!r}: no name of a folder ({error}); choose another output") from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8, whole or not at all."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_classes(folder: Path, classes: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,15 @@ def voc_palette() -> np.ndarray:
     for bit in range(8):
         colours[:, bit % 3] |= bits[:, bit] << np.uint8(7 - bit // 3)
     return colours
+
+
+def encode_label_map(label_map: np.ndarray) -> bytes:
+    """Return a label map (h, w) uint8 as the content of a palette PNG, in the colours of PASCAL VOC."""
+    image = Image.fromarray(label_map)
+    image.putpalette(voc_palette().ravel().tolist())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def write_label_map(path: Path | str, label_map: np.ndarray, palette: np.ndarray | None = None) -> None:

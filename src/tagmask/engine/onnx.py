@@ -8,6 +8,7 @@ mirror images and refinement of a recipe's `inference` section stay outside, so 
 from __future__ import annotations
 
 import copy
+import hashlib
 import importlib
 import json
 import types
@@ -85,7 +86,7 @@ def write_onnx(
     Input `image`: float32 (batch, 3, height, width), RGB in 0..1. Output `scores`: float32 (batch, C, height, width),
     channel 0 background where there is one; or `labels`: uint8 (batch, height, width), 0 background, 1..K. The batch
     is always dynamic. The file's metadata hold `tagmask` (the version), `classes` and `size` (JSON), `background`
-    (true, false) and `multiple`.
+    (true, false), `multiple`, and `graph`, a hash by which a later export knows the file for its own.
 
     Args:
         method: trained; stays as it is.
@@ -117,11 +118,39 @@ def write_onnx(
             f"{output}: not written, since onnxruntime computes something else than torch (scores differ by up to "
             f"{difference or 0:.2g}, {agreement:.2%} of labels agree); export with another torch or onnxruntime"
         )
-    for key, value in _metadata(classes, method.background, size, multiple).items():
+    for key, value in {**_metadata(classes, method.background, size, multiple), "graph": _hash(model)}.items():
         model.metadata_props.add(key=key, value=value)
     with replacing(output) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return OnnxExport(output, size, multiple, difference, agreement)
+
+
+def check_free(output: Path) -> None:
+    """Refuse to replace a file that no earlier export wrote and nobody changed since.
+
+    Raises:
+        TagmaskError: `output` is something else, or the extra `onnx` is not installed.
+    """
+    _require_extra()
+    if not output.exists():
+        return
+    import onnx
+
+    try:
+        found = onnx.load_model(str(output), load_external_data=False) if output.is_file() else None
+    except Exception:  # whatever is no model makes protobuf fail in its own ways
+        found = None
+    said = {entry.key: entry.value for entry in found.metadata_props} if found is not None else {}
+    # Exports of version 0.1 say who wrote them, but not their hash.
+    if found is None or "tagmask" not in said or said.get("graph", _hash(found)) != _hash(found):
+        raise TagmaskError(
+            f"{output}: is there already, and is not as `tagmask export onnx` wrote it; choose another --output"
+        )
+
+
+def _hash(model: Any) -> str:
+    """Return the SHA-256 of the graph with its weights."""
+    return hashlib.sha256(model.graph.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _require_extra() -> None:

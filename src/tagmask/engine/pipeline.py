@@ -17,6 +17,7 @@ from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
 from tagmask.engine.loop import Evaluate, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
+from tagmask.engine.progress import say_left_out
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
 from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, rounds_of
 from tagmask.engine.stage import Stage
@@ -128,7 +129,7 @@ class _Work:
             return
         scales = recipe.inference.cam_scales or getattr(method, "scales", recipe.inference.scales)
         inference = recipe.inference.model_copy(update={"scales": scales})
-        _say(write_cam_folder(classifier, self.dataset.records, inference, place))
+        say_left_out(write_cam_folder(classifier, self.dataset.records, inference, place))
 
     def _with_gathered(self, classifier: Method) -> Method:
         """The classifier with all that its training knew, the gathered maps among it."""
@@ -145,7 +146,7 @@ class _Work:
     def write_labels(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
         records, cams = self.dataset.records, self.folder / CAMS
-        _say(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
+        say_left_out(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
 
     def train_affinity(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
@@ -160,7 +161,7 @@ class _Work:
             affinity = load_affinity(self.recipe, self.num_classes, self.folder).to(_device())
         background = self.recipe.data.background
         records = self.dataset.records
-        _say(
+        say_left_out(
             refine_folder(
                 self.folder / CAMS,
                 records,
@@ -223,13 +224,3 @@ def _trained(place: Path) -> list[Path]:
 
 def _named(names: Sequence[str], suffix: str) -> Callable[[Path], list[Path]]:
     return lambda place: [place / f"{name}{suffix}" for name in names]
-
-
-def _say(skipped: Sequence[str]) -> None:
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    for reason in skipped[:10]:
-        console.print(f"skipped: {reason}", highlight=False)
-    if len(skipped) > 10:
-        console.print(f"skipped: {len(skipped)} images in all", highlight=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rich.console import Console
@@ -12,6 +12,21 @@ from rich.progress import Progress as RichProgress
 
 T = TypeVar("T")
 QUIET = 30.0  # seconds between lines where there is no terminal
+NAMED = 10  # images left out that are named
+
+
+def plain_console(*, stderr: bool = True) -> Console:
+    """Return a console that prints text as it is: a class called `[/old]` is no markup, one called `:cow:` no emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def say_left_out(reasons: Sequence[str], word: str = "skipped") -> None:
+    """Print what is wrong with the first images that were left out, and how many there are in all."""
+    console = plain_console()
+    for reason in reasons[:NAMED]:
+        console.print(f"{word}: {reason}", soft_wrap=True)
+    if len(reasons) > NAMED:
+        console.print(f"{word}: {len(reasons)} images in all", soft_wrap=True)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
@@ -21,7 +36,7 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         what: the work, as "dense CRF".
         total: how many items there are.
     """
-    console = Console(stderr=True)
+    console = plain_console()
     if console.is_terminal:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
         with RichProgress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
@@ -31,7 +46,7 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     for number, item in enumerate(items):
         if 10 * number // max(1, total) > share and time.monotonic() - said >= QUIET:
             said, share = time.monotonic(), 10 * number // total
-            console.print(f"{what}: {number} of {total}", highlight=False)
+            console.print(f"{what}: {number} of {total}")
         yield item
 
 
@@ -39,7 +54,7 @@ class Progress:
     """The training's: a bar with loss, speed and time left; on no terminal, a line now and then."""
 
     def __init__(self, start: int, steps: int) -> None:
-        self.console = Console(stderr=True)
+        self.console = plain_console()
         self.first, self.steps = start, steps
         self.bar = RichProgress(
             TextColumn("training"),
@@ -72,4 +87,4 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self.bar.console.print(text, highlight=False, soft_wrap=True)
+        self.bar.console.print(text, soft_wrap=True)

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from rich.console import Console
 from torch import Tensor
 
 from tagmask.data.cam_files import SUFFIX, read_cams, write_cams
@@ -20,7 +19,7 @@ from tagmask.data.images import image_size, open_image, shrunk
 from tagmask.data.label_maps import write_label_map
 from tagmask.engine.device import keep_freed_memory, on_cores
 from tagmask.engine.inference import Item, stream
-from tagmask.engine.progress import track
+from tagmask.engine.progress import plain_console, track
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
@@ -284,7 +283,7 @@ def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tenso
 
 
 def _note(text: str) -> None:
-    Console(stderr=True).print(text, highlight=False, soft_wrap=True)
+    plain_console().print(text, soft_wrap=True)
 
 
 def _at(cams: Tensor, image: Image.Image) -> Tensor:

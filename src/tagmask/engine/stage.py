@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from tagmask.data.files import write_text
+from tagmask.engine.progress import plain_console
 from tagmask.errors import TagmaskError
 
 DONE = "done.json"
@@ -50,14 +49,14 @@ def run_stages(folder: Path, stages: Sequence[Stage], *, start: str | None = Non
             stages[names.index(start) :]
         ):  # killed in between, nothing done follows from what is gone
             _forget(folder / stage.name, stage)
-    console = Console(stderr=True)
+    console = plain_console()
     for number, stage in enumerate(stages, start=1):
         place, heading = folder / stage.name, f"stage {number} of {len(stages)}, {stage.name}"
         if (place / DONE).exists():
-            console.print(f"{heading}: done before", highlight=False)
+            console.print(f"{heading}: done before")
             continue
         place.mkdir(parents=True, exist_ok=True)
-        console.print(heading, highlight=False)
+        console.print(heading)
         begin, done = time.perf_counter(), False
         try:
             stage.make(place)
@@ -65,7 +64,7 @@ def run_stages(folder: Path, stages: Sequence[Stage], *, start: str | None = Non
         finally:
             cost = _account(folder, names, stage.name, time.perf_counter() - begin, done)
         write_text(place / DONE, json.dumps(cost) + "\n")
-        console.print(f"{heading}: {cost['seconds']:.0f} s, {cost['bytes'] / 1e6:.1f} MB", highlight=False)
+        console.print(f"{heading}: {cost['seconds']:.0f} s, {cost['bytes'] / 1e6:.1f} MB")
 
 
 def check_start(stages: Sequence[Stage], start: str | None) -> None:

@@ -1,4 +1,4 @@
-"""One confusion matrix over a whole set of label maps; every score is read off it."""
+"""Count a whole set of label maps in one confusion matrix, off which every score is read."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from tagmask.ops.label_ids import IGNORE
 
 
 class ConfusionMatrix:
-    """Pixels counted by true and by predicted id.
+    """Counts pixels by the id of their ground truth and by their predicted id.
 
-    Rows and columns are ids in ascending order: 0..K with a background, else 1..K. Pixels whose truth is 255 are left
-    out; pixels with a truth but without a prediction (255) are counted apart, for each protocol to judge.
+    Rows and columns are ids in ascending order: 0..K with a background, else 1..K. Pixels whose ground
+    truth is 255 are left out; those that have one, but whose prediction is 255, are counted apart, for each protocol
+    to judge.
 
     Attributes:
         ids: the R ids that rows and columns stand for.
-        counts: (R, R) int64, row truth, column prediction.
-        ignored: (R,) int64, pixels of each true id whose prediction is 255.
+        counts: (R, R) int64, row ground truth, column prediction.
+        ignored: (R,) int64, pixels of each ground-truth id whose prediction is 255.
     """
 
     def __init__(self, num_classes: int, *, background: bool = True) -> None:
         if not 1 <= num_classes <= MAX_CLASSES:
-            raise ValueError(f"classes={num_classes}, expected 1..{MAX_CLASSES}")
+            raise ValueError(f"num_classes={num_classes}, expected 1..{MAX_CLASSES}")
         self.num_classes = num_classes
         self.background = background
         self.ids = np.arange(0 if background else 1, num_classes + 1)
@@ -34,7 +35,7 @@ class ConfusionMatrix:
         """Count the pixels of one or more label maps.
 
         Args:
-            truth: uint8, any shape: ids, or 255 where nobody knows.
+            ground_truth: uint8, any shape: ids, or 255 where nobody knows.
             prediction: uint8 of the same shape: ids, or 255 where nothing is said.
 
         Raises:
@@ -42,13 +43,13 @@ class ConfusionMatrix:
         """
         if ground_truth.shape != prediction.shape:
             raise TagmaskError(
-                f"the truth has shape {ground_truth.shape} and the prediction {prediction.shape};"
+                f"the ground truth has shape {ground_truth.shape} and the prediction {prediction.shape};"
                 " compare label maps of the same size"
             )
         # 255 becomes 0 and every id one more, so that the ids that occur lie close together.
-        shifted_ground_truth = _bytes(ground_truth, "truth") + np.uint8(1)
+        shifted_ground_truth = _bytes(ground_truth, "ground truth") + np.uint8(1)
         shifted_prediction = _bytes(prediction, "prediction") + np.uint8(1)
-        self._check(shifted_ground_truth, "truth")
+        self._check(shifted_ground_truth, "ground truth")
         self._check(shifted_prediction, "prediction")
         stride = self.num_classes + 2
         pairs = shifted_ground_truth.astype(np.int32)
@@ -56,7 +57,7 @@ class ConfusionMatrix:
         pairs += shifted_prediction
         table = np.bincount(pairs, minlength=stride * stride).reshape(stride, stride)
         if not self.background and (table[1].any() or table[:, 1].any()):
-            where = "truth" if table[1].any() else "prediction"
+            where = "ground truth" if table[1].any() else "prediction"
             raise TagmaskError(
                 f"the {where} holds id 0, but this data has no background; its ids are 1..{self.num_classes}"
             )
@@ -65,7 +66,7 @@ class ConfusionMatrix:
         self.ignored += table[first:, 0]
 
     def merge(self, other: ConfusionMatrix) -> None:
-        """Add the pixels another matrix of the same classes has counted."""
+        """Add the pixels that another matrix of the same classes has counted."""
         if (self.num_classes, self.background) != (other.num_classes, other.background):
             raise ValueError("matrices of different classes cannot be merged")
         self.counts += other.counts

@@ -1,8 +1,9 @@
-"""Score a method in memory on a data set with ground truth."""
+"""One pass of a method over a data set, beside its ground truth: what `evaluate` and `report` both count."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,10 +12,60 @@ from tagmask.data.dataset import Dataset, Record
 from tagmask.engine.inference import Item, Prediction, Source, stream
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
-from tagmask.evaluation.folder import Conditions, Result, result_of
+from tagmask.evaluation.result import Result, conditions_of, result_of
 from tagmask.evaluation.sweep import Sweep, ThresholdSweep
 from tagmask.methods.base import Method
 from tagmask.recipes.load import InferenceConfig
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One image as the method sees it, beside what is known of it.
+
+    Attributes:
+        record: the image with its tags.
+        prediction: its label map, scores and confidence.
+        ground_truth: (H, W) uint8 ids at the size of the label map; None where the image has none.
+    """
+
+    record: Record
+    prediction: Prediction
+    ground_truth: np.ndarray | None
+
+
+def compare(
+    method: Method,
+    dataset: Dataset,
+    config: InferenceConfig,
+    *,
+    source: Source,
+    tags_given: bool,
+    left_out: list[str],
+) -> Iterator[Compared]:
+    """Predict every image of a data set and read its ground truth.
+
+    Args:
+        method: trained, in eval mode, on its device.
+        dataset: the images.
+        config: how images go through the network.
+        source: `decoder`, or `cam`, which needs the tags.
+        tags_given: whether only an image's own tags and background can win.
+        left_out: takes what is wrong with images, or ground truths, that do not open; these are not yielded.
+    """
+    records = {record.name: record for record in dataset.records}
+    items = [
+        Item(record.name, record.image, record.tags if tags_given else None, record.context)
+        for record in dataset.records
+    ]
+    predictions = stream(method, items, config, source=source, on_error=lambda _, error: left_out.append(str(error)))
+    for prediction in predictions:
+        record = records[prediction.item.name]
+        try:
+            ground_truth = None if record.mask is None else record.mask.load(*prediction.labels.shape)
+        except TagmaskError as error:
+            left_out.append(str(error))
+            continue
+        yield Compared(record, prediction, ground_truth)
 
 
 def evaluate_method(
@@ -26,87 +77,74 @@ def evaluate_method(
     protocol: str = "seco",
     tags: bool = False,
 ) -> Result:
-    """Scores of a method's label maps against a data set's masks, without writing them."""
-    matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
-    records, left_out = _with_ground_truth(dataset)
-    given = tags or source == "cam"
-    items = [
-        Item(record.name, record.image, record.tags if given else None, record.context) for record in records.values()
-    ]
-    for prediction, ground_truth in _compared(method, items, config, source, records, left_out):
-        matrix.add(ground_truth, prediction.labels)
-    conditions = _conditions(dataset, config, source, given)
-    return result_of(matrix, dataset, protocol=protocol, conditions=conditions, left_out=left_out)
+    """Score a method's label maps against a data set's ground truth, without writing them.
+
+    Args:
+        method: trained, in eval mode, on its device.
+        dataset: the images; those without ground truth are left out and named in the result.
+        config: how images go through the network.
+        source: `decoder`, or `cam`, which is given the tags.
+        protocol: see `tagmask.evaluation.protocols`.
+        tags: whether the decoder is given the images' tags.
+
+    Raises:
+        TagmaskError: no image can be compared, or as `score`.
+    """
+    return _evaluate(method, dataset, config, source, protocol, tags or source == "cam", None)
 
 
 def evaluate_cams(
     method: Method, dataset: Dataset, config: InferenceConfig, *, protocol: str = "seco"
 ) -> tuple[Result, Sweep | None]:
-    """Scores of a method's CAMs with tags given, at the recipe's background score and over a sweep of it."""
-    if not dataset.background:
-        return evaluate_method(method, dataset, config, source="cam", protocol=protocol), None
-    matrix = ConfusionMatrix(len(dataset.classes))
-    sweep = ThresholdSweep(len(dataset.classes))
-    records, left_out = _with_ground_truth(dataset)
-    items = [Item(record.name, record.image, record.tags, record.context) for record in records.values()]
-    for prediction, ground_truth in _compared(method, items, config, "cam", records, left_out):
-        matrix.add(ground_truth, prediction.labels)
-        present = torch.zeros(len(dataset.classes))
-        present[list(records[prediction.item.name].tags)] = 1
-        cams = prediction.scores.cpu() * present[:, None, None]
-        sweep.add(
-            torch.nn.functional.interpolate(cams[None], size=ground_truth.shape, mode="bilinear")[0], ground_truth
-        )
-    conditions = _conditions(dataset, config, "cam", True)
-    result = result_of(matrix, dataset, protocol=protocol, conditions=conditions, left_out=left_out)
-    return result, sweep.result(protocol)
+    """Score a method's CAMs with tags given, at the recipe's background score and over a sweep of it.
+
+    Without a background class there is nothing to sweep, and the second value is None. The rest is as for
+    `evaluate_method`.
+    """
+    sweep = ThresholdSweep(len(dataset.classes)) if dataset.background else None
+    result = _evaluate(method, dataset, config, "cam", protocol, True, sweep)
+    return result, None if sweep is None else sweep.result(protocol)
 
 
-def _compared(
+def _evaluate(
     method: Method,
-    items: Sequence[Item],
+    dataset: Dataset,
     config: InferenceConfig,
     source: Source,
-    records: Mapping[str, Record],
-    left_out: list[str],
-) -> Iterator[tuple[Prediction, np.ndarray]]:
-    """Predictions with their true label maps; what does not open is noted in `left_out`."""
-
-    def note(_: Item, error: TagmaskError) -> None:
-        left_out.append(str(error))
-
-    for prediction in stream(method, items, config, source=source, on_error=note):
-        ground_truth = records[prediction.item.name].mask
-        assert ground_truth is not None
-        try:
-            labels = ground_truth.load(*prediction.labels.shape)
-        except TagmaskError as error:
-            left_out.append(str(error))
-            continue
-        yield prediction, labels
+    protocol: str,
+    tags_given: bool,
+    sweep: ThresholdSweep | None,
+) -> Result:
+    """Score label maps; where there is a sweep, add the CAMs to it as well."""
+    comparable, left_out = _with_ground_truth(dataset)
+    matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
+    for each in compare(method, comparable, config, source=source, tags_given=tags_given, left_out=left_out):
+        assert each.ground_truth is not None
+        matrix.add(each.ground_truth, each.prediction.labels)
+        if sweep is not None:
+            sweep.add(_own_cams(each, len(dataset.classes)), each.ground_truth)
+    conditions = conditions_of(dataset, config, source, tags_given=tags_given)
+    return result_of(matrix, dataset, protocol=protocol, conditions=conditions, left_out=left_out)
 
 
-def _with_ground_truth(dataset: Dataset) -> tuple[dict[str, Record], list[str]]:
-    """The records that have a true mask, by name, and what is to be said of the others."""
+def _own_cams(each: Compared, num_classes: int) -> torch.Tensor:
+    """Return CAMs (K, H, W) at the size of the ground truth, 0 for classes that are not among the image's tags."""
+    assert each.ground_truth is not None
+    present = torch.zeros(num_classes)
+    present[list(each.record.tags)] = 1
+    cams = each.prediction.scores.cpu() * present[:, None, None]
+    return torch.nn.functional.interpolate(cams[None], size=each.ground_truth.shape, mode="bilinear")[0]
+
+
+def _with_ground_truth(dataset: Dataset) -> tuple[Dataset, list[str]]:
+    """Return the part of the data set that has ground truth, and one line on each of the other images."""
     if not len(dataset):
         raise TagmaskError("no images to evaluate: the data has no split to hold out; name one with --split")
-    true = {record.name: record for record in dataset.records if record.mask is not None}
-    if not true:
+    comparable = tuple(record for record in dataset.records if record.mask is not None)
+    if not comparable:
         raise TagmaskError(
-            f"none of the {len(dataset)} images has a true mask, such as {dataset.records[0].name!r}; put them where "
-            "the format keeps them (docs/formats.md), or set data.masks"
+            f"none of the {len(dataset)} images has a ground-truth mask, such as {dataset.records[0].name!r}; put them "
+            "where the format keeps them (docs/formats.md), or set data.masks"
         )
-    return true, [f"image {record.name!r}: no true mask" for record in dataset.records if record.mask is None]
-
-
-def _conditions(dataset: Dataset, config: InferenceConfig, source: Source, tags: bool) -> Conditions:
-    return Conditions(
-        split=",".join(dataset.splits),
-        source=source,
-        tags_given=tags,
-        scales=config.scales,
-        flips=config.flip or source == "cam",
-        refinement=config.refine,
-        threshold=config.background_score if source == "cam" and dataset.background else None,
-        tag_source=dataset.tag_source,
-    )
+    left_out = [f"image {record.name!r}: no ground-truth mask" for record in dataset.records if record.mask is None]
+    return replace(dataset, records=comparable), left_out

@@ -1,4 +1,4 @@
-"""Label maps as palette PNG, and pictures that show label maps and CAMs over the photograph."""
+"""Draw label maps and CAMs over the photograph."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 They agree on a whole data set without ignored predictions, and on little else:
 
-| protocol | a predicted 255 | a class without true pixels |
+| protocol | a predicted 255 | a class that the ground truth lacks |
 | --- | --- | --- |
 | `seco`, `sccam` | is refused | is left out of the mean |
 | `seam` | is a miss | counts, as 0 even where it is not predicted either |
@@ -26,22 +26,22 @@ from tagmask.evaluation.confusion import ConfusionMatrix
 
 @dataclass(frozen=True)
 class Scores:
-    """What one protocol makes of a confusion matrix. R ids: background, if there is one, then the classes.
+    """The scores that one protocol reads off a confusion matrix of R ids: background, if there is one, then classes.
 
     Attributes:
         protocol: its name.
         miou: mean of `iou` over the classes the protocol counts, in [0, 1].
         iou: (R,) TP / (TP + FP + FN); NaN where a class occurs in neither map (0 under `seam`).
         precision: (R,) TP / (TP + FP); NaN for a class that is never predicted.
-        recall: (R,) TP / (TP + FN); NaN for a class without true pixels.
+        recall: (R,) TP / (TP + FN); NaN for a class that the ground truth lacks.
         confusion_ratio: (R,) FP / TP, SeCo's measure of co-occurrence; infinite for a class that is predicted but
             never rightly, NaN for one that is never predicted.
         mean_confusion_ratio: mean over the foreground classes whose ratio is finite; NaN if there is none. Infinite
             ratios have no place in a mean, so `unbounded` says how many are missing from it; read the two together.
         unbounded: the number of foreground classes with an infinite ratio.
-        pixel_accuracy: share of right pixels among those the protocol evaluates.
-        mean_class_accuracy: mean recall over the ids with true pixels.
-        coverage: share of the pixels with a truth for which something is predicted (not 255).
+        pixel_accuracy: fraction of right pixels among those the protocol evaluates.
+        mean_class_accuracy: mean recall over the ids that the ground truth holds.
+        coverage: fraction of the pixels with ground truth for which something is predicted (not 255).
     """
 
     protocol: str
@@ -59,7 +59,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class _Tally:
-    """Pixels by id, each (R,) float64: rightly predicted, predicted at all, and true."""
+    """The pixels of each id, (R,) float64: rightly predicted, predicted at all, and in the ground truth."""
 
     right: np.ndarray
     predicted: np.ndarray
@@ -78,13 +78,13 @@ def score(matrix: ConfusionMatrix, protocol: str = "seco") -> Scores:
         protocol: `seco`, `sccam`, `seam`, `eps` or `irn`; see the module's table.
 
     Raises:
-        TagmaskError: no such protocol; no pixel with a truth; ignored predictions under `seco` or `sccam`.
+        TagmaskError: no such protocol; no pixel with ground truth; ignored predictions under `seco` or `sccam`.
     """
     if protocol not in PROTOCOLS:
         raise TagmaskError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
     known = float(matrix.counts.sum() + matrix.ignored.sum())
     if known == 0:
-        raise TagmaskError("no pixel has a truth: every true label is 255, or no image was compared")
+        raise TagmaskError("no pixel has ground truth: every label in it is 255, or no image was compared")
     tally, average = PROTOCOLS[protocol](matrix)
     with np.errstate(divide="ignore", invalid="ignore"):
         iou = np.where(average & (tally.union == 0), 0.0, tally.right / tally.union)
@@ -113,7 +113,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _plain(matrix: ConfusionMatrix) -> _Tally:
-    """Only the pixels with a prediction."""
+    """Count only the pixels with a prediction."""
     counts = matrix.counts.astype(np.float64)
     return _Tally(right=np.diagonal(counts).copy(), predicted=counts.sum(axis=0), true=counts.sum(axis=1))
 
@@ -156,4 +156,4 @@ PROTOCOLS: dict[str, Callable[[ConfusionMatrix], tuple[_Tally, np.ndarray]]] = {
     "eps": _drop,
     "irn": _turn_to_background,
 }
-"""What each protocol counts, and which ids (R,) its mean is taken over."""
+"""For each protocol: what it counts, and which ids (R,) its mean is taken over."""

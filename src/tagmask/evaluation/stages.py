@@ -1,4 +1,4 @@
-"""What each stage of a run brought: scores of CAMs, refined masks and segmenter."""
+"""Score what each stage of a run left: its CAMs, its refined masks and its segmenter."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.model import load
 from tagmask.engine.run import CAMS, LABELS, MASKS, SEGMENTER, open_run
 from tagmask.errors import TagmaskError
-from tagmask.evaluation.folder import Conditions, Result, evaluate_folder, result_of
+from tagmask.evaluation.folder import evaluate_folder
 from tagmask.evaluation.method import evaluate_method
+from tagmask.evaluation.result import Conditions, Result, result_of
 from tagmask.evaluation.sweep import ThresholdSweep
 from tagmask.ops.labels import beside_context
 from tagmask.recipes.stages import RefineConfig
@@ -33,8 +34,8 @@ class StageScore:
     Attributes:
         stage: its name, as of its folder; `cams-fixed` for CAMs at the recipe's own background score.
         what: in words, with the background score where one was chosen.
-        result: of CAMs at the best background score (which needs the truth) and at the recipe's, of masks as they
-            are, of the segmenter without tags.
+        result: of CAMs at the best background score (which needs the ground truth) and at the recipe's, of masks as
+            they are, of the segmenter without tags.
     """
 
     stage: str
@@ -47,12 +48,12 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
 
     Args:
         run: folder of a run of several stages.
-        data: the data set with true masks; by default the run's own.
+        data: the data set with ground-truth masks; by default the run's own.
         protocol: as of `evaluate`; masks that leave pixels undecided are scored under `eps`, which drops them, where
             it allows none. Every result names its protocol.
 
     Raises:
-        TagmaskError: no run, a recipe of a single stage, nothing to score yet, or data without true masks.
+        TagmaskError: no run, a recipe of a single stage, nothing to score yet, or data without ground truth.
     """
     opened = open_run(Path(run))
     recipe, folder = opened.recipe, opened.folder
@@ -60,9 +61,9 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
         raise TagmaskError(f"{folder}: its recipe has a single stage; use tagmask evaluate {folder}")
     dataset = open_data(data, recipe.data, opened.classes)
     training = training_split(dataset, recipe.data)
-    untrue = [record.name for record in training.records if record.mask is None]
-    if untrue:
-        raise TagmaskError(f"image {untrue[0]!r} has no true mask ({len(untrue)} such); set data.masks")
+    without = [record.name for record in training.records if record.mask is None]
+    if without:
+        raise TagmaskError(f"image {without[0]!r} has no ground-truth mask ({len(without)} such); set data.masks")
     scores = []
     if (folder / CAMS).is_dir() and dataset.background:
         sweep = _sweep_of(folder / CAMS, training)
@@ -88,11 +89,12 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
 
 
 def score_cams(folder: Path, dataset: Dataset, *, protocol: str = "seco") -> StageScore:
-    """A folder of CAMs at the background score that suits it best; images without a file count as all background."""
+    """Score a folder of CAMs at its best background score; an image without a file counts as all background."""
     return _cams_at(_sweep_of(folder, dataset), dataset, protocol, None)
 
 
 def _sweep_of(folder: Path, dataset: Dataset) -> ThresholdSweep:
+    """Count the CAMs of a folder against the ground truth, for every background score."""
     sweep = ThresholdSweep(len(dataset.classes))
     for record in dataset.records:
         assert record.mask is not None
@@ -110,19 +112,21 @@ def _sweep_of(folder: Path, dataset: Dataset) -> ThresholdSweep:
 
 
 def _cams_at(sweep: ThresholdSweep, dataset: Dataset, protocol: str, wanted: float | None) -> StageScore:
-    """CAMs at the background score of the sweep that is nearest to the wanted one, or at the best."""
+    """Score CAMs at the background score of the sweep nearest to the wanted one; where none is wanted, at the best."""
     found = sweep.result(protocol)
     index = int(np.argmin(np.abs(found.thresholds - (found.best_threshold if wanted is None else wanted))))
-    threshold = float(found.thresholds[index])
-    conditions = Conditions(split=", ".join(dataset.splits), source="cam", tags_given=True, threshold=threshold)
+    background_score = float(found.thresholds[index])
+    conditions = Conditions(
+        split=", ".join(dataset.splits), source="cam", tags_given=True, background_score=background_score
+    )
     result = result_of(sweep.matrix(index), dataset, protocol=protocol, conditions=conditions)
     if wanted is None:
-        return StageScore(CAMS, f"CAMs at their best background score, {threshold:.2f}", result)
-    return StageScore(CAMS_FIXED, f"CAMs at the recipe's background score, {threshold:.2f}", result)
+        return StageScore(CAMS, f"CAMs at their best background score, {background_score:.2f}", result)
+    return StageScore(CAMS_FIXED, f"CAMs at the recipe's background score, {background_score:.2f}", result)
 
 
 def score_masks(folder: Path, dataset: Dataset, stage: str, what: str, *, protocol: str = "seco") -> StageScore:
-    """A folder of masks, scored on the pixels they decide where they leave some undecided (255)."""
+    """Score a folder of masks; where they leave pixels undecided (255), on those that they decide."""
     labelled = tuple(record for record in dataset.records if (folder / f"{record.name}.png").exists())
     own = replace(dataset, records=labelled)
     conditions = Conditions(split=", ".join(dataset.splits), source=stage, tags_given=True)

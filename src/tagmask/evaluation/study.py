@@ -1,4 +1,4 @@
-"""One pass over a data set: what a run makes of every image, with its truth where there is one."""
+"""What a report says of single images: tags, mask and ground truth of each, gathered in one pass."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tagmask.data.dataset import Dataset, Record
-from tagmask.engine.inference import Item, Source, stream
+from tagmask.engine.inference import Source
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
-from tagmask.evaluation.folder import Conditions, Result, result_of
+from tagmask.evaluation.method import compare
+from tagmask.evaluation.result import Conditions, Result, conditions_of, result_of
 from tagmask.methods.base import Method
+from tagmask.ops.label_ids import IGNORE
 from tagmask.recipes.load import InferenceConfig
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What is known of one image's mask.
+    """What is known of one image and its mask.
 
     Attributes:
         record: the image with its tags.
         found: class indices with at least one pixel in the mask.
-        confidence: mean over pixels of the winning share, in [0, 1].
-        quality: mean IoU over the ids in truth or mask, in [0, 1]; None without a truth. It ranks images and is no
-            protocol's mIoU.
+        confidence: mean over pixels of the probability of the winning class, in [0, 1].
+        quality: mean IoU over the ids in ground truth or mask, in [0, 1]; None without ground truth. It ranks images
+            and is no protocol's mIoU.
     """
 
     record: Record
@@ -43,10 +45,10 @@ class Study:
         dataset: what was looked at.
         images: in no order.
         conditions: under which the masks were made.
-        result: scores over the images with a truth; None where there is none.
+        result: scores over the images with ground truth; None where there is none.
         stray: (K,) int64 wrongly predicted pixels of each class in images that do not bear its tag.
-        skipped: what is wrong with the images that did not open.
-        seconds: that it took.
+        skipped: for each image that was left out, what is wrong with it.
+        seconds: how long it took.
     """
 
     dataset: Dataset
@@ -66,57 +68,45 @@ def study(
     source: Source = "decoder",
     protocol: str = "seco",
 ) -> Study:
-    """Predict every image of a data set and compare with tags and truth.
+    """Predict every image of a data set and compare with tags and ground truth.
 
     Args:
         method: trained, in eval mode, on its device.
-        dataset: the images; those with a mask are scored.
+        dataset: the images; those with a ground-truth mask are scored.
         config: how images go through the network.
-        source: `decoder`, which is not told the tags, or `cam`, which is.
+        source: `decoder`, which is not given the tags, or `cam`, which is.
         protocol: of the scores.
 
     Raises:
-        TagmaskError: no image opens, or a true mask is damaged or of another size than its image.
+        TagmaskError: no image can be looked at.
     """
     start = time.perf_counter()
-    records = {record.name: record for record in dataset.records}
+    tags_given = source == "cam"
     matrix = ConfusionMatrix(len(dataset.classes), background=dataset.background)
     stray = np.zeros(len(dataset.classes), np.int64)
     images: list[ImageFacts] = []
     skipped: list[str] = []
-    told = source == "cam"
-    items = [Item(record.name, record.image, record.tags if told else None) for record in dataset.records]
-    for prediction in stream(method, items, config, source=source, on_error=lambda _, why: skipped.append(str(why))):
-        record, labels = records[prediction.item.name], prediction.labels
-        found = frozenset(int(label) - 1 for label in np.unique(labels) if label > 0)
-        quality = None
-        if record.mask is not None:
+    for each in compare(method, dataset, config, source=source, tags_given=tags_given, left_out=skipped):
+        labels, quality = each.prediction.labels, None
+        found = frozenset(int(label) - 1 for label in np.unique(labels) if 0 < label < IGNORE)
+        if each.ground_truth is not None:
             own = ConfusionMatrix(len(dataset.classes), background=dataset.background)
-            own.add(record.mask.load(*labels.shape), labels)
+            own.add(each.ground_truth, labels)
             matrix.merge(own)
-            stray += stray_pixels(own, record)
+            stray += stray_pixels(own, each.record)
             quality = image_quality(own)
-        images.append(ImageFacts(record, found, prediction.confidence, quality))
+        images.append(ImageFacts(each.record, found, each.prediction.confidence, quality))
     if not images:
         raise TagmaskError(f"no image to report on{f'; {skipped[0]}' if skipped else ''}")
-    conditions = Conditions(
-        split=",".join(dataset.splits) or "all",
-        source=source,
-        tags_given=told,
-        scales=config.scales,
-        flips=config.flip or told,
-        refinement=config.refine,
-        threshold=config.background_score if told and dataset.background else None,
-        tag_source=dataset.tag_source,
-    )
-    true = replace(dataset, records=tuple(facts.record for facts in images if facts.record.mask is not None))
+    conditions = conditions_of(dataset, config, source, tags_given=tags_given)
+    compared = replace(dataset, records=tuple(facts.record for facts in images if facts.record.mask is not None))
     scored = matrix.counts.any() or matrix.ignored.any()
-    result = result_of(matrix, true, protocol=protocol, conditions=conditions) if scored else None
+    result = result_of(matrix, compared, protocol=protocol, conditions=conditions) if scored else None
     return Study(dataset, tuple(images), conditions, result, stray, tuple(skipped), time.perf_counter() - start)
 
 
 def stray_pixels(matrix: ConfusionMatrix, record: Record) -> np.ndarray:
-    """(K,) wrongly predicted pixels of the classes whose tag one image is known not to bear."""
+    """Count, for each class (K,) whose tag one image is known not to bear, the pixels wrongly predicted as it."""
     first = int(matrix.background)
     wrong = (matrix.counts.sum(axis=0) - np.diagonal(matrix.counts))[first:]
     wrong[[*record.tags, *record.unknown]] = 0
@@ -124,7 +114,7 @@ def stray_pixels(matrix: ConfusionMatrix, record: Record) -> np.ndarray:
 
 
 def image_quality(matrix: ConfusionMatrix) -> float | None:
-    """Mean IoU over the ids in one image's truth or mask; None where no pixel has a truth."""
+    """Return the mean IoU over the ids in one image's ground truth or mask; None where no pixel has ground truth."""
     right = np.diagonal(matrix.counts)
     union = matrix.counts.sum(axis=0) + matrix.counts.sum(axis=1) - right
     return float((right[union > 0] / union[union > 0]).mean()) if union.any() else None
@@ -132,10 +122,10 @@ def image_quality(matrix: ConfusionMatrix) -> float | None:
 
 @dataclass(frozen=True)
 class TagAgreement:
-    """Tags against the classes of the masks; (K,) counts of images each.
+    """How far tags and the classes found in masks agree, in counts (K,) of images.
 
     Attributes:
-        exact: share of images whose mask shows exactly the tagged classes, in [0, 1].
+        exact: fraction of images whose mask shows exactly the tagged classes, in [0, 1].
         tagged: images that bear the tag.
         hits: of those, how many masks show the class.
         extra: images whose mask shows the class although they are known not to bear the tag.
@@ -164,7 +154,7 @@ def tag_agreement(images: Sequence[ImageFacts], num_classes: int) -> TagAgreemen
 
 
 def by_quality(images: Sequence[ImageFacts], count: int) -> dict[str, list[ImageFacts]]:
-    """The best, the median and the worst `count` images of those with a truth; no image stands twice."""
+    """Return the best, the median and the worst `count` images of those with ground truth; no image stands twice."""
     ranked = sorted((facts for facts in images if facts.quality is not None), key=lambda facts: -(facts.quality or 0))
     count = min(count, -(-len(ranked) // 3))
     middle = max(count, (len(ranked) - count) // 2)
@@ -177,5 +167,5 @@ def by_quality(images: Sequence[ImageFacts], count: int) -> dict[str, list[Image
 
 
 def least_certain(images: Sequence[ImageFacts], count: int) -> list[ImageFacts]:
-    """The `count` images of the lowest confidence."""
+    """Return the `count` images of the lowest confidence."""
     return sorted(images, key=lambda facts: facts.confidence)[:count]

@@ -1,8 +1,7 @@
-"""CAMs scored at every background threshold in one pass over the images."""
+"""Score CAMs at every background score in one pass over the images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,13 +35,13 @@ class Sweep:
 
 
 class ThresholdSweep:
-    """Counts CAMs against the truth so that every background threshold can be scored afterwards.
+    """Counts CAMs against the ground truth so that every background score can be judged afterwards.
 
     At threshold t a pixel is background if no CAM exceeds t, else the class of the highest CAM. So its label depends
     only on that class and on how many thresholds lie below its value, and one histogram over both holds all answers.
 
     Args:
-        classes: K.
+        num_classes: K.
         thresholds: (T,) ascending background scores in [0, 1).
     """
 
@@ -51,7 +50,7 @@ class ThresholdSweep:
         self.thresholds = np.asarray(thresholds, dtype=np.float32)
         if not len(self.thresholds) or (np.diff(self.thresholds) <= 0).any():
             raise ValueError("thresholds must ascend")
-        # true id x class of the highest CAM x number of thresholds below its value
+        # ground-truth id x class of the highest CAM x number of thresholds below its value
         self.histogram = np.zeros((num_classes + 1, num_classes, len(self.thresholds) + 1), dtype=np.int64)
 
     def add(self, cams: np.ndarray | Tensor, ground_truth: np.ndarray) -> None:
@@ -59,10 +58,10 @@ class ThresholdSweep:
 
         Args:
             cams: (K, h, w) activation in [0, 1], 0 for classes the image is known not to bear.
-            truth: (h, w) uint8 ids, 0 background, 255 left out.
+            ground_truth: (h, w) uint8 ids, 0 background, 255 left out.
 
         Raises:
-            TagmaskError: the sizes differ, or the truth holds an id that is no class.
+            TagmaskError: the sizes differ, or the ground truth holds an id that is no class.
         """
         maps = torch.as_tensor(cams, dtype=torch.float32)
         if maps.shape != (self.num_classes, *ground_truth.shape):
@@ -73,7 +72,7 @@ class ThresholdSweep:
         known = ground_truth != IGNORE
         labels = ground_truth[known].astype(np.int64)
         if labels.size and labels.max() > self.num_classes:
-            raise TagmaskError(f"the truth holds id {labels.max()}, but there are {self.num_classes} classes")
+            raise TagmaskError(f"the ground truth holds id {labels.max()}, but there are {self.num_classes} classes")
         values, highest = (found.numpy(force=True)[known] for found in maps.max(dim=0))
         below = np.searchsorted(self.thresholds, values, side="left")
         _, classes, bins = shape = self.histogram.shape
@@ -81,14 +80,14 @@ class ThresholdSweep:
         self.histogram += np.bincount(places, minlength=self.histogram.size).reshape(shape)
 
     def matrix(self, index: int) -> ConfusionMatrix:
-        """The confusion matrix at threshold number `index`."""
+        """Return the confusion matrix at threshold number `index`."""
         matrix = ConfusionMatrix(self.num_classes, background=True)
         matrix.counts[:, 0] = self.histogram[:, :, : index + 1].sum(axis=(1, 2))
         matrix.counts[:, 1:] = self.histogram[:, :, index + 1 :].sum(axis=2)
         return matrix
 
     def result(self, protocol: str = "seco") -> Sweep:
-        """The scores at every threshold.
+        """Return the scores at every threshold.
 
         Raises:
             TagmaskError: as `score`.
@@ -97,27 +96,3 @@ class ThresholdSweep:
         miou = np.array([each.miou for each in scores])
         best = int(miou.argmax())
         return Sweep(self.thresholds, miou, scores[best], round(float(self.thresholds[best]), 6))
-
-
-def threshold_sweep(
-    images: Iterable[tuple[np.ndarray | Tensor, np.ndarray]],
-    num_classes: int,
-    *,
-    thresholds: np.ndarray = THRESHOLDS,
-    protocol: str = "seco",
-) -> Sweep:
-    """Score CAMs at every background threshold in one pass.
-
-    Args:
-        images: pairs of CAMs (K, h, w) in [0, 1] and truth (h, w) uint8; see `ThresholdSweep.add`.
-        classes: K.
-        thresholds: (T,) ascending background scores.
-        protocol: see `tagmask.evaluation.protocols`.
-
-    Raises:
-        TagmaskError: as `ThresholdSweep.add` and `score`.
-    """
-    sweep = ThresholdSweep(num_classes, thresholds)
-    for cams, ground_truth in images:
-        sweep.add(cams, ground_truth)
-    return sweep.result(protocol)

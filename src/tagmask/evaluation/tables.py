@@ -10,15 +10,29 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tagmask.evaluation.folder import Conditions, Result
+from tagmask.engine.progress import say_left_out
+from tagmask.evaluation.result import Conditions, Result
 
-SHOWN = 10  # images left out that are named
+_KEYS = {
+    "protocol",
+    "conditions",
+    "images",
+    "left_out",
+    "miou",
+    "pixel_accuracy",
+    "mean_class_accuracy",
+    "mean_confusion_ratio",
+    "unbounded",
+    "coverage",
+    "classes",
+}
+"""The keys of `to_json`."""
 
 
 def describe(conditions: Conditions) -> str:
-    """The conditions in one line; what nobody said is called not stated."""
+    """Say the conditions in one line; what nobody said is called not stated."""
     tags = {True: "tags given", False: "no tags given", None: "tags given or not: not stated"}
-    flips = {True: "with mirror", False: "no mirror", None: "mirror not stated"}
+    flips = {True: "with flip", False: "no flip", None: "flip not stated"}
     scales = ", ".join(map(str, conditions.scales)) if conditions.scales is not None else "not stated"
     parts = [
         f"split {conditions.split or 'not stated'}",
@@ -28,39 +42,38 @@ def describe(conditions: Conditions) -> str:
         flips[conditions.flips],
         f"refinement {conditions.refinement or 'not stated'}",
     ]
-    if conditions.threshold is not None:
-        parts.append(f"background threshold {conditions.threshold:g}")
+    if conditions.background_score is not None:
+        parts.append(f"background score {conditions.background_score:g}")
     if conditions.tag_source is not None:
         parts.append(conditions.tag_source)
     return "; ".join(parts)
 
 
 def render(result: Result, console: Console) -> None:
-    """Print the scores of every class and of the whole, in percent, with protocol and conditions."""
+    """Print the scores of every class and of the whole, in percent, with protocol and conditions.
+
+    The console must be a plain one (`plain_console`), or names of classes and files would be read as markup.
+    """
     scores = result.scores
     table = Table(title=f"{result.images} images, protocol {scores.protocol}", caption=describe(result.conditions))
     table.add_column("class")
     for heading in ("IoU %", "precision %", "recall %", "FP/TP"):
         table.add_column(heading, justify="right")
     for row, name in enumerate(result.classes):
-        shares = (_percent(values[row]) for values in (scores.iou, scores.precision, scores.recall))
-        table.add_row(name, *shares, _ratio(scores.confusion_ratio[row]))
+        percentages = (_percent(values[row]) for values in (scores.iou, scores.precision, scores.recall))
+        table.add_row(name, *percentages, _ratio(scores.confusion_ratio[row]))
     table.add_section()
     table.add_row("mean", _percent(scores.miou), "", _percent(scores.mean_class_accuracy), _mean_ratio(result))
     console.print(table)
-    for reason in result.left_out[:SHOWN]:
-        console.print(f"left out: {reason}", highlight=False, soft_wrap=True)
-    if len(result.left_out) > SHOWN:
-        console.print(f"left out: {len(result.left_out)} images in all", highlight=False)
+    say_left_out(result.left_out, "left out")
     console.print(
         f"mIoU {_percent(scores.miou)}%  pixel accuracy {_percent(scores.pixel_accuracy)}%"
-        f"  coverage {_percent(scores.coverage)}%",
-        highlight=False,
+        f"  coverage {_percent(scores.coverage)}%"
     )
 
 
 def render_stages(rows: Sequence[tuple[str, Result]], console: Console) -> None:
-    """Print one row for each stage: what it left, on which images, its mIoU and what share of the pixels it decides."""
+    """Print a row for each stage: what it left, on which images, its mIoU, what fraction of the pixels it decides."""
     table = Table(title="what each stage left")
     for heading in ("stage", "split", "tags given", "protocol"):
         table.add_column(heading)
@@ -68,13 +81,13 @@ def render_stages(rows: Sequence[tuple[str, Result]], console: Console) -> None:
         table.add_column(heading, justify="right")
     for what, result in rows:
         given = "yes" if result.conditions.tags_given else "no"
-        shares = _percent(result.scores.miou), _mean_ratio(result), _percent(result.scores.coverage)
-        table.add_row(what, result.conditions.split, given, result.scores.protocol, str(result.images), *shares)
+        figures = _percent(result.scores.miou), _mean_ratio(result), _percent(result.scores.coverage)
+        table.add_row(what, result.conditions.split, given, result.scores.protocol, str(result.images), *figures)
     console.print(table)
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """The result as plain values for `json.dump`; shares in [0, 1], undefined and infinite ones null.
+    """Return the result as plain values for `json.dump`: fractions in [0, 1], undefined and infinite ones null.
 
     The classes whose confusion ratio is infinite are named under `unbounded`.
     """
@@ -101,6 +114,17 @@ def to_json(result: Result) -> dict[str, Any]:
             for row, name in enumerate(result.classes)
         },
     }
+
+
+def is_scores(values: Any) -> bool:
+    """Return whether plain values are a result of `to_json`, or several by name, and hold nothing else."""
+    if not isinstance(values, dict) or not values:
+        return False
+    return _is_result(values) or all(_is_result(value) for value in values.values())
+
+
+def _is_result(values: Any) -> bool:
+    return isinstance(values, dict) and _KEYS <= values.keys() <= _KEYS | {"sweep", "what"}
 
 
 def _plain(value: float) -> float | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.csv_cells import csv_text, plain_cell
 from tagmask.data.files import write_text
 from tagmask.errors import TagmaskError
@@ -19,7 +20,6 @@ from tagmask.serve.photos import Photos
 Verdict = Literal["keep", "redo", "tags"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 HEADER = ["image", "tags", "split", "verdict"]
-CONFIDENCE_HEADER = ["image", "confidence", "classes"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,15 @@ def find_candidates(masks: Path, photos: Photos, classes: Sequence[str]) -> tupl
     Raises:
         TagmaskError: no such folder, not written by them, of other classes, or nothing to show.
     """
-    table = masks / "confidence.csv"
+    table = masks / CONFIDENCE
     if not table.is_file():
         what = "has no confidence.csv" if masks.is_dir() else "no such folder"
         raise TagmaskError(f"{masks}: {what}; give --masks the output of `tagmask label` or `tagmask predict`")
     _check_classes(masks / "classes.txt", classes)
     found: list[Candidate] = []
     left_out: list[str] = []
-    for number, (name, confidence, seen) in enumerate(_read_csv(table, CONFIDENCE_HEADER), start=2):
-        where = f"{table} row {number}"
+    for row in read_confidence(table):
+        name, where = row.name, f"{table} row {row.number}"
         mask = Path(os.path.normpath(masks / f"{name}.png"))
         if not mask.is_relative_to(os.path.normpath(masks)):
             raise TagmaskError(f"{where}: {name!r} leads out of the folder; write the masks anew")
@@ -80,13 +80,13 @@ def find_candidates(masks: Path, photos: Photos, classes: Sequence[str]) -> tupl
         elif not mask.is_file():
             left_out.append(f"{where}: no file {mask}")
         else:
-            in_mask = tuple(tag for tag in seen.split(";") if tag in classes)
+            in_mask = tuple(name for name in row.classes if name in classes)
             found.append(
                 Candidate(
                     name=name,
                     image=photo.path,
                     mask=mask,
-                    confidence=_number(confidence, where),
+                    confidence=row.confidence,
                     tags=in_mask if photo.tags is None else photo.tags,
                     unknown=photo.unknown,
                     split=photo.split,
@@ -127,7 +127,7 @@ class Review:
             )
         if file.suffix.lower() != ".csv" or not file.parent.parent.is_dir():
             raise TagmaskError(f"{file}: expected a .csv file in a folder that is there; correct --review")
-        if (file.parent / "masks" / "confidence.csv").exists():
+        if (file.parent / "masks" / CONFIDENCE).exists():
             raise TagmaskError(
                 f"{file}: `train` would take the masks beside it ({file.parent / 'masks'}) for the truth; give "
                 "--review a file in another folder, as reviews/first.csv"
@@ -264,7 +264,8 @@ def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise TagmaskError(f"{path}: cannot be read as CSV ({error}); choose another file") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TagmaskError(f"{path}: cannot be read as CSV ({reason}); choose another file") from None
     if not rows or rows[0] != header:
         raise TagmaskError(
             f"{path}: does not begin with {','.join(header)}, so something else wrote it; choose another file"
@@ -273,10 +274,3 @@ def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
         if len(row) != len(header):
             raise TagmaskError(f"{path} row {number}: {len(row)} cells, expected {len(header)}; correct the row")
     return [[plain_cell(cell) for cell in row] for row in rows[1:]]
-
-
-def _number(cell: str, where: str) -> float | None:
-    try:
-        return float(cell) if cell else None
-    except ValueError:
-        raise TagmaskError(f"{where}: confidence {cell!r} is no number; write the masks anew") from None

@@ -50,4 +50,4 @@ def test_excerpt_keeps_the_most_wrong() -> None:
     part = excerpt(matrix_of([[90, 40, 0, 0], [5, 60, 0, 0], [0, 0, 7, 0], [0, 0, 0, 0]]), 2)
     assert part.rows == (0, 1)
     assert part.hidden == 2
-    np.testing.assert_allclose(part.shares, [[90 / 95, 0.4], [5 / 95, 0.6]])
+    np.testing.assert_allclose(part.fractions, [[90 / 95, 0.4], [5 / 95, 0.6]])

@@ -80,6 +80,9 @@ def test_recorded_scores_one_or_several(tmp_path: Path) -> None:
     assert (one.name, one.miou, one.ratio, one.images, one.conditions.tags_given) == ("cam", 0.5, None, 7, True)
     path.write_text(json.dumps({"decoder": SCORES, "cam": SCORES}))
     assert [each.name for each in recorded_scores(tmp_path)] == ["decoder", "cam"]
+    former = {**SCORES, "conditions": {**SCORES["conditions"], "threshold": 0.4}}
+    path.write_text(json.dumps(former))
+    assert recorded_scores(tmp_path)[0].conditions.background_score == 0.4, "as version 0.1 wrote it"
     path.write_text("[1]")
     with pytest.raises(TagmaskError, match=r"scores\.json: no scores"):
         recorded_scores(tmp_path)

@@ -70,7 +70,7 @@ def test_page_stands_alone(page: Page) -> None:
 
 
 def test_pictures_have_words_and_open(page: Page, untrained: Path) -> None:
-    titles = {"photograph", "CAM", "mask", "truth", "uncertainty,"}
+    titles = {"photograph", "CAM", "mask", "ground", "uncertainty,"}
     assert {(picture["alt"] or "").split(" ")[0] for picture in page.images} == titles
     for picture in page.images[:5]:
         code = (picture["src"] or "").removeprefix("data:image/webp;base64,")
@@ -82,7 +82,7 @@ def test_page_has_the_numbers_of_evaluate_with_their_conditions(page: Page, untr
     text = " ".join(page.text)
     assert f"{100 * result.scores.miou:.1f}" in text
     assert "protocol seco" in text
-    assert "split val; labels from decoder; no tags given; scales 1.0; with mirror; refinement none" in text
+    assert "split val; labels from decoder; no tags given; scales 1.0; with flip; refinement none" in text
     for name in api.load(untrained).classes:
         assert name in text
     assert "Zhou, Bolei" in text
@@ -94,7 +94,7 @@ def test_recipe_is_whole(page: Page, untrained: Path) -> None:
     assert yaml.safe_load(recipe) == yaml.safe_load((untrained / "recipe.yaml").read_text())
 
 
-def test_without_truth_tags_and_certainty_stand_in(untrained: Path, cooccur: Path, tmp_path: Path) -> None:
+def test_without_ground_truth_tags_and_certainty_stand_in(untrained: Path, cooccur: Path, tmp_path: Path) -> None:
     for image in sorted((cooccur / "images").iterdir())[:4]:
         (tmp_path / image.name).write_bytes(image.read_bytes())
     first, second, *_ = api.load(untrained).classes
@@ -104,7 +104,7 @@ def test_without_truth_tags_and_certainty_stand_in(untrained: Path, cooccur: Pat
     file = tagmask.report(untrained, tmp_path / "tags.csv", output=tmp_path / "report.html", shown=1)
     page = Page(file.read_text(encoding="utf-8"))
     text = " ".join(page.text)
-    assert "No image has a true mask" in text
+    assert "No image has ground truth" in text
     assert "split all; labels from decoder" in text
     assert not {"classes", "confusions"} & set(page.ids)
     assert {"tags", "certainty", "pictures", "curves", "costs", "recipe", "cite"} <= set(page.ids)
@@ -139,7 +139,7 @@ def test_a_run_without_decoder_is_judged_by_its_cams(cooccur: Path, tmp_path: Pa
     (run / "round1" / "metrics.jsonl").write_text('{"step": 3, "loss": 0.5}\n')
     page = Page(tagmask.report(run, shown=1).read_text(encoding="utf-8"))
     text = " ".join(page.text)
-    assert "labels from cam; tags given; scales 1.0; with mirror; refinement none; background threshold 0.5" in text
+    assert "labels from cam; tags given; scales 1.0; with flip; refinement none; background score 0.5" in text
     assert not any((picture["alt"] or "").startswith("uncertainty") for picture in page.images)
     assert "1 h 1 min" in text
     assert "5.0 kB" in text

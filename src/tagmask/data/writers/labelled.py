@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagmask.data.csv_cells import plain_cell
+from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.dataset import Dataset, check_class_list
 from tagmask.data.files import check_file_name
 from tagmask.data.images import image_size, is_image_name
@@ -19,8 +18,6 @@ from tagmask.data.masks import PngMask
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import IGNORE
-
-CONFIDENCE = "confidence.csv"
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,8 @@ class Labelled:
 
     def __iter__(self) -> Iterator[LabelledImage]:
         """Yield the images one at a time, sorted by name; those that are wrong are noted and left out."""
-        confidence = _confidence(self.masks / CONFIDENCE)
+        table = self.masks / CONFIDENCE
+        confidence = {row.name: row.confidence for row in read_confidence(table)} if table.is_file() else {}
         ids = {label: label for label in range(len(self.classes) + 1)}
         for path in sorted(self.masks.rglob("*.png")):
             name = path.relative_to(self.masks).with_suffix("").as_posix()
@@ -178,15 +176,3 @@ def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
             found[os.path.splitext(photograph.file_name)[0]].append(photograph)
     # Of two photographs that differ in their suffix only, masks bear the whole name.
     return found | {photograph.file_name: [photograph] for same in found.values() for photograph in same}
-
-
-def _confidence(table: Path) -> dict[str, float]:
-    """Read the confidence of each mask by name; none where there is no table."""
-    if not table.is_file():
-        return {}
-    with table.open(encoding="utf-8", newline="") as stream:
-        try:
-            rows = csv.DictReader(stream)
-            return {plain_cell(row["image"]): float(row["confidence"]) for row in rows if row["confidence"]}
-        except (KeyError, ValueError, TypeError, csv.Error) as error:
-            raise TagmaskError(f"{table}: expected the columns image and confidence, a number ({error})") from error

@@ -1,1 +1,1 @@
-"""One run as one HTML page: scores, confusions, pictures, costs, recipe."""
+"""Show one run on one HTML page: scores, confusions, pictures, costs, recipe."""

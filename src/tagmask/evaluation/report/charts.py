@@ -1,4 +1,4 @@
-"""Curves and histograms as SVG that takes the colours of the page it stands in."""
+"""Draw curves and histograms as SVG that takes the colours of the page it stands in."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STYLE = {
 
 
 def curve(steps: Sequence[float], values: Sequence[float], name: str) -> Markup:
-    """Values over steps, as they are and, where there are many, smoothed; values that are not finite are gaps."""
+    """Draw values over steps, as they are and, where there are many, smoothed; values that are not finite are gaps."""
     places, heights = np.asarray(steps, float), np.asarray(values, float)
     stride = -(-len(places) // MOST_POINTS)
     places, heights = places[::-1][::stride][::-1], heights[::-1][::stride][::-1]
@@ -52,7 +52,7 @@ def curve(steps: Sequence[float], values: Sequence[float], name: str) -> Markup:
 
 
 def histogram(values: Sequence[float], name: str) -> Markup:
-    """How many images lie in each of 20 bins of [0, 1]."""
+    """Draw how many images lie in each of 20 bins of [0, 1]."""
     finite = [value for value in values if np.isfinite(value)]
 
     def draw(axes: Axes) -> None:
@@ -66,7 +66,7 @@ def histogram(values: Sequence[float], name: str) -> Markup:
 
 
 def _smoothed(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the window around each value, which is cut off at the ends."""
+    """Return the mean over the window around each value; the window is cut off at the ends."""
     total = np.convolve(values, np.ones(window), mode="same")
     return total / np.convolve(np.ones(len(values)), np.ones(window), mode="same")
 

@@ -1,4 +1,4 @@
-"""What to cite for a run: the paper of its method, and tagmask."""
+"""The works to cite for a run: the paper of its method, and tagmask."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 @dataclass(frozen=True)
 class Citation:
-    """One work.
+    """A work to cite.
 
     Attributes:
         text: one line for people.
@@ -83,5 +83,5 @@ _SOFTWARE = Citation(
 
 
 def citations(method: str) -> tuple[Citation, ...]:
-    """What to cite for a method by its recipe's name: its paper, where it has one, and tagmask."""
+    """Return what to cite for a method, by its recipe's name: its paper, where it has one, and tagmask."""
     return (PAPERS[method], _SOFTWARE) if method in PAPERS else (_SOFTWARE,)

@@ -1,4 +1,4 @@
-"""What a run folder knows about its training: curves, time, disk, recorded scores."""
+"""Read what a run folder knows about its training: curves, time, disk, recorded scores."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from tagmask.engine.stage import read_costs
 from tagmask.errors import TagmaskError
-from tagmask.evaluation.folder import Conditions
+from tagmask.evaluation.result import Conditions
 
 TRAINING = "training"  # what the only stage of a run is called
 
 
 @dataclass(frozen=True)
 class Series:
-    """One logged quantity: its name, and finite or infinite values over steps."""
+    """One logged quantity: its name, and its values over steps, which need not be finite."""
 
     name: str
     steps: tuple[int, ...]
@@ -26,7 +26,7 @@ class Series:
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's `metrics.jsonl`; empty where it has none, as an imported checkpoint's.
+    """Read the lines of a run's `metrics.jsonl`; empty where it has none, as an imported checkpoint's.
 
     Raises:
         TagmaskError: a line is no JSON object with a step.
@@ -45,7 +45,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def read_logs(folder: Path) -> dict[str, list[dict[str, float]]]:
-    """The metrics of each training of a run by the name of its stage, in order; stages that log nothing are left out.
+    """Read the metrics of each training of a run by the name of its stage, in order, without stages that log nothing.
 
     Raises:
         TagmaskError: as `read_metrics`.
@@ -56,7 +56,7 @@ def read_logs(folder: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def series(lines: Sequence[Mapping[str, float]]) -> list[Series]:
-    """The logged quantities: evaluations first, then the loss, its parts, learning rate and speed."""
+    """Return the logged quantities: evaluations first, then the loss, its parts, learning rate and speed."""
     names = dict.fromkeys(name for line in lines for name in line if name != "step")
     ordered = sorted(names, key=lambda name: (not name.startswith("eval/"), name != "loss"))
     found = []
@@ -86,7 +86,7 @@ class StageCost:
 
 
 def stage_costs(folder: Path, logs: Mapping[str, Sequence[Mapping[str, float]]], batch: int) -> list[StageCost]:
-    """What each stage of a run took, from `stages.json`, or of a run of one stage from the speeds in its log.
+    """Return what each stage of a run took, from `stages.json`, or of a run of one stage from the speeds in its log.
 
     Args:
         folder: of the run.
@@ -110,7 +110,7 @@ def stage_costs(folder: Path, logs: Mapping[str, Sequence[Mapping[str, float]]],
 
 
 def disk_use(folder: Path) -> list[tuple[str, int, int]]:
-    """Entry of a run folder, files in it, bytes; largest first."""
+    """Return for each entry of a run folder its name, how many files it holds, and its bytes; largest first."""
     entries = [(entry.name, *_size(entry)) for entry in folder.iterdir()]
     return sorted(entries, key=lambda entry: (-entry[2], entry[0]))
 
@@ -141,7 +141,7 @@ class Recorded:
 
 
 def recorded_scores(folder: Path) -> list[Recorded]:
-    """The scores in a run's `scores.json`: one result of `tagmask evaluate -o`, or several by name.
+    """Read the scores in a run's `scores.json`: one result of `tagmask evaluate -o`, or several by name.
 
     Raises:
         TagmaskError: the file is something else.
@@ -158,6 +158,9 @@ def recorded_scores(folder: Path) -> list[Recorded]:
 
 
 def _recorded(name: str, values: Mapping[str, Any]) -> Recorded:
-    conditions = Conditions(**values["conditions"])
+    said = dict(values["conditions"])
+    if "threshold" in said:  # as version 0.1 called it
+        said["background_score"] = said.pop("threshold")
+    conditions = Conditions(**said)
     ratio, images = values["mean_confusion_ratio"], int(values["images"])
     return Recorded(name, values["miou"], ratio, images, str(values["protocol"]), conditions)

@@ -1,4 +1,4 @@
-"""The page: everything known of a run put into words, tables and pictures, in one file that needs nothing else."""
+"""Put everything known of a run into words, tables and pictures on one page that needs no other file."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 from markupsafe import Markup
 
 from tagmask.engine.run import Run
-from tagmask.evaluation.folder import Result
 from tagmask.evaluation.report.charts import curve, histogram
 from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.confusions import excerpt, largest_confusions
 from tagmask.evaluation.report.costs import disk_use, read_logs, recorded_scores, series, stage_costs
 from tagmask.evaluation.report.panels import Panel, colour
+from tagmask.evaluation.result import Result
 from tagmask.evaluation.study import Study, TagAgreement, tag_agreement
 from tagmask.evaluation.tables import describe
 
@@ -36,7 +36,7 @@ class Group:
 
 
 def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
         run: what was looked at.
@@ -91,7 +91,7 @@ def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
 
 
 def _curves(lines: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup]]:
-    """Title and drawing of each logged quantity."""
+    """Return title and drawing of each logged quantity."""
     titled = [(_title(each.name), each) for each in series(lines)]
     return [(title, curve(each.steps, each.values, title)) for title, each in titled]
 
@@ -103,7 +103,7 @@ def _title(name: str) -> str:
 
 
 def _class_rows(result: Result, found: Study, agreement: TagAgreement) -> list[dict[str, Any]]:
-    """A row a class, in id order."""
+    """Return one row for each class, in id order."""
     scores, ids = result.scores, result.matrix.ids
     wrong = result.matrix.counts.sum(axis=0) - np.diagonal(result.matrix.counts)
     rows = []
@@ -137,23 +137,23 @@ def _matrix(result: Result) -> dict[str, Any]:
     part = excerpt(result.matrix, MATRIX_SIDE)
     first = int(result.matrix.ids[0])
     names = [result.classes[label - first] for label in part.rows]
-    return {"names": names, "shares": part.shares.tolist(), "hidden": part.hidden}
+    return {"names": names, "fractions": part.fractions.tolist(), "hidden": part.hidden}
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """A share in percent; a dash where there is none."""
+    """Write a fraction in percent; a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}"
 
 
 def ratio(value: float | None) -> str:
-    """A confusion ratio, as `tagmask evaluate` prints it."""
+    """Write a confusion ratio as `tagmask evaluate` prints it."""
     if value is None or math.isnan(value):
         return "–"
     return "never right" if math.isinf(value) else f"{value:.2f}"
 
 
 def duration(value: float) -> str:
-    """Seconds in words."""
+    """Write seconds in words."""
     hours, rest = divmod(round(value), 3600)
     minutes, seconds = divmod(rest, 60)
     if hours:
@@ -162,7 +162,7 @@ def duration(value: float) -> str:
 
 
 def disk_size(value: float) -> str:
-    """Bytes in words, in powers of 1000."""
+    """Write bytes in words, in powers of 1000."""
     for unit in ("bytes", "kB", "MB"):
         if value < 1000:
             return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
@@ -171,5 +171,5 @@ def disk_size(value: float) -> str:
 
 
 def thousands(value: int) -> str:
-    """A whole number with separated thousands."""
+    """Write a whole number with separated thousands."""
     return f"{value:,}".replace(",", "\u202f")

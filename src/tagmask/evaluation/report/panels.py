@@ -1,4 +1,4 @@
-"""Photograph, CAMs, mask, truth and uncertainty of single images, as pictures that need no file."""
+"""Photograph, CAMs, mask, ground truth and uncertainty of single images, as pictures that need no file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Panel:
     Attributes:
         facts: of the image.
         pictures: side by side.
-        legend: (name, CSS colour) of what mask and truth show.
+        legend: (name, CSS colour) of what mask and ground truth show.
     """
 
     facts: ImageFacts
@@ -60,7 +60,7 @@ class Panel:
 def panels(
     method: Method, dataset: Dataset, chosen: Sequence[ImageFacts], config: InferenceConfig, source: Source = "decoder"
 ) -> dict[str, Panel]:
-    """The panels of the chosen images by name: photograph, CAM of up to three tags, mask, truth.
+    """Return the panels of the chosen images by name: photograph, CAM of up to three tags, mask, ground truth.
 
     Where the masks are the decoder's, its uncertainty follows.
     """
@@ -77,7 +77,7 @@ def panels(
 
 
 def colour(label: int) -> str:
-    """The CSS colour of a label id."""
+    """Return the CSS colour of a label id."""
     return "rgb({}, {}, {})".format(*voc_palette()[label])
 
 
@@ -95,12 +95,14 @@ def _panel(facts: ImageFacts, dataset: Dataset, prediction: Prediction, cams: Te
     ids = set(np.unique(labels).tolist())
     if record.mask is not None:
         ground_truth = record.mask.load(*labels.shape)
-        pictures.append(_mask("truth", record.name, ground_truth, image, classes))
+        pictures.append(_mask("ground truth", record.name, ground_truth, image, classes))
         ids |= set(np.unique(ground_truth).tolist())
     if source == "decoder":
         winning = prediction.scores.float().cpu().softmax(dim=0).amax(dim=0)
         doubt = heat_map(image, _map_at(1 - winning, size))
-        pictures.append(_picture("uncertainty", f"uncertainty, 1 - winning share, over {record.name}", doubt))
+        pictures.append(
+            _picture("uncertainty", f"uncertainty, 1 - probability of the winning class, over {record.name}", doubt)
+        )
     legend = [(_name(label, classes), colour(label)) for label in sorted(ids) if label]
     return Panel(facts, tuple(pictures), tuple(legend))
 
@@ -116,7 +118,7 @@ def _name(label: int, classes: Sequence[str]) -> str:
 
 
 def _map_at(values: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """(h, w) in [0, 1] to (height, width) of a (width, height)."""
+    """Enlarge a map (h, w) in [0, 1] to (height, width); `size` is (width, height)."""
     width, height = size
     enlarged = torch.nn.functional.interpolate(values[None, None], size=(height, width), mode="bilinear")
     return enlarged[0, 0].numpy()

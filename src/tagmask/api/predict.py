@@ -1,0 +1,81 @@
+"""The verb `predict`: masks of images without tags."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from tagmask.api.write_masks import Written, write_masks
+from tagmask.data.dataset import PathLike
+from tagmask.data.images import is_image_name, limit_pixels
+from tagmask.engine.inference import Item
+from tagmask.engine.model import load, overridden
+from tagmask.errors import TagmaskError
+
+
+def predict(
+    run: PathLike,
+    images: PathLike,
+    *,
+    output: PathLike,
+    overrides: Iterable[str] = (),
+) -> Written:
+    """Write masks of images without tags.
+
+    Args:
+        run: a run folder.
+        images: an image, or a folder of images (searched through).
+        output: folder for `NAME.png` and `confidence.csv`; not that of the images, where the next start would take
+            masks for photographs.
+        overrides: of the recipe's `inference` and `data.max_pixels`.
+
+    Raises:
+        TagmaskError: whatever is wrong with run, images or output.
+    """
+    model = load(run)
+    model.check_decoder()
+    recipe = overridden(model.run.recipe, overrides, only=("inference", "data.max_pixels"))
+    limit_pixels(recipe.data.max_pixels)
+    items = _find_images(Path(images), Path(output))
+    return write_masks(model, items, Path(output), recipe.inference, "decoder")
+
+
+def _find_images(path: Path, output: Path) -> list[Item]:
+    """Return the image, or those in a folder and below it.
+
+    Left out are masks: what lies in the output, from an earlier start, and ground truth in `masks/` beside `images/`.
+    """
+    if path.is_file():
+        if not is_image_name(path.name):
+            raise TagmaskError(f"{path}: no image by its name; expected .jpg, .png, .webp, …, or a folder of them")
+        _check_apart(path.parent, output)
+        return [Item(path.stem, path)]
+    if not path.is_dir():
+        raise TagmaskError(f"{path}: no such image or folder")
+    _check_apart(path, output)
+    files = (Path(place) / name for place, _, names in os.walk(path, followlinks=True) for name in names)
+    found = sorted(file for file in files if is_image_name(file.name) and file.is_file())
+    aside = {output.resolve()}
+    if (path / "images").is_dir():
+        aside.add((path / "masks").resolve())
+    found = [file for file in found if aside.isdisjoint(file.resolve().parents)]
+    if not found:
+        raise TagmaskError(f"{path}: no images in it; expected .jpg, .png, .webp, … files")
+    whole = [file.relative_to(path).as_posix() for file in found]
+    names = [Path(name).with_suffix("").as_posix() for name in whole]
+    # Two images that differ in their suffix alone keep it; and so does one that bears the name which that makes.
+    while len(set(names)) < len(names):
+        count = Counter(names)
+        names = [full if count[name] > 1 else name for name, full in zip(names, whole, strict=True)]
+    return [Item(name, file) for name, file in zip(names, found, strict=True)]
+
+
+def _check_apart(photographs: Path, output: Path) -> None:
+    """Refuse masks among the photographs, which the next start could not tell from them."""
+    if output.resolve() == photographs.resolve():
+        raise TagmaskError(
+            f"{output}: holds the photographs, which masks would lie among; choose another output, such as "
+            f"{output / 'masks'}"
+        )

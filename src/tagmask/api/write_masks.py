@@ -1,0 +1,70 @@
+"""Write the masks of many images to a folder: what the verbs `label` and `predict` share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tagmask.api.mask_folder import CamFolder, MaskFolder
+from tagmask.data.confidence import MaskRow
+from tagmask.engine.inference import Item, Source, stream
+from tagmask.engine.model import Model
+from tagmask.engine.progress import track
+from tagmask.recipes.load import InferenceConfig
+
+
+@dataclass(frozen=True)
+class Written:
+    """What `label`, `predict` or `refine` wrote.
+
+    Attributes:
+        folder: of the masks.
+        images: how many masks it now holds from this call.
+        skipped: for each image that was left out, what is wrong with it.
+        kept: how many of the masks `refine` found there already and left as they were.
+        lacking: names of the masks without a single pixel of one of their image's tags.
+    """
+
+    folder: Path
+    images: int
+    skipped: tuple[str, ...]
+    kept: int = 0
+    lacking: tuple[str, ...] = ()
+
+
+def write_masks(
+    model: Model,
+    items: Sequence[Item],
+    output: Path,
+    config: InferenceConfig,
+    source: Source,
+    cams: Path | None = None,
+) -> Written:
+    """Write a mask of every image, and the CAMs of its tags where a folder for them is named.
+
+    Raises:
+        TagmaskError: one of the folders holds what would be lost.
+    """
+    names = [item.name for item in items]
+    cam_folder = None if cams is None else CamFolder(cams, model.classes, names)
+    folder = MaskFolder(output, model.classes, names)
+    skipped: list[str] = []
+    lacking: list[str] = []
+    rows: list[MaskRow] = []
+    predictions = stream(
+        model.method, items, config, source=source, on_error=lambda _, error: skipped.append(str(error))
+    )
+    for prediction in track(predictions, "masks", len(items)):
+        name, tags = prediction.item.name, prediction.item.tags or ()
+        folder.write(name, prediction.labels)
+        if cam_folder is not None:
+            cam_folder.write(name, prediction.scores[list(tags)], tags)
+        found = [label - 1 for label in sorted(set(prediction.labels.flat)) if 0 < label <= len(model.classes)]
+        if not set(tags) <= set(found):
+            lacking.append(name)
+        rows.append(MaskRow(name, prediction.confidence, tuple(model.classes[index] for index in found)))
+    if cam_folder is not None:
+        cam_folder.finish()
+    folder.finish(rows)
+    return Written(output, len(rows), tuple(skipped), lacking=tuple(lacking))

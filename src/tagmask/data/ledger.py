@@ -1,0 +1,75 @@
+"""A list, by content, of the files that tagmask wrote into a folder: every other file there is the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from tagmask.data.files import write_bytes, write_text
+
+LEDGER = "written.jsonl"
+
+
+class Ledger:
+    """Knows the files that tagmask wrote into a folder by their hashes, and writes further ones.
+
+    `written.jsonl` in the folder holds a line `["NAME", "SHA-256"]` for each. The line is added before its file takes
+    its place, so that after a kill too every file of tagmask's own is known; a name may therefore have several lines,
+    of which its file matches one. A file that matches none was made or changed by somebody else.
+
+    Attributes:
+        is_new: whether the folder had no list yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._list = folder / LEDGER
+        self.is_new = not self._list.exists()
+        self._hashes: dict[str, list[str]] = {}
+        for line in [] if self.is_new else self._list.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                name, own = json.loads(line)
+                self._hashes.setdefault(str(name), []).append(str(own))
+            except (ValueError, TypeError):
+                continue  # the end of a line that a kill cut off; its file was not written
+
+    def owns(self, path: Path) -> bool:
+        """Return whether the file is, byte for byte, one that tagmask wrote there."""
+        hashes = self._hashes.get(self._name(path))
+        return bool(hashes) and path.is_file() and _hash(path.read_bytes()) in hashes
+
+    def adopt(self, path: Path) -> None:
+        """Take a file, as it stands, for one that tagmask wrote."""
+        self._hashes.setdefault(self._name(path), []).append(_hash(path.read_bytes()))
+
+    def save(self) -> None:
+        """Write the list whole."""
+        write_text(self._list, "".join(_line(name, own) for name, hashes in self._hashes.items() for own in hashes))
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Note what the file will hold, then write it whole; folders on the way are made. Needs `save` once before."""
+        name, own = self._name(path), _hash(content)
+        hashes = self._hashes.setdefault(name, [])
+        if own not in hashes:
+            with self._list.open("a", encoding="utf-8") as file:
+                file.write(_line(name, own))
+        self._hashes[name] = [*(each for each in hashes if each != own), own]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+
+    def finish(self) -> None:
+        """Forget what files held before they were last written."""
+        self._hashes = {name: hashes[-1:] for name, hashes in self._hashes.items()}
+        self.save()
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
+
+
+def _line(name: str, own: str) -> str:
+    return json.dumps([name, own]) + "\n"
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
