@@ -33,9 +33,9 @@ def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *a
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (PermissionError(errno.EACCES, "Permission denied", "masks/a.png"), "masks/a.png: no permission: change"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "masks/a.png"), "masks/a.png: the disk is full: make room"),
-        (OSError(errno.EROFS, os.strerror(errno.EROFS), "masks"), "masks: the disk is read-only: choose another"),
+        (PermissionError(errno.EACCES, "Permission denied", "m/a.png"), "m/a.png: Permission denied; change the"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "m/a.png"), "m/a.png: No space left on device; make room"),
+        (OSError(errno.EROFS, os.strerror(errno.EROFS), "masks"), "masks: Read-only file system; the disk"),
         (OSError(errno.EIO, os.strerror(errno.EIO), "a.jpg"), "a.jpg: Input/output error"),
         (OSError("the hub does not answer"), "tagmask: the hub does not answer"),
         (MemoryError(), "not enough memory: set inference.long_side"),

@@ -14,7 +14,7 @@ from pathlib import Path
 from tagmask.errors import TagmaskError
 
 _TEMPORARY = re.compile(r"\.tagmask-(\d+)-[0-9a-f]{8}\.tmp")
-_MENDS = {
+MENDS = {
     errno.ENOSPC: "make room on that disk, or choose another place",
     errno.EDQUOT: "make room on that disk, or choose another place",
     errno.EFBIG: "that disk takes no file so large; choose another place",
@@ -25,7 +25,11 @@ _MENDS = {
     errno.ENOTDIR: "a file stands where a folder is needed; choose another place",
     errno.EEXIST: "a file stands where a folder is needed; choose another place",
     errno.EISDIR: "a folder has that name; rename it, or choose another place",
+    errno.EMFILE: "raise the limit of open files (ulimit -n), or set training.workers=0",
+    errno.ELOOP: "remove the links that lead in a circle",
+    errno.ENOENT: "check the name",
 }
+"""What to do about an error of the system, by its number."""
 _OTHERWISE = "check the folder and its space"
 
 _in_use: set[str] = set()
@@ -70,7 +74,7 @@ def unwritable(path: Path, error: OSError) -> TagmaskError:
     reason, place = error.strerror or str(error), str(error.filename or path)
     if place != str(path) and not _TEMPORARY.search(place):  # another file is the cause, such as a source of a copy
         reason += f": {place}"
-    return TagmaskError(f"{path}: cannot be written ({reason}); {_MENDS.get(error.errno or 0, _OTHERWISE)}")
+    return TagmaskError(f"{path}: cannot be written ({reason}); {MENDS.get(error.errno or 0, _OTHERWISE)}")
 
 
 def inside(folder: Path, name: str, what: str = "name") -> Path:

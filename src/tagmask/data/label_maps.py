@@ -25,11 +25,9 @@ def voc_palette() -> np.ndarray:
 
 
 def encode_label_map(label_map: np.ndarray) -> bytes:
-    """Return a label map (h, w) uint8 as the content of a palette PNG, in the colours of PASCAL VOC."""
-    image = Image.fromarray(label_map)
-    image.putpalette(voc_palette().ravel().tolist())
+    """Return the content of the file that `write_label_map` writes."""
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    _coloured(label_map, voc_palette()).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
@@ -46,12 +44,15 @@ def write_label_map(path: Path | str, label_map: np.ndarray, palette: np.ndarray
     Raises:
         TagmaskError: the path does not end in `.png`, or cannot be written.
     """
-    target = Path(path)
+    write_png(path, _coloured(label_map, voc_palette() if palette is None else palette))
+
+
+def _coloured(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
     if label_map.dtype != np.uint8 or label_map.ndim != 2:
         raise TypeError(f"label map of {label_map.dtype} {label_map.shape}; expected uint8 (h, w)")
     image = Image.fromarray(label_map)
-    image.putpalette((voc_palette() if palette is None else palette).ravel().tolist())
-    write_png(target, image)
+    image.putpalette(palette.ravel().tolist())
+    return image
 
 
 def write_png(path: Path | str, image: Image.Image) -> None:
