@@ -21,6 +21,7 @@ from scipy import ndimage
 from tagmask.api.export import MaskFormat, export_masks
 from tagmask.api.mask_folder import MaskFolder
 from tagmask.data import files
+from tagmask.data.confidence import MaskRow
 from tagmask.data.label_maps import write_label_map
 from tagmask.data.readers import read_dataset
 from tagmask.data.writers.coco import write_coco
@@ -345,8 +346,8 @@ def test_names_that_look_like_formulas_are_guarded_in_the_table_and_found_again(
     for name in label_maps():
         (masks / f"{name}.png").unlink()
     folder = MaskFolder(masks, CLASSES, ["=cmd"])
-    write_label_map(masks / "=cmd.png", label_maps()["a"])
-    folder.finish([("=cmd", 0.25, "@cat")])
+    folder.write("=cmd", label_maps()["a"])
+    folder.finish([MaskRow("=cmd", 0.25, ("@cat",))])
     assert (masks / "confidence.csv").read_text() == "image,confidence,classes\n'=cmd,0.2500,'@cat\n"
     MaskFolder(masks, CLASSES, []).finish([])
     assert (masks / "confidence.csv").read_text() == "image,confidence,classes\n'=cmd,0.2500,'@cat\n"
