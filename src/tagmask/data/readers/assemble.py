@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list
 from tagmask.data.masks import PngMask
+from tagmask.data.names import case_key, printable
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source
 from tagmask.errors import TagmaskError
@@ -80,9 +81,10 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
     untagged: list[tuple[str, str]] = []
     skipped = list(source.skipped)
     first_rows: dict[str, Row] = {}
+    first_splits: dict[str, Row] = {}
     for row in source.rows:
         tags, unknown = tags_of(row)
-        if _repeats(row, first_rows, problems) or row.image is None:
+        if _repeats(row, first_rows, problems) or _respells_split(row, first_splits, problems) or row.image is None:
             continue
         if not tags:
             reason = _why_untagged(row)
@@ -92,13 +94,17 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
                 continue
             if options.untagged == "error":
                 problems.add("no tags", row.where, f"{reason}; tag it, or read with untagged: skip or negative")
-        records.append(_record(row, tags, unknown, len(classes), find_mask(row)))
+        try:
+            records.append(_record(row, tags, unknown, len(classes), find_mask(row)))
+        except TagmaskError as error:
+            problems.add("name", row.where, str(error))
     if unfit := _no_mask_fits(records, source, options):
         skipped.append(unfit)
-    dataset = Dataset(tuple(records), classes, options.background, source.tag_source, tuple(skipped), options.context)
+    lines = tuple(map(printable, skipped))
+    dataset = Dataset(tuple(records), classes, options.background, source.tag_source, lines, options.context)
     if source.groups:
         dataset = GroupedDataset(**vars(dataset), groups=source.groups)
-    return Collected(dataset, {name: row.where for name, row in first_rows.items()}, tuple(untagged), source)
+    return Collected(dataset, {row.name: row.where for row in first_rows.values()}, tuple(untagged), source)
 
 
 def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: int, mask: MaskSource | None) -> Record:
@@ -204,11 +210,16 @@ def _why_untagged(row: Row) -> str:
 
 
 def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
-    """Whether an earlier row has the same name; two rows of one file, or a.jpg and a.png, whose masks would collide."""
-    first = first_rows.setdefault(row.name, row)
+    """Note an earlier row of the same name: two rows of one file, or a.jpg and A.png, whose masks would collide."""
+    first = first_rows.setdefault(case_key(row.name), row)
     if first is row:
         return False
-    if row.image is not None and first.image is not None and row.image != first.image:
+    if row.name != first.name:
+        message = (
+            f"images {row.name!r} and {first.name!r} ({first.where}) differ in capitals alone, and masks are written"
+            " under these names; rename one"
+        )
+    elif row.image is not None and first.image is not None and row.image != first.image:
         message = (
             f"{row.image} and {first.image} ({first.where}) both have the name {row.name!r}, which masks are"
             " written under; rename one"
@@ -216,6 +227,16 @@ def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
     else:
         message = f"image {row.name!r} stands twice (first: {first.where}); join the two, their tags by `;`"
     problems.add("duplicate name", row.where, message)
+    return True
+
+
+def _respells_split(row: Row, first_splits: dict[str, Row], problems: Problems) -> bool:
+    """Note a split that an earlier row spells with other capitals: files are called after splits."""
+    first = first_splits.setdefault(case_key(row.split), row)
+    if first.split == row.split:
+        return False
+    message = f"split {row.split!r} is {first.split!r} in other capitals (first: {first.where}); write one of the two"
+    problems.add("split", row.where, message)
     return True
 
 
