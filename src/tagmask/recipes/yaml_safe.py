@@ -9,7 +9,7 @@ import yaml
 MAX_CHARACTERS = 1 << 20
 MAX_DEPTH = 50
 MAX_DIGITS = 300
-MAX_VALUES = 50_000
+MAX_VALUES = 25_000
 """Most values of a document, every alias written out: whoever copies or prints it makes that many."""
 
 
@@ -52,7 +52,7 @@ BoundedLoader.add_constructor("tag:yaml.org,2002:int", BoundedLoader.construct_y
 
 
 def _values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values of a node and all below it, an alias as what it stands for; an alias within itself is endless."""
+    """Count the values of a node and all below it, an alias as what it stands for; one within itself is endless."""
     if id(node) not in known:
         known[id(node)] = MAX_VALUES + 1  # what an alias finds that stands inside its own anchor
         children = node.value if isinstance(node, yaml.CollectionNode) else ()

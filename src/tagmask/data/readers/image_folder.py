@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.limits import parse_json
 from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
@@ -19,9 +19,8 @@ from tagmask.data.readers.source import (
     Row,
     Source,
     class_list_beside,
-    missing_image,
+    find_image,
     read_text,
-    record_name,
 )
 from tagmask.errors import TagmaskError
 
@@ -31,15 +30,15 @@ SHAPE = 'expected lines like {"file_name": "a.jpg", "tags": ["cat"]}, or a CSV w
 
 
 def is_metadata(file: Path) -> bool:
-    """Whether a file has the name and the first line of an imagefolder's metadata."""
-    if file.name not in FILES:
+    """Tell whether a file has the name and the first line of an imagefolder's metadata."""
+    if file.name not in FILES or not file.is_file():
         return False
     with file.open(encoding="utf-8-sig", errors="replace") as stream:
         return any(column in stream.readline() for column in FILE_COLUMNS)
 
 
 def find_image_folder(folder: Path) -> list[Path]:
-    """The metadata files of a folder or, where it has none, of the folders in it, at most two down; sorted."""
+    """Return the metadata files of a folder or, where it has none, of the folders in it, at most two down; sorted."""
     for pattern in ("", "*/", "*/*/"):
         found = sorted(file for name in FILES for file in folder.glob(f"{pattern}{name}") if is_metadata(file))
         if found:
@@ -104,10 +103,7 @@ def _row(
     if entry.get("unknown") and unknown is not None:
         unknown = (*unknown, *read_tags(entry["unknown"], names)[0])
     place = os.path.normpath(os.path.join(base, given.replace("\\", "/")))
-    found = index.has(place)
-    if not found:
-        problems.add("missing image", where, missing_image(place, index))
-    return Row(where, record_name(place, [top]), Path(place) if found else None, tags, unknown, split)
+    return Row(where, *find_image(where, [place], [top], index, problems), tags, unknown, split)
 
 
 def _entries(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -124,9 +120,9 @@ def _entries(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, An
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.add("row", f"{file} row {number}", f"is no JSON ({error.msg} at column {error.colno}); {SHAPE}")
+            entry = parse_json(line)
+        except TagmaskError as error:
+            problems.add("row", f"{file} row {number}", f"{error}; {SHAPE}")
             continue
         if isinstance(entry, dict):
             yield f"{file} row {number}", entry

@@ -18,7 +18,7 @@ from tagmask.data.images import readable_formats
 from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
-from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, missing_image, record_name
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, find_image
 from tagmask.errors import TagmaskError
 
 IMAGE_COLUMNS = ("image", "img", "file_name", "path")
@@ -75,10 +75,7 @@ def read_parquet(path: Path, options: Options, problems: Problems) -> Source:
                     f" `tagmask data unpack {path} -o FOLDER`, then read FOLDER"
                 )
             place = os.path.normpath(os.path.join(base, picture))
-            if not index.has(place):
-                problems.add("missing image", where, missing_image(place, index))
-            image = Path(place) if index.has(place) else None
-            rows.append(Row(where, record_name(place, [base]), image, tags, unknown, split))
+            rows.append(Row(where, *find_image(where, [place], [base], index, problems), tags, unknown, split))
     source = f"tags given in {', '.join(file.name for file in files)}"
     return Source(path, rows, names, f"the features of {files[0]}, or {root / 'classes.txt'}", source)
 
