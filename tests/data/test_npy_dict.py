@@ -126,7 +126,7 @@ def test_bad_input_missing_file_and_no_npy(tmp_path):
 
 
 def doubled(levels: int, join) -> bytes:
-    """Code of an object that holds the one before it twice, level by level; each is small, and written out it is 2**n."""
+    """Code of objects that each hold the one before twice: small ones, and written out the last is of 2**n values."""
     steps = b"".join(join(b"h" + bytes([level])) + b"\x94" for level in range(levels))
     return b")\x94" + steps
 
@@ -136,9 +136,9 @@ def doubled(levels: int, join) -> bytes:
     [
         (b"}r" + struct.pack("<I", 150_000_000) + b".", "names place 150000000 of a file of"),  # asked for 2.4 GB
         (b"}p150000000\n.", "names place 150000000"),
-        (b"}" + doubled(40, lambda last: last + last + b"\x86") + b"K\x01s.", "a tuple of over 100 values"),  # no end
+        (doubled(40, lambda last: last + last + b"\x86") + b"}h\x28K\x01s.", "a tuple of over 100 values"),  # no end
         (b"}" + b")" + b"\x85" * 2_000_000 + b"K\x01s.", "a tuple of over 100 values"),  # a segmentation fault
-        (b"}(X\x01\x00\x00\x00a" + doubled(24, lambda last: b"](" + last + last + b"e") + b"u.", "a value is list"),
+        (doubled(24, lambda last: b"](" + last + last + b"e") + b"}X\x01\x00\x00\x00ah\x18s.", "a value is list"),
         (
             b"}cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R\x8a\x05\0\0\0\0\1tRK\x01s.",
             "an array of no bytes",  # bytes(2**32)

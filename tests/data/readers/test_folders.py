@@ -107,7 +107,7 @@ def test_bad_input_folders_that_are_no_classes(tmp_path):
         ("train/images/a.jpg train/extra/a.png", "looks like images beside"),
         (
             "photos/a.jpg notes.txt",
-            "the folder 'photos' would be the only class; expected a folder for each of several",
+            "the folder 'photos' would be the only class; expected a folder for each",
         ),
     ],
 )
