@@ -75,10 +75,8 @@ def _known_steps() -> dict[int, tuple[int, int, bool, int, int]]:
     """Describe each instruction that a pickle of arrays has: kind, length of argument, mark, values taken and left."""
     names = "PROTO FRAME STOP MARK GLOBAL STACK_GLOBAL REDUCE BUILD NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2"
     names += " LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8"
-    names += (
-        " BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT"
-    )
-    names += f" SETITEM SETITEMS {TUPLES} {GETS} {PUTS}"
+    names += " BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT"
+    names += f" DICT SETITEM SETITEMS {TUPLES} {GETS} {PUTS}"
     known = {}
     for step in pickletools.opcodes:
         if step.name in names.split():
@@ -96,9 +94,9 @@ STEPS = _known_steps()
 def _check_steps(code: bytes) -> None:
     """Refuse a pickle whose instructions take more memory or time to follow than its length explains.
 
-    Every object is as large as its bytes, but for three things: a place in the memo is given by a number, which may be
-    2**32; a tuple of a tuple of a tuple doubles at each level, and what hashes it visits it all; and Python calls itself
-    for each level. So places in the memo are no larger than the file, and tuples hold few values.
+    Every object is about as large as its bytes, but for two things. A place in the memo is given by a number, which may
+    be 2**32; so places go no further than the file is long. And a tuple may hold one tuple twice, at every level; what
+    hashes it visits 2**levels values and calls itself for each level. So tuples hold few values.
 
     Raises:
         ValueError: an instruction is unknown, cut short, or beyond the limits.

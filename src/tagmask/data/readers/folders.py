@@ -33,7 +33,7 @@ FOREIGN_FOLDERS = {
         ),
     ),
 }
-"""Names of folders, in small letters, that are no classes where half of all have such: the format they belong to, and what to do."""
+"""Names of folders in small letters, which are no classes where half of all have such: their format, what to do."""
 BESIDE = {
     ".xml": ("PASCAL VOC XML", "put the images into JPEGImages and the XML files into Annotations"),
     ".json": ("a JSON of LabelMe, COCO or VIA", "export as COCO instances, or write tags.csv"),
