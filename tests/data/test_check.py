@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 
@@ -162,3 +163,24 @@ def test_one_class_alone_has_no_table_of_companions(tmp_path):
     assert "P(column" not in text_of(check_dataset(tmp_path))
     write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,dog\n")
     assert "P(column" in text_of(check_dataset(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "doubted"),
+    [
+        # Kaggle's "Planet: understanding the Amazon from space" joins tags by spaces.
+        (["agriculture clear primary water", "clear primary"], "agriculture clear primary water"),
+        (["haze primary", "cloudy", "clear primary haze", "clear"], "clear primary haze"),
+        (["golden retriever", "cat"], None),
+        (["golden retriever", "german shepherd"], None),
+        (["golden retriever;red cat", "red cat"], None),
+        (["['cat', 'dog']", "cat"], "['cat', 'dog']"),
+        (["'cat'", "dog"], "'cat'"),
+        (["bird's nest", "cat"], None),
+    ],
+)
+def test_tags_that_are_joined_otherwise_are_warned_of(tmp_path, rows, doubted):
+    table = "".join(f'{name}.jpg,"{cell}"\n' for name, cell in zip("abcd", rows, strict=False))
+    write_table(tmp_path, "image,tags\n" + table, "a.jpg b.jpg c.jpg d.jpg")
+    warned = [warning for warning in messages(check_dataset(tmp_path).warnings) if "several tags" in warning]
+    assert [warning.split(": ")[0] for warning in warned] == ([] if doubted is None else [f"class {doubted!r}"])
