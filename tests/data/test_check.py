@@ -20,6 +20,10 @@ def messages(problems) -> list[str]:
     return [str(problem) for problem in problems]
 
 
+def errors_of(report, kind: str) -> list[str]:
+    return messages(error for error in report.errors if error.kind == kind)
+
+
 def test_clean_data(tmp_path):
     write_table(tmp_path, "image,tags,split\na.jpg,cat;dog,train\nb.jpg,cat;~dog,val\n")
     write_image(tmp_path / "images/b.jpg", (40, 50))
@@ -62,7 +66,7 @@ def test_everything_wrong_is_found_in_one_pass(tmp_path):
     report = check_dataset(tmp_path)
     assert not report.ok
     table = tmp_path / "tags.csv"
-    found = {kind: messages(report.errors_of(kind)) for kind in {error.kind for error in report.errors}}
+    found = {kind: errors_of(report, kind) for kind in {error.kind for error in report.errors}}
     assert found.keys() == {"missing image", "unknown tag", "duplicate name", "unreadable image", "mask"}
     assert found["missing image"][0].startswith(f"{table} row 3: no image file {tmp_path}/images/gone.jpg")
     assert found["unknown tag"] == [f"{table} row 4: tag 'cta' is not in the class list; did you mean 'cat'?"]
@@ -86,7 +90,7 @@ def test_images_without_tags_are_errors_where_refused(tmp_path):
     write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,\n")
     assert check_dataset(tmp_path).ok
     report = check_dataset(tmp_path, untagged="error")
-    assert messages(report.errors_of("no tags"))[0].startswith(f"{tmp_path}/tags.csv row 3: image 'b' has no tags")
+    assert errors_of(report, "no tags")[0].startswith(f"{tmp_path}/tags.csv row 3: image 'b' has no tags")
 
 
 def test_bad_input_empty_folder(tmp_path):

@@ -1,4 +1,4 @@
-"""The check's report as text and tables."""
+"""The report of `tagmask data check` as text and tables for a terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, found in one pass over all of it."""
+"""The check of a data set: everything that is wrong with it, found in one pass."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from tagmask.data.images import is_image_name, open_image
 from tagmask.data.masks import PngMask
 from tagmask.data.readers import collect
 from tagmask.data.readers.assemble import Collected
-from tagmask.data.readers.problems import Kind, Problem, Problems
+from tagmask.data.readers.problems import Problem, Problems
 from tagmask.data.readers.source import ReadOptions, Source
-from tagmask.data.readers.table import CSV_SUFFIX, JSONL_SUFFIXES
+from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.errors import TagmaskError
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32
-TABLE_SUFFIXES = (CSV_SUFFIX, *JSONL_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check_dataset` found.
+    """Everything that `check_dataset` found.
 
     Attributes:
         path: what was checked.
@@ -71,7 +70,7 @@ class CheckReport:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What tables call the classes: their ids in masks; context classes, which have none there, s1, s2, …"""
+        """The signs of the classes in tables: their ids in masks, and s1, s2, … of context classes, which have none."""
         ids = (str(position + 1) for position in range(len(self.classes) - self.num_context))
         return (*ids, *(f"s{position + 1}" for position in range(self.num_context)))
 
@@ -85,10 +84,6 @@ class CheckReport:
     def ok(self) -> bool:
         """Whether nothing has to be mended."""
         return not self.errors
-
-    def errors_of(self, *kinds: Kind) -> tuple[Problem, ...]:
-        """Return the errors of some kinds, such as "unreadable image" or "duplicate name"."""
-        return tuple(error for error in self.errors if error.kind in kinds)
 
 
 def check_dataset(
@@ -162,7 +157,7 @@ def cooccurrence(tags: np.ndarray) -> np.ndarray:
 def _open_all(
     collected: Collected, problems: Problems, workers: int, progress: Callable[[int, int], None] | None
 ) -> list[tuple[int, int]]:
-    """Decode every image and mask; returns the (width, height) of those that opened."""
+    """Decode every image and mask, and return the (width, height) of those that opened."""
     sizes: list[tuple[int, int]] = []
     records = collected.dataset.records
     with ThreadPoolExecutor(workers) as pool:
@@ -191,7 +186,7 @@ def _open(record: Record) -> tuple[tuple[int, int] | None, list[Problem]]:
 
 
 def _without_place(message: str, place: str) -> str:
-    """A message that does not begin with the place a problem names anyway."""
+    """Take off the beginning of a message that names the place, as the problem does, too."""
     return message.removeprefix(f"{place}: ")
 
 

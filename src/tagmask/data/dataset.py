@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ MAX_CLASSES = 254
 
 
 class MaskSource(Protocol):
-    """Where a label map comes from: a PNG on disk, polygons of an annotation file, ..."""
+    """Something that gives an image's label map: a PNG on disk, polygons of an annotation file, ..."""
 
     def load(self, height: int, width: int) -> np.ndarray:
         """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
@@ -31,7 +31,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """One tagged image.
+    """One tagged image: its file, its tags as indices into the data set's class list, its split and mask.
 
     Attributes:
         name: unique in the data set, relative, with `/` between folders and without suffix; output files bear it.
@@ -69,13 +69,15 @@ class Record:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Records with their class list.
+    """Tagged images with the list of their classes.
 
     Attributes:
         classes: K foreground names; label-map id `i + 1` is `classes[i]`.
         background: False where every pixel has one of the K classes; id 0 then never appears.
         tag_source: where the tags come from, in words; printed with every result.
         skipped: what the reader left out, one line each with file or row and reason.
+        groups: names of the records of each split where splits overlap, as VOC's `train` lies within its `train_aug`;
+            takes the place of `Record.split`, which holds one name only. Empty where splits do not overlap.
         context: names of context classes, which are tagged too: learnt like classes, background in every mask.
 
     Raises:
@@ -88,6 +90,7 @@ class Dataset:
     tag_source: str = "tags given by the user"
     skipped: tuple[str, ...] = field(default=())
     context: tuple[str, ...] = ()
+    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_class_list(self.classes, "class list")
@@ -108,11 +111,14 @@ class Dataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits that occur, sorted."""
-        return tuple(sorted({record.split for record in self.records}))
+        """The names of the splits that have a record, sorted."""
+        if not self.groups:
+            return tuple(sorted({record.split for record in self.records}))
+        names = {record.name for record in self.records}
+        return tuple(sorted(split for split, members in self.groups.items() if not members.isdisjoint(names)))
 
     def split(self, names: str | Sequence[str] | None) -> Dataset:
-        """Keep the records of the named splits; None keeps all.
+        """Keep the records of the named splits, each once; None keeps all.
 
         Raises:
             TagmaskError: a named split has no record.
@@ -120,11 +126,15 @@ class Dataset:
         if names is None:
             return self
         wanted = [names] if isinstance(names, str) else list(names)
-        missing = [name for name in wanted if name not in self.splits]
+        present = self.splits
+        missing = [name for name in wanted if name not in present]
         if missing:
-            have = ", ".join(repr(name) for name in self.splits) or "none"
+            have = ", ".join(map(repr, present)) or "none"
             raise TagmaskError(f"split {missing[0]!r} has no images; the splits of this data are: {have}")
-        return replace(self, records=tuple(record for record in self.records if record.split in wanted))
+        if not self.groups:
+            return replace(self, records=tuple(record for record in self.records if record.split in wanted))
+        members = frozenset[str]().union(*(self.groups[name] for name in wanted))
+        return replace(self, records=tuple(record for record in self.records if record.name in members))
 
     def with_context(self) -> Dataset:
         """Return the context classes as further classes behind the others, without masks, which do not know them."""
@@ -158,7 +168,11 @@ class Dataset:
 
 
 def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
-    """Return the class names as a tuple, or say what is wrong with them.
+    """Return the class names as a tuple, where they make a class list.
+
+    Args:
+        classes: names in the order of their ids.
+        source: where they stand, for messages.
 
     Raises:
         TagmaskError: no class, an empty, repeated or unfit name, `background` among them, or more than 254.

@@ -148,7 +148,7 @@ def _check_steps(code: bytes) -> None:
 
 
 class _DType:
-    """What a file says of a dtype."""
+    """A dtype as a file describes it."""
 
     __slots__ = ("dtype",)
 
@@ -167,7 +167,7 @@ class _DType:
 
 
 class _Array:
-    """What a file says of an array: of objects in `items`, else of numbers in `values`."""
+    """An array as a file describes it: of objects in `items`, else of numbers in `values`."""
 
     __slots__ = ("items", "values")
 
@@ -184,7 +184,7 @@ class _Array:
 
 
 class _Names:
-    """A function that a file may name; has neither state nor attributes that a file could change."""
+    """A function that a file may name; it has neither state nor attributes that a file could change."""
 
     __slots__ = ("name",)
 
@@ -223,7 +223,7 @@ ALLOWED = {
 
 
 class _Inert(pickle.Unpickler):
-    """Hands out records in place of numpy's functions, and refuses every other name."""
+    """An unpickler that hands out records in place of numpy's functions, and refuses every other name."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         super().__init__(file, encoding="latin1")

@@ -51,7 +51,7 @@ class YoloMask:
 
     Attributes:
         path: the label file.
-        id_map: label id of each class id (number in the file plus 1) and of 0, the ground; None takes them as they are.
+        id_map: label id of each class id (number in the file plus 1) and of 0, background; None takes them as they are.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""From what a source says to a data set: class choice, tags to indices, masks found, untagged images treated."""
+"""The way from what a reader found to a data set: classes chosen, tags made indices, masks found."""
 
 from __future__ import annotations
 
@@ -17,42 +17,8 @@ from tagmask.ops.label_ids import IGNORE
 
 
 @dataclass(frozen=True)
-class GroupedDataset(Dataset):
-    """A data set with splits that overlap: VOC's `train` lies within its `train_aug`.
-
-    Attributes:
-        groups: names of the records of each split; takes the place of `Record.split`, which holds one name only.
-    """
-
-    groups: Mapping[str, frozenset[str]] | None = None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The split names that have a record, sorted."""
-        groups = self.groups or {}
-        names = {record.name for record in self.records}
-        return tuple(sorted(split for split, members in groups.items() if not members.isdisjoint(names)))
-
-    def split(self, names: str | Sequence[str] | None) -> Dataset:
-        """Keep the records of the named splits, each once; None keeps all.
-
-        Raises:
-            TagmaskError: a named split has no record.
-        """
-        if names is None:
-            return self
-        wanted = [names] if isinstance(names, str) else list(names)
-        present = self.splits
-        for name in wanted:
-            if name not in present:
-                raise TagmaskError(f"split {name!r} has no images; {nearest(name, present)}")
-        members = frozenset[str]().union(*((self.groups or {})[name] for name in wanted))
-        return replace(self, records=tuple(record for record in self.records if record.name in members))
-
-
-@dataclass(frozen=True)
 class Collected:
-    """A data set and what the check needs beyond it.
+    """A data set, and where all of it stands in the source, for `check_dataset`.
 
     Attributes:
         dataset: the records that could be made.
@@ -68,7 +34,7 @@ class Collected:
 
 
 def assemble(source: Source, options: Options, problems: Problems) -> Collected:
-    """Turn rows into records, noting every row that is wrong.
+    """Turn the rows of a source into records, and note every row that is wrong in `problems`.
 
     Raises:
         TagmaskError: the class list or the mask folder is wrong as a whole.
@@ -101,14 +67,14 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
     if unfit := _no_mask_fits(records, source, options):
         skipped.append(unfit)
     lines = tuple(map(printable, skipped))
-    dataset = Dataset(tuple(records), classes, options.background, source.tag_source, lines, options.context)
-    if source.groups:
-        dataset = GroupedDataset(**vars(dataset), groups=source.groups)
+    dataset = Dataset(
+        tuple(records), classes, options.background, source.tag_source, lines, options.context, source.groups
+    )
     return Collected(dataset, {row.name: row.where for row in first_rows.values()}, tuple(untagged), source)
 
 
 def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: int, mask: MaskSource | None) -> Record:
-    """A record whose indices from `first` on are surroundings."""
+    """Make a record; indices from `first` on are those of context classes."""
     assert row.image is not None
     things, context = ([tag for tag in tags if (tag >= first) is later] for later in (False, True))
     doubted, doubted_context = ([tag for tag in unknown if (tag >= first) is later] for later in (False, True))
@@ -125,9 +91,9 @@ def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: in
 
 
 def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The full class list, which every tag has to be in, and the chosen one, which the data set has.
+    """Return the full class list, which every tag has to be in, and the chosen one, which the data set has.
 
-    Surroundings are in the first and never in the second; that no mask holds them is no reason to list them.
+    Context classes are in the first and never in the second.
 
     Raises:
         TagmaskError: a list is no class list, or a chosen class is not in the full list.
@@ -161,7 +127,9 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
 
 def _check_context(options: Options) -> None:
     if not options.background:
-        raise TagmaskError("data.context: surroundings become background, and data.background is false; set it to true")
+        raise TagmaskError(
+            "data.context: these classes become background, and data.background is false; set it to true"
+        )
     check_class_list(options.context, "data.context")
     twice = [name for name in options.context if name in (options.classes or ())]
     if twice:
@@ -241,7 +209,13 @@ def _respells_split(row: Row, first_splits: dict[str, Row], problems: Problems) 
 
 
 def id_map(mask_classes: Sequence[str], classes: Sequence[str], background: bool) -> dict[int, int]:
-    """Label id of each id of a mask: of a chosen class its own, of all else 0 with background and 255 without."""
+    """Return the label id of each id of a mask: of a chosen class its own, of all else 0, or 255 without background.
+
+    Args:
+        mask_classes: names in the order of the mask's ids 1, 2, ...
+        classes: the chosen names in the order of the label ids 1, 2, ...
+        background: whether there is a label 0.
+    """
     ground = 0 if background else IGNORE
     label = {name: position for position, name in enumerate(classes, start=1)}
     return {0: ground} | {source: label.get(name, ground) for source, name in enumerate(mask_classes, start=1)}
@@ -254,7 +228,7 @@ def _mask_folder(source: Source, options: Options) -> Path | None:
 
 
 def mask_order(source_classes: Sequence[str] | None, options: Options) -> tuple[str, ...] | None:
-    """Class names in the order of the ids of PNG masks; None where nobody says."""
+    """Return the class names in the order of the ids of PNG masks; None where nobody says."""
     order = options.mask_classes or source_classes or options.classes
     return tuple(order) if order else None
 
@@ -262,7 +236,7 @@ def mask_order(source_classes: Sequence[str] | None, options: Options) -> tuple[
 def _mask_finder(
     source: Source, options: Options, classes: tuple[str, ...], full: tuple[str, ...]
 ) -> Callable[[Row], MaskSource | None]:
-    """A function from a row to its mask or None; records share one id map."""
+    """Return a function from a row to its mask or None; all masks have one id map in common."""
     folder = _mask_folder(source, options)
     if folder is None:
         outlines = id_map(source.classes or full, classes, options.background)
@@ -289,7 +263,7 @@ def _mask_finder(
 
 
 def _no_mask_fits(records: Sequence[Record], source: Source, options: Options) -> str | None:
-    """What to say where there is a mask folder and nothing in it belongs to an image.
+    """Say that there is a mask folder and nothing in it belongs to an image; None where that is not so.
 
     Raises:
         TagmaskError: the folder was named by the user, so masks are wanted.

@@ -47,7 +47,7 @@ def read_coco(path: Path, options: Options, problems: Problems) -> Source:
     """Read one instances file, or all of a folder, one split a file.
 
     Classes come in the order of the category ids. An image bears a class if any annotation says so, those of crowds
-    included. An image whose every annotation has an outline has a mask; an image without annotations is all ground.
+    included. An image whose every annotation has an outline has a mask; an image without annotations is all background.
     """
     files = find_coco(path) if path.is_dir() else [path]
     if not files:
@@ -103,7 +103,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
-    """Category names by id, in the order of the ids."""
+    """Return the category names by id, in the order of the ids."""
     named: dict[int, str] = {}
     for category in content["categories"]:
         number, name = category.get("id"), category.get("name")
@@ -160,7 +160,7 @@ def _rows(
 
 
 def _well_formed(file: Path, images: list[dict[str, Any]], problems: Problems) -> Iterable[tuple[str, dict[str, Any]]]:
-    """The images that have an `id` and a `file_name`, each with its place for messages."""
+    """Yield the images that have an `id` and a `file_name`, each with its place for messages."""
     seen: set[int | str] = set()
     for image in images:
         number, given = image.get("id"), image.get("file_name")
@@ -197,7 +197,7 @@ def _by_image(
 def _outlines(
     where: str, annotations: list[dict[str, Any]], labels: dict[int, int], problems: Problems
 ) -> tuple[Outline, ...] | None:
-    """None where an object has no outline: its pixels would be taken for ground."""
+    """Return an image's outlines; None where an object has none, for its pixels would be taken for background."""
     try:
         outlines = [_outline(annotation, labels[annotation["category_id"]]) for annotation in annotations]
     except (TypeError, ValueError, KeyError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Which format a path is of, told by the files that are there."""
+"""The format of a path, told by the files that are there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tagmask.data.readers.cvat import find_cvat
 from tagmask.data.readers.image_folder import find_image_folder, is_metadata
 from tagmask.data.readers.label_studio import find_label_studio, is_task_list
 from tagmask.data.readers.parquet import find_parquet
-from tagmask.data.readers.table import CSV_SUFFIX, JSONL_SUFFIXES
+from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.readers.voc import find_voc
 from tagmask.data.readers.yolo import find_yolo
 from tagmask.errors import TagmaskError
@@ -22,7 +22,6 @@ from tagmask.errors import TagmaskError
 Found = Literal[
     "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder", "parquet", "cls_labels"
 ]
-TABLE_SUFFIXES = (CSV_SUFFIX, *JSONL_SUFFIXES)
 FILES: dict[str, Found] = {
     ".yaml": "yolo",
     ".yml": "yolo",

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tagmask.data.limits import parse_json
 from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
@@ -20,6 +19,7 @@ from tagmask.data.readers.source import (
     Source,
     class_list_beside,
     find_image,
+    json_lines,
     read_text,
 )
 from tagmask.errors import TagmaskError
@@ -116,15 +116,8 @@ def _entries(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, An
         except csv.Error as error:
             raise TagmaskError(f"{file} row {reader.line_num}: {error}; check the row's quotes") from error
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = parse_json(line)
-        except TagmaskError as error:
-            problems.add("row", f"{file} row {number}", f"{error}; {SHAPE}")
-            continue
+    for where, entry in json_lines(file, text, SHAPE, problems):
         if isinstance(entry, dict):
-            yield f"{file} row {number}", entry
+            yield where, entry
         else:
-            problems.add("row", f"{file} row {number}", f"is no object; {SHAPE}")
+            problems.add("row", where, f"is no object; {SHAPE}")

@@ -106,7 +106,7 @@ def _row(where: str, task: dict[str, Any], bases: list[str], index: FileIndex, p
 
 
 def _address(data: Any) -> str:
-    """The one value of a task's data that names an image."""
+    """Return the one value of a task's data that names an image."""
     values = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
     named = {key: value for key, value in values.items() if is_image_name(os.path.basename(_path(value)))}
     if "image" in named:
@@ -118,7 +118,7 @@ def _address(data: Any) -> str:
 
 
 def _path(address: str) -> str:
-    """The path in an address: of a local file, an uploaded one, a bucket or a web page."""
+    """Return the path in an address: of a local file, an uploaded one, a bucket or a web page."""
     try:
         parts = urlsplit(address.replace("\\", "/"))
     except ValueError as error:
@@ -138,7 +138,7 @@ def _places(address: str, bases: list[str]) -> Iterator[str]:
 
 
 def _annotations(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """What annotators have handed in; older versions call it completions."""
+    """Return what annotators have handed in; older versions of Label Studio call it completions."""
     found = task.get("annotations", task.get("completions")) or []
     if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
         raise TagmaskError("its `annotations` are no list of objects; export from Label Studio as JSON")

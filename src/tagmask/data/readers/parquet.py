@@ -29,7 +29,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a file mean.
+    """The meaning of the columns of a file.
 
     Attributes:
         image: column of images, or of their paths.
@@ -171,7 +171,7 @@ def _layout(file: Path, root: Path) -> Layout:
 
 
 def _features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
-    """The features that Hugging Face Datasets writes beside the columns; none where they are missing or damaged."""
+    """Return the features that Hugging Face Datasets writes beside the columns; none where missing or damaged."""
     try:
         found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -198,7 +198,7 @@ def _names(feature: Any, depth: int = 5) -> tuple[str, ...] | None:
 def _rows(
     file: Path, root: Path, problems: Problems
 ) -> Iterator[tuple[str, Any, tuple[str, ...], tuple[str, ...] | None, str]]:
-    """Place, image cell, tags, unknown tags and split of each row."""
+    """Yield place, image cell, tags, unknown tags and split of each row."""
     layout = _layout(file, root)
     columns = [layout.image, layout.tags, *([layout.split] if layout.split else [])]
     for number, entry in enumerate(_entries(file, columns), start=1):

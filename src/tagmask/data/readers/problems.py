@@ -1,4 +1,4 @@
-"""What a reader found wrong, gathered so that one run names everything."""
+"""Everything a reader finds wrong, gathered, so that one run names all of it."""
 
 from __future__ import annotations
 

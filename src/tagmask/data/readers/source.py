@@ -1,14 +1,16 @@
-"""What every format's reader hands on, and what it needs for finding files without asking the disk for each."""
+"""The form in which every reader hands on what it found, and what readers have in common: files, lists, texts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from tagmask.data.dataset import check_class_list
+from tagmask.data.images import is_image_name
+from tagmask.data.limits import parse_json
 from tagmask.data.masks import PolygonMask
 from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
@@ -50,7 +52,7 @@ class Options:
 
 
 class Row(NamedTuple):
-    """What a source says of one image, before its tags are looked up in a class list.
+    """One image as a source describes it, its tags still names.
 
     Attributes:
         where: file and row, for messages.
@@ -73,7 +75,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Everything a reader found.
+    """Everything a reader found in a file or folder.
 
     Attributes:
         path: the file or folder read, for messages.
@@ -97,7 +99,7 @@ class Source:
 
 
 class FileIndex:
-    """Answers whether files exist by listing each folder once."""
+    """An index that tells whether files exist; it lists each folder once and does not ask the disk for each file."""
 
     def __init__(self) -> None:
         self._folders: dict[str, frozenset[str]] = {}
@@ -117,6 +119,10 @@ class FileIndex:
         """Tell whether a path names a file."""
         folder, _, name = path.rpartition(os.sep)
         return name in self.names(folder or os.curdir)
+
+    def images(self, folder: str) -> dict[str, str]:
+        """Return the images of a folder: file names by names without suffix."""
+        return {os.path.splitext(name)[0]: name for name in sorted(self.names(folder)) if is_image_name(name)}
 
     def alike(self, path: str) -> str | None:
         """Return a file of the same folder whose name differs in suffix or capitals only; None where there is none."""
@@ -178,6 +184,25 @@ def class_list_beside(folder: Path) -> tuple[str, ...] | None:
     """Read the class list in `classes.txt` of a folder; None where there is none."""
     path = folder / "classes.txt"
     return read_class_list(path) if path.exists() else None
+
+
+def json_lines(path: Path, text: str, shape: str, problems: Problems) -> Iterator[tuple[str, Any]]:
+    """Yield place and content of each line of a JSON lines file, and note those that are no JSON.
+
+    Args:
+        path: the file, for messages.
+        text: its content.
+        shape: what a line should be, for messages.
+        problems: where to note what is wrong.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        where = f"{path} row {number}"
+        if not line.strip():
+            continue
+        try:
+            yield where, parse_json(line)
+        except TagmaskError as error:
+            problems.add("row", where, f"{error}; {shape}")
 
 
 def read_text(path: Path) -> str:

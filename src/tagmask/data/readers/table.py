@@ -12,7 +12,6 @@ from typing import Any
 
 from tagmask.data.csv_cells import plain_cell
 from tagmask.data.images import IMAGE_SUFFIXES, is_image_name
-from tagmask.data.limits import parse_json
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
     FileIndex,
@@ -21,6 +20,7 @@ from tagmask.data.readers.source import (
     Source,
     class_list_beside,
     find_image,
+    json_lines,
     read_text,
 )
 from tagmask.errors import TagmaskError
@@ -35,7 +35,7 @@ ALSO = {
 MARKS = {"1": True, "1.0": True, "0": False, "0.0": False, "-1": None, "-1.0": None, "": None}
 """What a cell of a class's own column says: the image bears it, does not, or nobody knows."""
 CSV_SUFFIX = ".csv"
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = (CSV_SUFFIX, ".jsonl", ".ndjson")
 SHAPE = "expected a header `image,tags` or `image,tags,split`, tags joined by `;`"
 
 
@@ -204,15 +204,7 @@ def _from_columns(
 
 def _json_entries(path: Path, text: str, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     known: set[str] = set()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} row {number}"
-        try:
-            entry = parse_json(line)
-        except TagmaskError as error:
-            problems.add("row", where, f"{error}; expected one object a line")
-            continue
+    for where, entry in json_lines(path, text, "expected one object a line", problems):
         if isinstance(entry, dict):
             names = list(entry)
             for key in ALSO:

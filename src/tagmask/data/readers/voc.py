@@ -1,4 +1,4 @@
-"""Trees of PASCAL VOC."""
+"""Folder trees of PASCAL VOC: tags from the XML files or the masks, splits from the lists."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_voc(path: Path, options: Options, problems: Problems) -> Source:
     folder = options.image_folder or root / IMAGES
     masks = _mask_folder(root)
     index = FileIndex()
-    images = {os.path.splitext(name)[0]: name for name in sorted(index.names(str(folder))) if is_image_name(name)}
+    images = index.images(str(folder))
     if not images:
         raise TagmaskError(f"{folder}: holds no image")
     groups, places = _groups(root, masks, index)
@@ -80,7 +80,7 @@ def _mask_folder(root: Path) -> Path | None:
 
 
 def _groups(root: Path, masks: Path | None, index: FileIndex) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
-    """Image ids of each split, and the file and row that names each id first."""
+    """Return the image ids of each split, and the file and row that names each id first."""
     groups: dict[str, frozenset[str]] = {}
     places: dict[str, str] = {}
     for file in sorted((root / LISTS).glob("*.txt")):
@@ -113,7 +113,7 @@ def own_split(name: str, groups: dict[str, frozenset[str]]) -> str:
 def _tagged(
     rows: list[Row], root: Path, masks: Path | None, options: Options, index: FileIndex, problems: Problems
 ) -> tuple[list[Row], tuple[str, ...] | None, str, str]:
-    """Rows with tags, the class list, where it stands, and the tag source in words."""
+    """Return the rows with tags, the class list, where it stands, and the tag source in words."""
     listed = class_list_beside(root)
     place = str(root / "classes.txt") if listed else "the 20 classes of PASCAL VOC"
     if options.tag_source == "masks":
@@ -165,7 +165,7 @@ def _mask_tags(
 
 
 def _mask_ids(row: Row, folder: Path, index: FileIndex) -> list[int] | TagmaskError | None:
-    """The class ids of an image's mask, or what is wrong with it, or None where there is none."""
+    """Return the class ids of an image's mask, or what is wrong with it, or None where there is none."""
     path = folder / f"{row.name}.png"
     if not index.has(str(path)):
         return None

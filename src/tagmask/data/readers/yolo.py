@@ -1,4 +1,4 @@
-"""Data sets of YOLO: images, and beside them a text file each whose lines begin with a class number."""
+"""Data sets of YOLO: beside each image a text file, whose lines begin with a class number."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def read_yolo(path: Path, options: Options, problems: Problems) -> Source:
 
 
 def _groups(splits: dict[str, set[str]], base: str) -> dict[str, frozenset[str]]:
-    """Names of the images of each split where splits overlap, as where `val` names the folder of `train`; else none."""
+    """Return the images of each split where splits overlap, as where `val` names the folder of `train`; else none."""
     if all(len(own) == 1 for own in splits.values()):
         return {}
     named = {record_name(image, [base]): own for image, own in splits.items()}
@@ -144,7 +144,7 @@ def _class_names(content: dict[str, Any], description: Path, root: Path) -> tupl
 
 
 def _described(content: dict[str, Any], description: Path, root: Path) -> Iterator[tuple[str, str]]:
-    """Split and path of each image a description names."""
+    """Yield split and path of each image a description names."""
     roots = [root / str(content["path"]), root] if content.get("path") else [root]
     for split in SPLITS:
         entries = content.get(split) or []
@@ -181,7 +181,7 @@ def _plain(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _label_file(image: str) -> str:
-    """The label file of an image: under `labels` in place of the last `images`, or beside it."""
+    """Return the label file of an image: under `labels` in place of the last `images`, or beside it."""
     parts = os.path.splitext(image)[0].split(os.sep)
     if IMAGES in parts[:-1]:
         last = max(position for position, part in enumerate(parts[:-1]) if part == IMAGES)
@@ -190,7 +190,7 @@ def _label_file(image: str) -> str:
 
 
 def _tags(label: Path, names: tuple[str, ...], place: str, widths: set[int], problems: Problems) -> tuple[str, ...]:
-    """Names of the classes of a label file; the numbers of columns are added to `widths`."""
+    """Return the names of the classes of a label file; the numbers of columns are added to `widths`."""
     try:
         objects = read_objects(label)
     except TagmaskError as error:
@@ -206,7 +206,7 @@ def _tags(label: Path, names: tuple[str, ...], place: str, widths: set[int], pro
 
 
 def _all_outlines(widths: set[int]) -> bool:
-    """Whether the numbers of columns of all lines are those of outlines, not of boxes, upright or turned."""
+    """Tell whether the numbers of columns of all lines are those of outlines, not of boxes, upright or turned."""
     return (
         bool(widths)
         and widths != {TURNED_BOX}
