@@ -153,10 +153,10 @@ def doubled(levels: int, join) -> bytes:
 )
 def test_bad_input_small_files_that_ask_for_much(tmp_path, code, message):
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(TagmaskError, match=message):
         read_npy_dict(save_pickle(tmp_path / "bad.npy", code))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 300_000  # kilobytes
 
 

@@ -34,10 +34,10 @@ def bomb(line: str) -> str:
     ids=range(12),
 )
 def test_bad_input(text, message):
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(yaml.YAMLError, match=message):
         load_yaml(text)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_plain_values_and_a_few_aliases_are_read():

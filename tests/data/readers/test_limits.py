@@ -87,10 +87,10 @@ def test_bad_input_of_every_format(tmp_path: Path, file: str, text: str, message
     if file.startswith("labels"):
         path = tmp_path / "data.yaml"
         path.write_text(yolo())
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(TagmaskError, match=message):
         read_dataset(path)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_an_address_of_many_parts_is_looked_for_in_linear_time(tmp_path: Path) -> None:
@@ -99,9 +99,9 @@ def test_an_address_of_many_parts_is_looked_for_in_linear_time(tmp_path: Path) -
     task = {"id": 1, "data": {"image": "/data" * 20_000 + "/a.jpg"}}
     annotation = {"result": [{"value": {"choices": ["cat"]}}]}
     (tmp_path / "export.json").write_text(json.dumps([task | {"annotations": [annotation]}]))
-    started = time.perf_counter()
+    started = time.process_time()
     assert [record.name for record in read_dataset(tmp_path).records] == ["a"]
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_xml_of_voc_in_an_unknown_encoding(tmp_path: Path) -> None:
