@@ -122,7 +122,7 @@ def test_without_a_class_list_the_other_tags_are_the_classes(listless: Path) -> 
     assert report.marks == ("1", "2", "3", "s1", "s2", "s3")
     answer = CliRunner().invoke(app, ["data", "check", str(listless), "--set", SET])
     assert answer.exit_code == 0
-    assert "3 classes and surroundings (s1 to s3; no mask holds them)" in " ".join(answer.output.split())
+    assert "3 classes and context classes (s1 to s3; no mask holds them)" in " ".join(answer.output.split())
 
 
 def test_a_misspelt_name_of_surroundings(listless: Path) -> None:

@@ -1,6 +1,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 from rich.console import Console
 
@@ -17,6 +18,10 @@ def text_of(report) -> str:
 
 def messages(problems) -> list[str]:
     return [str(problem) for problem in problems]
+
+
+def errors_of(report, kind: str) -> list[str]:
+    return messages(error for error in report.errors if error.kind == kind)
 
 
 def test_clean_data(tmp_path):
@@ -61,7 +66,7 @@ def test_everything_wrong_is_found_in_one_pass(tmp_path):
     report = check_dataset(tmp_path)
     assert not report.ok
     table = tmp_path / "tags.csv"
-    found = {kind: messages(report.errors_of(kind)) for kind in {error.kind for error in report.errors}}
+    found = {kind: errors_of(report, kind) for kind in {error.kind for error in report.errors}}
     assert found.keys() == {"missing image", "unknown tag", "duplicate name", "unreadable image", "mask"}
     assert found["missing image"][0].startswith(f"{table} row 3: no image file {tmp_path}/images/gone.jpg")
     assert found["unknown tag"] == [f"{table} row 4: tag 'cta' is not in the class list; did you mean 'cat'?"]
@@ -85,7 +90,7 @@ def test_images_without_tags_are_errors_where_refused(tmp_path):
     write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,\n")
     assert check_dataset(tmp_path).ok
     report = check_dataset(tmp_path, untagged="error")
-    assert messages(report.errors_of("no tags"))[0].startswith(f"{tmp_path}/tags.csv row 3: image 'b' has no tags")
+    assert errors_of(report, "no tags")[0].startswith(f"{tmp_path}/tags.csv row 3: image 'b' has no tags")
 
 
 def test_bad_input_empty_folder(tmp_path):
@@ -162,3 +167,24 @@ def test_one_class_alone_has_no_table_of_companions(tmp_path):
     assert "P(column" not in text_of(check_dataset(tmp_path))
     write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,dog\n")
     assert "P(column" in text_of(check_dataset(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("rows", "doubted"),
+    [
+        # Kaggle's "Planet: understanding the Amazon from space" joins tags by spaces.
+        (["agriculture clear primary water", "clear primary"], "agriculture clear primary water"),
+        (["haze primary", "cloudy", "clear primary haze", "clear"], "clear primary haze"),
+        (["golden retriever", "cat"], None),
+        (["golden retriever", "german shepherd"], None),
+        (["golden retriever;red cat", "red cat"], None),
+        (["['cat', 'dog']", "cat"], "['cat', 'dog']"),
+        (["'cat'", "dog"], "'cat'"),
+        (["bird's nest", "cat"], None),
+    ],
+)
+def test_tags_that_are_joined_otherwise_are_warned_of(tmp_path, rows, doubted):
+    table = "".join(f'{name}.jpg,"{cell}"\n' for name, cell in zip("abcd", rows, strict=False))
+    write_table(tmp_path, "image,tags\n" + table, "a.jpg b.jpg c.jpg d.jpg")
+    warned = [warning for warning in messages(check_dataset(tmp_path).warnings) if "several tags" in warning]
+    assert [warning.split(": ")[0] for warning in warned] == ([] if doubted is None else [f"class {doubted!r}"])

@@ -1,6 +1,8 @@
 import os
 import pickle
+import resource
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -121,3 +123,42 @@ def test_bad_input_missing_file_and_no_npy(tmp_path):
     (tmp_path / "a.npy").write_bytes(b"not one")
     with pytest.raises(TagmaskError, match=r"a\.npy: damaged"):
         read_npy_dict(tmp_path / "a.npy")
+
+
+def doubled(levels: int, join) -> bytes:
+    """Code of objects that each hold the one before twice: small ones, and written out the last is of 2**n values."""
+    steps = b"".join(join(b"h" + bytes([level])) + b"\x94" for level in range(levels))
+    return b")\x94" + steps
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (b"}r" + struct.pack("<I", 150_000_000) + b".", "names place 150000000 of a file of"),  # asked for 2.4 GB
+        (b"}p150000000\n.", "names place 150000000"),
+        (doubled(40, lambda last: last + last + b"\x86") + b"}h\x28K\x01s.", "a tuple of over 100 values"),  # no end
+        (b"}" + b")" + b"\x85" * 2_000_000 + b"K\x01s.", "a tuple of over 100 values"),  # a segmentation fault
+        (doubled(24, lambda last: b"](" + last + last + b"e") + b"}X\x01\x00\x00\x00ah\x18s.", "a value is list"),
+        (
+            b"}cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\nX\x02\x00\x00\x00f8\x85R\x8a\x05\0\0\0\0\1tRK\x01s.",
+            "an array of no bytes",  # bytes(2**32)
+        ),
+        (b"c_codecs\nencode\n(](K\x01eX\x06\x00\x00\x00latin1tR.", "calls encode"),
+        (b"}\x8a\x09" + b"\x7f" * 9 + b"K\x01s.", "is no image name"),
+        (b"}K\x01", "cut short"),
+        (b"u.", "not there|pop"),
+        (b"}00.", "has no place in it"),  # POP
+    ],
+    ids=range(11),
+)
+def test_bad_input_small_files_that_ask_for_much(tmp_path, code, message):
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.process_time()
+    with pytest.raises(TagmaskError, match=message):
+        read_npy_dict(save_pickle(tmp_path / "bad.npy", code))
+    assert time.process_time() - started < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 300_000  # kilobytes
+
+
+def test_lists_of_numbers_are_vectors(tmp_path):
+    np.testing.assert_array_equal(read_npy_dict(save(tmp_path / "a.npy", {"a": [0, 1, 1.0]}))["a"], [0, 1, 1])

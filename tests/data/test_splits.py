@@ -8,7 +8,6 @@ import pytest
 
 from tagmask import api
 from tagmask.data.dataset import Dataset, Record
-from tagmask.data.readers.assemble import GroupedDataset
 from tagmask.recipes.load import DataConfig
 
 
@@ -54,6 +53,6 @@ def test_the_recipe_says_otherwise() -> None:
 def test_nothing_of_a_held_out_split_is_learnt_by_another_name() -> None:
     records = tuple(Record(name, Path("x.png"), (0,)) for name in "abc")
     groups = {"train": frozenset("a"), "trainval": frozenset("ab"), "val": frozenset("b"), "test": frozenset("c")}
-    data = GroupedDataset(records, ("cat",), groups=groups)
+    data = Dataset(records, ("cat",), groups=groups)
     assert names(api.training_split(data, DataConfig())) == ["a"]
     assert names(api.evaluation_split(data, DataConfig())) == ["b"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from tagmask.api.write_masks import Written, write_masks
 from tagmask.data.dataset import PathLike
 from tagmask.data.images import is_image_name, limit_pixels
+from tagmask.data.names import image_name_fault
+from tagmask.data.walk import image_files
 from tagmask.engine.inference import Item
 from tagmask.engine.model import load, overridden
 from tagmask.errors import TagmaskError
@@ -55,8 +56,7 @@ def _find_images(path: Path, output: Path) -> list[Item]:
     if not path.is_dir():
         raise TagmaskError(f"{path}: no such image or folder")
     _check_apart(path, output)
-    files = (Path(place) / name for place, _, names in os.walk(path, followlinks=True) for name in names)
-    found = sorted(file for file in files if is_image_name(file.name) and file.is_file())
+    found = sorted(map(Path, image_files(path, links=True, hidden=True)))
     aside = {output.resolve()}
     if (path / "images").is_dir():
         aside.add((path / "masks").resolve())
@@ -65,6 +65,9 @@ def _find_images(path: Path, output: Path) -> list[Item]:
         raise TagmaskError(f"{path}: no images in it; expected .jpg, .png, .webp, … files")
     whole = [file.relative_to(path).as_posix() for file in found]
     names = [Path(name).with_suffix("").as_posix() for name in whole]
+    for name in names:
+        if fault := image_name_fault(name):
+            raise TagmaskError(f"{path}: image name {name!r} {fault}")
     # Two images that differ in their suffix alone keep it; and so does one that bears the name which that makes.
     while len(set(names)) < len(names):
         count = Counter(names)

@@ -1,4 +1,4 @@
-"""The check's report as text and tables."""
+"""The report of `tagmask data check` as text and tables for a terminal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FREQUENT = 0.9
 
 
 def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
-    """The report for `Console.print`: counts, sizes, co-occurrence, every error, the first warnings.
+    """Return the report for `Console.print`: counts, sizes, co-occurrence, every error, the first warnings.
 
     The co-occurrence table shows as many classes as the console is wide enough for, those of the most images.
     """
@@ -34,10 +34,11 @@ def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
 
 
 def _summary(report: CheckReport) -> Text:
-    things = len(report.classes) - report.surroundings
-    around = f" and surroundings (s1 to s{report.surroundings}; no mask holds them)" if report.surroundings else ""
+    num_context = report.num_context
+    context = f" and context classes (s1 to s{num_context}; no mask holds them)" if num_context else ""
+    classes = f"{len(report.classes) - num_context} classes{context}"
     lines = [
-        f"{report.path}: {report.images} images, {things} classes{around}; {report.tag_source}",
+        f"{report.path}: {report.images} images, {classes}; {report.tag_source}",
         f"{report.untagged} images bear none of the classes; {report.with_mask} have a mask",
     ]
     if report.smallest and report.largest:
@@ -85,10 +86,10 @@ def _companions(report: CheckReport, width: int) -> Table:
     return table
 
 
-def _percent(share: float, own: bool) -> Text:
-    if own or math.isnan(share) or share == 0:
+def _percent(fraction: float, own: bool) -> Text:
+    if own or math.isnan(fraction) or fraction == 0:
         return Text("·", style="dim")
-    return Text(f"{100 * share:.0f}", style="bold" if share >= FREQUENT else "")
+    return Text(f"{100 * fraction:.0f}", style="bold" if fraction >= FREQUENT else "")
 
 
 def _problems(noun: str, style: str, found: Sequence[Problem], shown: int) -> Text:

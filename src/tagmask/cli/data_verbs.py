@@ -53,7 +53,7 @@ def data_check(
         tag_source=config.tag_source,
     )
     plain_console(stderr=False).print(render(report))
-    if report.errors:
+    if not report.ok:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""What a training step and a prediction receive."""
+"""The batch of tensors that a training step or a prediction receives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Tensors of B images; a tuple, because mixed precision and several devices rebuild what a step receives.
+    """The tensors of B images; a tuple, because mixed precision and several devices rebuild what a step receives.
 
     Attributes:
         images: (B, 3, H, W) normalised with the backbone's mean and std.
@@ -19,10 +19,10 @@ class Batch(NamedTuple):
         indices: (B,) int64 position of each image in its data set.
         most_tags: largest number of tags of one image, at least 1; known on the host, so that a step can drop the
             channels of absent classes without asking the device.
-        masks: (B, H, W) int64 label maps in the geometry of `images`; only where a method asks for the truth.
+        masks: (B, H, W) int64 label maps in the geometry of `images`; only where a method learns from masks.
         weak: (B, 3, H, W) a second, weakly augmented view of the whole image, normalised; only for contrast.
-        strong: (B, 3, H, W) `images` with strong colour augmentation, possibly mirrored, normalised; only for contrast.
-        strong_flipped: (B,) bool, whether `strong` is mirrored against `images`.
+        strong: (B, 3, H, W) `images` with strong colour augmentation, possibly flipped, normalised; only for contrast.
+        strong_flipped: (B,) bool, whether `strong` is flipped against `images`.
         bad: what is wrong with images that another one stands in for.
     """
 
@@ -39,7 +39,7 @@ class Batch(NamedTuple):
     bad: tuple[str, ...] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch with every tensor on `device`."""
+        """Return the same batch with every tensor on `device`."""
         moved = {
             name: value.to(device, non_blocking=non_blocking)
             for name, value in self._asdict().items()
@@ -48,7 +48,7 @@ class Batch(NamedTuple):
         return self._replace(**moved)
 
     def normalise(self, mean: Tensor, std: Tensor) -> Batch:
-        """The batch with its uint8 views in 0..255 scaled to 0..1 and normalised with mean and std (1, 3, 1, 1)."""
+        """Return the batch, its uint8 views in 0..255 scaled to 0..1 and normalised with mean and std (1, 3, 1, 1)."""
         views = {
             name: (view.float() / 255 - mean) / std
             for name in ("images", "weak", "strong")

@@ -1,8 +1,11 @@
-"""Everything that is wrong with a data set, found in one pass over all of it."""
+"""The check of a data set: everything that is wrong with it, found in one pass."""
 
 from __future__ import annotations
 
 import os
+import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,27 +19,26 @@ from tagmask.data.images import is_image_name, open_image
 from tagmask.data.masks import PngMask
 from tagmask.data.readers import collect
 from tagmask.data.readers.assemble import Collected
-from tagmask.data.readers.problems import Kind, Problem, Problems
+from tagmask.data.readers.problems import Problem, Problems
 from tagmask.data.readers.source import ReadOptions, Source
-from tagmask.data.readers.table import CSV_SUFFIX, JSONL_SUFFIXES
+from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.errors import TagmaskError
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32
-TABLE_SUFFIXES = (CSV_SUFFIX, *JSONL_SUFFIXES)
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `check_dataset` found.
+    """Everything that `check_dataset` found.
 
     Attributes:
         path: what was checked.
         errors: what has to be mended, each with file and row; a read of the data would fail or lose images.
         warnings: what deserves a look.
         images: number of images listed whose files exist.
-        classes: the class list, surroundings behind it; empty where the source could not be read at all.
-        surroundings: how many of `classes` are surroundings, which no mask holds.
+        classes: the class list, context classes behind it; empty where the source could not be read at all.
+        num_context: how many of `classes` are context classes, which no mask holds.
         tag_source: where the tags come from.
         splits: number of images of each split.
         class_counts: for each split the number of images that bear each class, in class order.
@@ -45,7 +47,7 @@ class CheckReport:
         untagged: number of images that bear none of the classes.
         with_mask: number of images that have a mask.
         smallest, largest: (width, height) of the images of fewest and most pixels; None where none opened.
-        cooccurrence: (K, K) P(column | row): the share of images with the row's class that also bear the column's;
+        cooccurrence: (K, K) P(column | row): the fraction of images with the row's class that also bear the column's;
             NaN in rows of classes that no image bears.
     """
 
@@ -54,7 +56,7 @@ class CheckReport:
     warnings: tuple[Problem, ...]
     images: int = 0
     classes: tuple[str, ...] = ()
-    surroundings: int = 0
+    num_context: int = 0
     tag_source: str = ""
     splits: Mapping[str, int] = field(default_factory=dict)
     class_counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -68,19 +70,20 @@ class CheckReport:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """What tables call the classes: their ids in masks; surroundings, which have none there, s1, s2, …"""
-        things = len(self.classes) - self.surroundings
-        ids = (str(position + 1) for position in range(things))
-        return (*ids, *(f"s{position + 1}" for position in range(self.surroundings)))
+        """The signs of the classes in tables: their ids in masks, and s1, s2, … of context classes, which have none."""
+        ids = (str(position + 1) for position in range(len(self.classes) - self.num_context))
+        return (*ids, *(f"s{position + 1}" for position in range(self.num_context)))
+
+    @property
+    def surroundings(self) -> int:
+        """The former name of `num_context`."""
+        warnings.warn("CheckReport.surroundings is now num_context", DeprecationWarning, stacklevel=2)
+        return self.num_context
 
     @property
     def ok(self) -> bool:
         """Whether nothing has to be mended."""
         return not self.errors
-
-    def errors_of(self, *kinds: Kind) -> tuple[Problem, ...]:
-        """The errors of some kinds, such as "unreadable image" or "duplicate name"."""
-        return tuple(error for error in self.errors if error.kind in kinds)
 
 
 def check_dataset(
@@ -113,7 +116,7 @@ def check_dataset(
     sizes = _open_all(collected, problems, workers or os.cpu_count() or 1, progress)
     if not dataset.records and not problems.found:
         problems.add("file", str(path), "holds no image")
-    tagged = dataset.with_context()  # surroundings are counted like classes
+    tagged = dataset.with_context()  # context classes are counted like the others
     matrix = tagged.tag_matrix()
     indices = {split: _positions(dataset, split) for split in dataset.splits}
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
@@ -123,7 +126,7 @@ def check_dataset(
         warnings=tuple(_warnings(collected, problems, tagged.classes, matrix, by_area)),
         images=len(dataset),
         classes=tagged.classes,
-        surroundings=len(dataset.context),
+        num_context=len(dataset.context),
         tag_source=dataset.tag_source,
         splits={split: len(positions) for split, positions in indices.items()},
         class_counts={split: _column_sums(matrix[positions]) for split, positions in indices.items()},
@@ -138,13 +141,13 @@ def check_dataset(
 
 
 def cooccurrence(tags: np.ndarray) -> np.ndarray:
-    """P(column | row) of classes.
+    """Return P(column | row) of classes.
 
     Args:
         tags: (N, K) 0/1.
 
     Returns:
-        (K, K) share of the images with the row's class that also bear the column's; NaN where no image has it.
+        (K, K) fraction of the images with the row's class that also bear the column's; NaN where no image has it.
     """
     together = tags.T.astype(np.int64) @ tags
     alone = np.diag(together).astype(np.float64)[:, None]
@@ -154,7 +157,7 @@ def cooccurrence(tags: np.ndarray) -> np.ndarray:
 def _open_all(
     collected: Collected, problems: Problems, workers: int, progress: Callable[[int, int], None] | None
 ) -> list[tuple[int, int]]:
-    """Decode every image and mask; returns the (width, height) of those that opened."""
+    """Decode every image and mask, and return the (width, height) of those that opened."""
     sizes: list[tuple[int, int]] = []
     records = collected.dataset.records
     with ThreadPoolExecutor(workers) as pool:
@@ -183,7 +186,7 @@ def _open(record: Record) -> tuple[tuple[int, int] | None, list[Problem]]:
 
 
 def _without_place(message: str, place: str) -> str:
-    """A message that does not begin with the place a problem names anyway."""
+    """Take off the beginning of a message that names the place, as the problem does, too."""
     return message.removeprefix(f"{place}: ")
 
 
@@ -192,21 +195,49 @@ def _positions(dataset: Dataset, split: str) -> list[int]:
     return [position for position, record in enumerate(dataset.records) if record.name in members]
 
 
-def _doubtful_names(classes: Sequence[str]) -> list[Problem]:
-    """Names that look like several tags in one, or like one another."""
+def doubtful_classes(dataset: Dataset) -> list[Problem]:
+    """Return warnings about class names that look like several tags in one, or like one another.
+
+    A training of them would run to its end and learn classes that nobody meant, so `train` may say this, too.
+    """
+    classes = (*dataset.classes, *dataset.context)
     found: list[Problem] = []
+    if joint := _joined_by_spaces(dataset, classes):
+        found.append(
+            Problem(
+                "class",
+                f"class {joint!r}",
+                "looks like several tags, for no image has more than one and their words return in others; join tags"
+                " by ';', not by spaces",
+            )
+        )
     spellings: dict[str, str] = {}
     for name in classes:
-        if joint := next((mark for mark in ",|" if mark in name), None):
-            found.append(Problem("class", f"class {name!r}", f"holds {joint!r}; several tags are joined by ';'"))
+        if mark := re.search(r"^[\[{('\"]|[,|]", name):
+            found.append(Problem("class", f"class {name!r}", f"holds {mark[0]!r}; several tags are joined by ';'"))
         other = spellings.setdefault(name.casefold().strip(), name)
         if other != name:
             found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
     return found
 
 
+def _joined_by_spaces(dataset: Dataset, classes: Sequence[str]) -> str | None:
+    """Return a class like "clear primary", in a table that joins tags by spaces; None where there is none.
+
+    In such a table no image has more than one tag, and either every tag has a space and some word occurs in two, or
+    all words of one occur in others as well.
+    """
+    if any(len(record.tags) + len(record.context) > 1 for record in dataset.records):
+        return None
+    spaced = [name for name in classes if " " in name.strip()]
+    counts = Counter(word for name in classes for word in set(name.split()))
+    if len(spaced) == len(classes) and max(counts.values()) > 1:
+        return spaced[0]
+    return next((name for name in spaced if all(counts[word] > 1 for word in name.split())), None)
+
+
 def _unlisted(source: Source, dataset: Dataset) -> list[Problem]:
-    """Images that lie beside those of a table and are in none of its rows."""
+    """Warn of images that lie beside those of a table and are in none of its rows."""
     if source.path.suffix.lower() not in TABLE_SUFFIXES:
         return []
     listed = {os.path.abspath(row.image) for row in source.rows if row.image is not None}
@@ -247,7 +278,7 @@ def _warnings(
     found += [Problem("row", "left out", line) for line in dataset.skipped]
     if not any(problem.kind == "row" for problem in problems.found):  # images of rows that are wrong are in no other
         found += _unlisted(collected.source, dataset)
-    found += _doubtful_names(classes)
+    found += doubtful_classes(dataset)
     for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
         if count == 0:

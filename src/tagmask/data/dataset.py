@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from tagmask.data.names import collision, image_name_fault, split_name_fault, text_fault
 from tagmask.errors import TagmaskError
 
 MAX_CLASSES = 254
 
 
 class MaskSource(Protocol):
-    """Where a label map comes from: a PNG on disk, polygons of an annotation file, ..."""
+    """Something that gives an image's label map: a PNG on disk, polygons of an annotation file, ..."""
 
     def load(self, height: int, width: int) -> np.ndarray:
         """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
@@ -30,7 +31,7 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """One tagged image.
+    """One tagged image: its file, its tags as indices into the data set's class list, its split and mask.
 
     Attributes:
         name: unique in the data set, relative, with `/` between folders and without suffix; output files bear it.
@@ -38,9 +39,12 @@ class Record:
         tags: sorted class indices 0..K-1 the image bears.
         unknown: class indices of which nobody knows whether the image bears them; left out of the loss.
         split: `train`, `val`, ...; empty where the source has no splits.
-        mask: the truth, for evaluation and for `full`; None where there is none.
-        context: sorted indices into the data set's `context`, the surroundings the image shows.
+        mask: the ground truth, for evaluation and for `full`; None where there is none.
+        context: sorted indices into the data set's `context`, the context classes the image shows.
         unknown_context: those of which nobody knows.
+
+    Raises:
+        TagmaskError: no file can be called after the name or the split, or the image's path is not UTF-8.
     """
 
     name: str
@@ -52,17 +56,32 @@ class Record:
     context: tuple[int, ...] = ()
     unknown_context: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if fault := image_name_fault(self.name):
+            raise TagmaskError(f"image name {self.name!r} {fault}")
+        if fault := split_name_fault(self.split):
+            raise TagmaskError(f"split {self.split!r} of image {self.name!r} {fault}")
+        try:
+            str(self.image).encode()
+        except UnicodeEncodeError:
+            raise TagmaskError(f"image path {str(self.image)!r} is not UTF-8; rename its folder or file") from None
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Records with their class list.
+    """Tagged images with the list of their classes.
 
     Attributes:
         classes: K foreground names; label-map id `i + 1` is `classes[i]`.
         background: False where every pixel has one of the K classes; id 0 then never appears.
         tag_source: where the tags come from, in words; printed with every result.
         skipped: what the reader left out, one line each with file or row and reason.
-        context: names of surroundings that are tagged too: learnt like classes, background in every mask.
+        groups: names of the records of each split where splits overlap, as VOC's `train` lies within its `train_aug`;
+            takes the place of `Record.split`, which holds one name only. Empty where splits do not overlap.
+        context: names of context classes, which are tagged too: learnt like classes, background in every mask.
+
+    Raises:
+        TagmaskError: the class list is none, or names of images or splits differ in capitals alone.
     """
 
     records: tuple[Record, ...]
@@ -71,20 +90,35 @@ class Dataset:
     tag_source: str = "tags given by the user"
     skipped: tuple[str, ...] = field(default=())
     context: tuple[str, ...] = ()
+    groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_class_list(self.classes, "class list")
+        if self.context:
+            check_class_list(self.context, "data.context")
+        for split in self.splits:
+            if fault := split_name_fault(split):
+                raise TagmaskError(f"split {split!r} {fault}")
+        for what, names in (("images", (record.name for record in self.records)), ("splits", self.splits)):
+            if pair := collision(names):
+                raise TagmaskError(
+                    f"{what} {pair[0]!r} and {pair[1]!r} differ in capitals alone, and files are called after them;"
+                    " rename one"
+                )
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The split names that occur, sorted."""
-        return tuple(sorted({record.split for record in self.records}))
+        """The names of the splits that have a record, sorted."""
+        if not self.groups:
+            return tuple(sorted({record.split for record in self.records}))
+        names = {record.name for record in self.records}
+        return tuple(sorted(split for split, members in self.groups.items() if not members.isdisjoint(names)))
 
     def split(self, names: str | Sequence[str] | None) -> Dataset:
-        """Keep the records of the named splits; None keeps all.
+        """Keep the records of the named splits, each once; None keeps all.
 
         Raises:
             TagmaskError: a named split has no record.
@@ -92,14 +126,18 @@ class Dataset:
         if names is None:
             return self
         wanted = [names] if isinstance(names, str) else list(names)
-        missing = [name for name in wanted if name not in self.splits]
+        present = self.splits
+        missing = [name for name in wanted if name not in present]
         if missing:
-            have = ", ".join(repr(name) for name in self.splits) or "none"
+            have = ", ".join(map(repr, present)) or "none"
             raise TagmaskError(f"split {missing[0]!r} has no images; the splits of this data are: {have}")
-        return replace(self, records=tuple(record for record in self.records if record.split in wanted))
+        if not self.groups:
+            return replace(self, records=tuple(record for record in self.records if record.split in wanted))
+        members = frozenset[str]().union(*(self.groups[name] for name in wanted))
+        return replace(self, records=tuple(record for record in self.records if record.name in members))
 
     def with_context(self) -> Dataset:
-        """The surroundings as further classes behind the others; without true masks, which do not know them."""
+        """Return the context classes as further classes behind the others, without masks, which do not know them."""
         if not self.context:
             return self
         first = len(self.classes)
@@ -117,12 +155,12 @@ class Dataset:
         return replace(self, records=records, classes=(*self.classes, *self.context), context=())
 
     def digest(self) -> str:
-        """A short name of these images, their order and tags: what a training follows from beside its recipe."""
+        """Return a hash of the images' names, order and tags, by which a resumed training knows its data again."""
         known = [(record.name, record.tags, record.unknown, record.context) for record in self.records]
         return hashlib.sha256(json.dumps(known, ensure_ascii=False).encode()).hexdigest()[:16]
 
     def tag_matrix(self) -> np.ndarray:
-        """The `(N, K)` uint8 table of tags; unknown ones count as 0 here."""
+        """Return the `(N, K)` uint8 table of tags; unknown ones count as 0 here."""
         table = np.zeros((len(self.records), len(self.classes)), dtype=np.uint8)
         for row, record in enumerate(self.records):
             table[row, list(record.tags)] = 1
@@ -130,10 +168,14 @@ class Dataset:
 
 
 def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
-    """Return the class names as a tuple, or say what is wrong with them.
+    """Return the class names as a tuple, where they make a class list.
+
+    Args:
+        classes: names in the order of their ids.
+        source: where they stand, for messages.
 
     Raises:
-        TagmaskError: no class, an empty or repeated name, `background` among them, or more than 254.
+        TagmaskError: no class, an empty, repeated or unfit name, `background` among them, or more than 254.
     """
     names = tuple(classes)
     if not names:
@@ -144,6 +186,8 @@ def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
     for position, name in enumerate(names, start=1):
         if not name.strip():
             raise TagmaskError(f"{source}: class {position} has an empty name; remove the line or name it")
+        if fault := text_fault(name):
+            raise TagmaskError(f"{source}: class {position}, {name!r}, {fault}")
         if name in seen:
             raise TagmaskError(f"{source}: class {name!r} stands twice, as {seen[name]} and {position}; remove one")
         if name.lower() == "background":

@@ -1,4 +1,4 @@
-"""The data a recipe names, and which of it is for learning and which for evaluating."""
+"""The data set a recipe names, and its parts for learning and for evaluating."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
 
 
 def check_context(dataset: Dataset) -> None:
-    """Refuse to learn surroundings that no image bears.
+    """Refuse to learn context classes that no image bears.
 
     Raises:
-        TagmaskError: which, and the nearest tag there is.
+        TagmaskError: names such a class, and the nearest tag there is.
     """
     borne = {index for record in dataset.records for index in record.context}
     for index, name in enumerate(dataset.context):
@@ -53,7 +53,7 @@ def check_context(dataset: Dataset) -> None:
 
 
 def training_split(dataset: Dataset, config: DataConfig) -> Dataset:
-    """The records to learn from: the named splits, else all outside the splits that are held out or evaluated on.
+    """Keep the records to learn from: the named splits, else all that lie in no held-out or evaluated split.
 
     Splits may overlap: what lies in a held-out one is not learnt from, whatever else it lies in.
     """
@@ -68,13 +68,13 @@ def training_split(dataset: Dataset, config: DataConfig) -> Dataset:
 
 
 def evaluation_split(dataset: Dataset, config: DataConfig) -> Dataset:
-    """The records to evaluate on: the named splits, else the first held-out one, so `val` before `test`, else none."""
+    """Keep the records to evaluate on: the named splits, else the first held-out (`val` before `test`), else none."""
     chosen = held_out_splits(dataset)[:1] if config.evaluate is None else config.evaluate
     return dataset.split(chosen) if chosen else replace(dataset, records=())
 
 
 def to_evaluate(dataset: Dataset, config: DataConfig, split: Sequence[str] | None) -> Dataset:
-    """What a verb that scores looks at: the splits it was given, else the recipe's, else all."""
+    """Keep the records that a verb scores: of the splits it was given, else of the recipe's, else all."""
     if split is not None:
         return dataset.split(split)
     held_out = evaluation_split(dataset, config)
@@ -82,7 +82,7 @@ def to_evaluate(dataset: Dataset, config: DataConfig, split: Sequence[str] | Non
 
 
 def held_out_splits(dataset: Dataset) -> tuple[str, ...]:
-    """The splits named as in HELD_OUT, in its order; none where nothing would be left to learn from."""
+    """Return the splits named as in HELD_OUT, in its order; none where nothing would be left to learn from."""
     plain = {name: re.sub(r"\d{4}$", "", name).lower() for name in dataset.splits}
     found = [name for usual in HELD_OUT for name in dataset.splits if plain[name] == usual]
     return tuple(found) if len(found) < len(plain) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,8 @@ def read_objects(path: Path) -> list[tuple[int, list[float]]]:
             number, *values = map(float, line.split())
         except ValueError:
             raise TagmaskError(f"{path} row {row}: {line[:40]!r} is not numbers; expected `class x y ...`") from None
+        if not all(map(math.isfinite, (number, *values))):
+            raise TagmaskError(f"{path} row {row}: {line[:40]!r} holds inf or nan; expected `class x y ...`")
         if number < 0 or number != int(number) or not values:
             raise TagmaskError(f"{path} row {row}: {line[:40]!r} has no class number; expected `class x y ...`")
         objects.append((int(number), values))
@@ -48,7 +51,7 @@ class YoloMask:
 
     Attributes:
         path: the label file.
-        id_map: label id of each class id (number in the file plus 1) and of 0, the ground; None takes them as they are.
+        id_map: label id of each class id (number in the file plus 1) and of 0, background; None takes them as they are.
     """
 
     path: Path

@@ -26,6 +26,7 @@ from tagmask.recipes.sections import (
 )
 from tagmask.recipes.sections import PseudoMaskConfig as PseudoMaskConfig
 from tagmask.recipes.stages import RefineConfig, SegmenterConfig
+from tagmask.recipes.yaml_safe import BoundedLoader, load_yaml
 
 RECIPES = Path(__file__).parent
 
@@ -97,7 +98,7 @@ def _find(source: str | Path) -> Path:
     raise TagmaskError(f"no recipe {str(source)!r}; {hint}there are: {', '.join(recipe_names())}, or give a YAML file")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """Refuses a key that stands twice in a mapping, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -112,8 +113,7 @@ class _Loader(yaml.SafeLoader):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        # A safe loader of ours: it builds plain values alone.
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = load_yaml(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TagmaskError(f"{path}: not a recipe: {str(error).splitlines()[0]}") from None
     if not isinstance(values, dict):
@@ -126,7 +126,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise TagmaskError(f"--set {override}: expected KEY.PATH=VALUE, such as optimizer.lr=1e-4")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError:
         raise TagmaskError(f"--set {override}: the value is not YAML; put quotes around it") from None
     if isinstance(value, str):

@@ -118,3 +118,28 @@ def test_bad_input_missing_image_and_damaged_file(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(TagmaskError, match=r"a\.parquet: is no whole parquet file"):
         read_dataset(path)
+
+
+def test_bad_input_names_that_no_folder_can_hold(tmp_path):
+    pictures = [{"bytes": encoded("PNG"), "path": name} for name in ("a", "a.png/b")]
+    path = write_parquet(tmp_path / "a.parquet", {"image": pictures, "tags": ["cat", "dog"]})
+    with pytest.raises(TagmaskError, match=r"row 2: 'a\.png/b\.png' cannot be written"):
+        unpack_parquet(path, tmp_path / "out")
+    path = write_parquet(tmp_path / "a.parquet", {"image": [{"bytes": encoded(), "path": "x" * 300}], "tags": ["cat"]})
+    with pytest.raises(TagmaskError, match=r"row 1: image name 'x+' has a part of over 240 bytes"):
+        unpack_parquet(path, tmp_path / "out")
+    with pytest.raises(TagmaskError, match="cannot be written"):
+        unpack_parquet(write_parquet(tmp_path / "a.parquet", {"image": [encoded()], "tags": ["cat"]}), path / "out")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+
+
+def test_bad_input_cells_and_features_of_great_depth(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", {"file_name": ["a.jpg"], "tags": ["[" * 100_000]})
+    with pytest.raises(TagmaskError, match=r"row 1: tags .* begin as a JSON list and are none .*nested too deeply"):
+        read_dataset(path)
+    feature: dict = {"_type": "List"}
+    for _ in range(300):
+        feature = {"_type": "List", "feature": feature}
+    write_image(tmp_path / "a.jpg")
+    path = write_parquet(tmp_path / "a.parquet", {"image": ["a.jpg"], "tags": [["cat"]]}, {"tags": feature})
+    assert read_dataset(path).classes == ("cat",)

@@ -236,7 +236,9 @@ def test_bad_input_duplicate_rows_and_names_that_collide(tmp_path):
         ("", "tags.csv: is empty"),
         ("image,tags\n", "tags.csv: has no rows"),
         ("a.jpg,cat\n", "row 1: 'a.jpg,cat' lacks the column 'image'; expected a header `image,tags`"),
-        ("image,labels\na.jpg,cat\n", "row 1: 'image,labels' lacks the column 'tags'"),
+        ("image,animal\na.jpg,cat\n", "row 1: 'image,animal' lacks the column 'tags'"),
+        ("image,cat,cat\na.jpg,1,0\n", "row 1: column 'cat' stands twice"),
+        ("image,cat\na.jpg,1\nb.jpg,yes\n", "row 3: column 'cat' holds 'yes'; expected 1, 0, or -1 for not known"),
         ("image;tags\na.jpg;cat\n", "row 1: columns are separated by ';'; separate them by commas"),
         ("image\ttags\na.jpg\tcat\n", r"row 1: columns are separated by '\t'"),
         ("image,tags,tags\na.jpg,cat,dog\n", "row 1: column 'tags' stands twice"),
@@ -289,3 +291,40 @@ def test_bad_input_only_ten_of_many_problems_are_shown(tmp_path):
     assert lines[0].endswith("25 problems")
     assert len(lines) == 12
     assert lines[-1] == f"  and 15 more; `tagmask data check {tmp_path}` lists all of them"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_name,tags\na.jpg,cat;dog\nb.jpg,dog\n",
+        "filename,labels\na.jpg,cat;dog\nb.jpg,dog\n",
+        "Image_ID,Label\na,cat;dog\nb,dog\n",
+        "id,category\na,cat;dog\nb,dog\n",
+        "id,image,classes\n0,a.jpg,cat;dog\n1,b.jpg,dog\n",
+        "file_name,cat,dog\na.jpg,1,1\nb.jpg,0,1\n",
+        "filename, cat, dog\na.jpg,1.0,1.0\nb.jpg,0.0,1.0\n",
+    ],
+)
+def test_tables_as_other_people_write_them(tmp_path, text):
+    write_table(tmp_path, text)
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert [(record.name, record.tags, record.unknown) for record in dataset.records] == [
+        ("a", (0, 1), ()),
+        ("b", (1,), ()),
+    ]
+
+
+def test_columns_of_classes_keep_their_order_and_say_what_nobody_knows(tmp_path):
+    write_table(tmp_path, "image,split,Dog,cat\na.jpg,train,1,-1\nb.jpg,val,,1\n")
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("Dog", "cat")
+    assert [(record.split, record.tags, record.unknown) for record in dataset.records] == [
+        ("train", (0,), (1,)),
+        ("val", (1,), (0,)),
+    ]
+
+
+def test_lines_of_json_with_other_keys(tmp_path):
+    write_table(tmp_path, '{"file_name": "a.jpg", "labels": ["cat"], "id": 7}\n', name="tags.jsonl")
+    assert read_dataset(tmp_path).classes == ("cat",)

@@ -1,4 +1,4 @@
-"""Readers: one format a file, one function for all of them."""
+"""Readers of tagged images: one format a file, and `read_dataset` for all of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ READERS: dict[Found, Callable[[Path, Options, Problems], Source]] = {
 
 
 def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
-    """Read tagged images.
+    """Read tagged images of any of the known formats.
 
     Args:
         path: a table (CSV, JSON lines) or the folder it lies in, a folder of class folders, a COCO instances file or
@@ -51,7 +51,8 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
             "parquet", "cls_labels"; "auto" looks.
             `classes`: the chosen names in id order; a subset of the data's own list drops the other tags. None takes
             the own list (`classes.txt` beside a table or in a folder, categories, the 20 of VOC), else the tags seen.
-            `context`: names of surroundings that are tagged too; they make no class and are background in the masks.
+            `context`: names of context classes, such as water or road, that are tagged too; they are background in
+            the masks.
             `background`: False where every pixel has one of the classes.
             `masks`: folder of masks `NAME.png`; None takes `masks/` beside a table, SegmentationClassAug or
             SegmentationClass of a VOC tree, the outlines of a COCO file.

@@ -1,4 +1,4 @@
-"""From what a source says to a data set: class choice, tags to indices, masks found, untagged images treated."""
+"""The way from what a reader found to a data set: classes chosen, tags made indices, masks found."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list
 from tagmask.data.masks import PngMask
+from tagmask.data.names import case_key, printable
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source
 from tagmask.errors import TagmaskError
@@ -16,42 +17,8 @@ from tagmask.ops.label_ids import IGNORE
 
 
 @dataclass(frozen=True)
-class GroupedDataset(Dataset):
-    """A data set with splits that overlap: VOC's `train` lies within its `train_aug`.
-
-    Attributes:
-        groups: names of the records of each split; takes the place of `Record.split`, which holds one name only.
-    """
-
-    groups: Mapping[str, frozenset[str]] | None = None
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The split names that have a record, sorted."""
-        groups = self.groups or {}
-        names = {record.name for record in self.records}
-        return tuple(sorted(split for split, members in groups.items() if not members.isdisjoint(names)))
-
-    def split(self, names: str | Sequence[str] | None) -> Dataset:
-        """Keep the records of the named splits, each once; None keeps all.
-
-        Raises:
-            TagmaskError: a named split has no record.
-        """
-        if names is None:
-            return self
-        wanted = [names] if isinstance(names, str) else list(names)
-        present = self.splits
-        for name in wanted:
-            if name not in present:
-                raise TagmaskError(f"split {name!r} has no images; {nearest(name, present)}")
-        members = frozenset[str]().union(*((self.groups or {})[name] for name in wanted))
-        return replace(self, records=tuple(record for record in self.records if record.name in members))
-
-
-@dataclass(frozen=True)
 class Collected:
-    """A data set and what the check needs beyond it.
+    """A data set, and where all of it stands in the source, for `check_dataset`.
 
     Attributes:
         dataset: the records that could be made.
@@ -67,7 +34,7 @@ class Collected:
 
 
 def assemble(source: Source, options: Options, problems: Problems) -> Collected:
-    """Turn rows into records, noting every row that is wrong.
+    """Turn the rows of a source into records, and note every row that is wrong in `problems`.
 
     Raises:
         TagmaskError: the class list or the mask folder is wrong as a whole.
@@ -80,9 +47,10 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
     untagged: list[tuple[str, str]] = []
     skipped = list(source.skipped)
     first_rows: dict[str, Row] = {}
+    first_splits: dict[str, Row] = {}
     for row in source.rows:
         tags, unknown = tags_of(row)
-        if _repeats(row, first_rows, problems) or row.image is None:
+        if _repeats(row, first_rows, problems) or _respells_split(row, first_splits, problems) or row.image is None:
             continue
         if not tags:
             reason = _why_untagged(row)
@@ -92,17 +60,21 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
                 continue
             if options.untagged == "error":
                 problems.add("no tags", row.where, f"{reason}; tag it, or read with untagged: skip or negative")
-        records.append(_record(row, tags, unknown, len(classes), find_mask(row)))
+        try:
+            records.append(_record(row, tags, unknown, len(classes), find_mask(row)))
+        except TagmaskError as error:
+            problems.add("name", row.where, str(error))
     if unfit := _no_mask_fits(records, source, options):
         skipped.append(unfit)
-    dataset = Dataset(tuple(records), classes, options.background, source.tag_source, tuple(skipped), options.context)
-    if source.groups:
-        dataset = GroupedDataset(**vars(dataset), groups=source.groups)
-    return Collected(dataset, {name: row.where for name, row in first_rows.items()}, tuple(untagged), source)
+    lines = tuple(map(printable, skipped))
+    dataset = Dataset(
+        tuple(records), classes, options.background, source.tag_source, lines, options.context, source.groups
+    )
+    return Collected(dataset, {row.name: row.where for row in first_rows.values()}, tuple(untagged), source)
 
 
 def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: int, mask: MaskSource | None) -> Record:
-    """A record whose indices from `first` on are surroundings."""
+    """Make a record; indices from `first` on are those of context classes."""
     assert row.image is not None
     things, context = ([tag for tag in tags if (tag >= first) is later] for later in (False, True))
     doubted, doubted_context = ([tag for tag in unknown if (tag >= first) is later] for later in (False, True))
@@ -119,9 +91,9 @@ def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: in
 
 
 def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The full class list, which every tag has to be in, and the chosen one, which the data set has.
+    """Return the full class list, which every tag has to be in, and the chosen one, which the data set has.
 
-    Surroundings are in the first and never in the second; that no mask holds them is no reason to list them.
+    Context classes are in the first and never in the second.
 
     Raises:
         TagmaskError: a list is no class list, or a chosen class is not in the full list.
@@ -155,7 +127,9 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
 
 def _check_context(options: Options) -> None:
     if not options.background:
-        raise TagmaskError("data.context: surroundings become background, and data.background is false; set it to true")
+        raise TagmaskError(
+            "data.context: these classes become background, and data.background is false; set it to true"
+        )
     check_class_list(options.context, "data.context")
     twice = [name for name in options.context if name in (options.classes or ())]
     if twice:
@@ -204,11 +178,16 @@ def _why_untagged(row: Row) -> str:
 
 
 def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
-    """Whether an earlier row has the same name; two rows of one file, or a.jpg and a.png, whose masks would collide."""
-    first = first_rows.setdefault(row.name, row)
+    """Note an earlier row of the same name: two rows of one file, or a.jpg and A.png, whose masks would collide."""
+    first = first_rows.setdefault(case_key(row.name), row)
     if first is row:
         return False
-    if row.image is not None and first.image is not None and row.image != first.image:
+    if row.name != first.name:
+        message = (
+            f"images {row.name!r} and {first.name!r} ({first.where}) differ in capitals alone, and masks are written"
+            " under these names; rename one"
+        )
+    elif row.image is not None and first.image is not None and row.image != first.image:
         message = (
             f"{row.image} and {first.image} ({first.where}) both have the name {row.name!r}, which masks are"
             " written under; rename one"
@@ -219,8 +198,24 @@ def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
     return True
 
 
+def _respells_split(row: Row, first_splits: dict[str, Row], problems: Problems) -> bool:
+    """Note a split that an earlier row spells with other capitals: files are called after splits."""
+    first = first_splits.setdefault(case_key(row.split), row)
+    if first.split == row.split:
+        return False
+    message = f"split {row.split!r} is {first.split!r} in other capitals (first: {first.where}); write one of the two"
+    problems.add("split", row.where, message)
+    return True
+
+
 def id_map(mask_classes: Sequence[str], classes: Sequence[str], background: bool) -> dict[int, int]:
-    """Label id of each id of a mask: of a chosen class its own, of all else 0 with background and 255 without."""
+    """Return the label id of each id of a mask: of a chosen class its own, of all else 0, or 255 without background.
+
+    Args:
+        mask_classes: names in the order of the mask's ids 1, 2, ...
+        classes: the chosen names in the order of the label ids 1, 2, ...
+        background: whether there is a label 0.
+    """
     ground = 0 if background else IGNORE
     label = {name: position for position, name in enumerate(classes, start=1)}
     return {0: ground} | {source: label.get(name, ground) for source, name in enumerate(mask_classes, start=1)}
@@ -233,7 +228,7 @@ def _mask_folder(source: Source, options: Options) -> Path | None:
 
 
 def mask_order(source_classes: Sequence[str] | None, options: Options) -> tuple[str, ...] | None:
-    """Class names in the order of the ids of PNG masks; None where nobody says."""
+    """Return the class names in the order of the ids of PNG masks; None where nobody says."""
     order = options.mask_classes or source_classes or options.classes
     return tuple(order) if order else None
 
@@ -241,7 +236,7 @@ def mask_order(source_classes: Sequence[str] | None, options: Options) -> tuple[
 def _mask_finder(
     source: Source, options: Options, classes: tuple[str, ...], full: tuple[str, ...]
 ) -> Callable[[Row], MaskSource | None]:
-    """A function from a row to its mask or None; records share one id map."""
+    """Return a function from a row to its mask or None; all masks have one id map in common."""
     folder = _mask_folder(source, options)
     if folder is None:
         outlines = id_map(source.classes or full, classes, options.background)
@@ -268,7 +263,7 @@ def _mask_finder(
 
 
 def _no_mask_fits(records: Sequence[Record], source: Source, options: Options) -> str | None:
-    """What to say where there is a mask folder and nothing in it belongs to an image.
+    """Say that there is a mask folder and nothing in it belongs to an image; None where that is not so.
 
     Raises:
         TagmaskError: the folder was named by the user, so masks are wanted.

@@ -1,11 +1,11 @@
-"""Tags as the cells of a column say them: what imagefolder metadata and parquet files share."""
+"""Tags as the cells of a column say them, in imagefolder metadata and in parquet files."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from tagmask.data.limits import parse_json
 from tagmask.errors import TagmaskError
 
 TAG_COLUMNS = ("tags", "labels", "tag", "label", "objects")
@@ -13,7 +13,7 @@ OBJECT_KEYS = ("categories", "category", "labels", "label")
 
 
 def tag_column(columns: Collection[str]) -> str:
-    """The column that holds the tags.
+    """Return the column that holds the tags.
 
     Raises:
         TagmaskError: there is none.
@@ -27,7 +27,7 @@ def tag_column(columns: Collection[str]) -> str:
 
 
 def read_tags(cell: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """Tags a cell gives, and those it marks as unknown.
+    """Return the tags a cell gives, and those it marks as unknown.
 
     Args:
         cell: a name or a number or a list of them, names joined by `;`, a list written as JSON, or objects with their
@@ -50,9 +50,9 @@ def read_tags(cell: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], 
 def _parts(cell: Any) -> Sequence[Any]:
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
-            cell = json.loads(cell)
-        except json.JSONDecodeError as error:
-            raise TagmaskError(f"tags {cell!r} begin as a JSON list and are none ({error.msg})") from None
+            cell = parse_json(cell)
+        except TagmaskError as error:
+            raise TagmaskError(f"tags {cell[:80]!r} begin as a JSON list and are none ({error})") from None
     if isinstance(cell, dict):
         cell = next((cell[key] for key in OBJECT_KEYS if key in cell), cell)
     if isinstance(cell, str):
@@ -67,7 +67,7 @@ def _parts(cell: Any) -> Sequence[Any]:
 def _name(part: Any, names: Sequence[str] | None) -> str:
     if isinstance(part, str):
         part = part.strip()
-        if names is None or part in names or not part.isdecimal():
+        if names is None or part in names or not part.isdecimal() or len(part) > 9:
             return part
         part = int(part)
     if not isinstance(part, int) or isinstance(part, bool):

@@ -19,7 +19,7 @@ FOLDERS = (IMAGES, "images", ".")
 
 
 def find_class_vectors(folder: Path) -> Path | None:
-    """The `cls_labels*.npy` of a folder; None where it has none, or is a VOC tree with annotations of its own.
+    """Return the `cls_labels*.npy` of a folder; None where it has none, or is a VOC tree with annotations of its own.
 
     Raises:
         TagmaskError: there are several.
@@ -95,10 +95,9 @@ def _class_names(file: Path, vectors: dict[str | int, np.ndarray], options: Opti
 
 
 def _images(beside: Path, given: Path | None, index: FileIndex) -> tuple[Path, dict[str, str]]:
-    """The folder of images, and its files by name without suffix."""
+    """Return the folder of images, and its files by name without suffix."""
     for folder in [given] if given else [beside / name for name in FOLDERS]:
-        found = {os.path.splitext(name)[0]: name for name in sorted(index.names(str(folder))) if is_image_name(name)}
-        if found:
+        if found := index.images(str(folder)):
             return folder, found
     looked = str(given) if given else f"{beside}, nor in its {FOLDERS[0]} or {FOLDERS[1]}"
     raise TagmaskError(f"no image in {looked}; name the folder of images (image_folder)")

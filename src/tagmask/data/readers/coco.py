@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from array import array
@@ -12,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from tagmask.data.dataset import check_class_list
+from tagmask.data.limits import parse_json
 from tagmask.data.masks import Outline, PolygonMask
 from tagmask.data.readers.problems import Problems, nearest
-from tagmask.data.readers.source import FileIndex, Options, Row, Source, missing_image, record_name
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, find_image
 from tagmask.errors import TagmaskError
 
 PREFIX = "instances_"
@@ -34,12 +34,12 @@ CLASSES = (
 
 
 def find_coco(folder: Path) -> list[Path]:
-    """The `instances_*.json` files of a folder or of its `annotations` folder, sorted."""
+    """Return the `instances_*.json` files of a folder or of its `annotations` folder, sorted."""
     return sorted((folder / "annotations").glob(f"{PREFIX}*.json")) or sorted(folder.glob(f"{PREFIX}*.json"))
 
 
 def split_of(file: Path) -> str:
-    """The split a file stands for: `instances_train2017.json` is `train`."""
+    """Return the split a file stands for: `instances_train2017.json` is `train`."""
     return re.sub(r"(?<=\D)\d{4}$", "", _part(file))
 
 
@@ -47,7 +47,7 @@ def read_coco(path: Path, options: Options, problems: Problems) -> Source:
     """Read one instances file, or all of a folder, one split a file.
 
     Classes come in the order of the category ids. An image bears a class if any annotation says so, those of crowds
-    included. An image whose every annotation has an outline has a mask; an image without annotations is all ground.
+    included. An image whose every annotation has an outline has a mask; an image without annotations is all background.
     """
     files = find_coco(path) if path.is_dir() else [path]
     if not files:
@@ -88,10 +88,9 @@ def _check_splits(files: list[Path]) -> None:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        with file.open("rb") as stream:
-            content = json.load(stream)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise TagmaskError(f"{file}: is no JSON ({error}); download or export it again") from error
+        content = parse_json(file.read_bytes())
+    except TagmaskError as error:
+        raise TagmaskError(f"{file}: {error}; download or export it again") from error
     except OSError as error:
         raise TagmaskError(f"{file}: cannot be read ({error.strerror})") from error
     for key in ("images", "annotations", "categories"):
@@ -104,7 +103,7 @@ def _load(file: Path) -> dict[str, Any]:
 
 
 def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:
-    """Category names by id, in the order of the ids."""
+    """Return the category names by id, in the order of the ids."""
     named: dict[int, str] = {}
     for category in content["categories"]:
         number, name = category.get("id"), category.get("name")
@@ -145,17 +144,15 @@ def _rows(
     annotations = _by_image(file, content, labels, problems)
     for where, image in _well_formed(file, content["images"], problems):
         path = os.path.normpath(os.path.join(folder, image["file_name"]))
-        found = index.has(path)
-        if not found:
-            problems.add("missing image", where, missing_image(path, index))
+        name, found = find_image(where, [path], [base], index, problems)
         own = annotations.get(image["id"], [])
         height, width = image.get("height"), image.get("width")
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         outlines = _outlines(where, own, labels, problems) if outlined else None
         yield Row(
             where=where,
-            name=record_name(path, [base]),
-            image=Path(path) if found else None,
+            name=name,
+            image=found,
             tags=tuple(dict.fromkeys(categories[annotation["category_id"]] for annotation in own)),
             split=split_of(file),
             mask=None if outlines is None else PolygonMask(where, outlines, size),
@@ -163,7 +160,7 @@ def _rows(
 
 
 def _well_formed(file: Path, images: list[dict[str, Any]], problems: Problems) -> Iterable[tuple[str, dict[str, Any]]]:
-    """The images that have an `id` and a `file_name`, each with its place for messages."""
+    """Yield the images that have an `id` and a `file_name`, each with its place for messages."""
     seen: set[int | str] = set()
     for image in images:
         number, given = image.get("id"), image.get("file_name")
@@ -200,10 +197,10 @@ def _by_image(
 def _outlines(
     where: str, annotations: list[dict[str, Any]], labels: dict[int, int], problems: Problems
 ) -> tuple[Outline, ...] | None:
-    """None where an object has no outline: its pixels would be taken for ground."""
+    """Return an image's outlines; None where an object has none, for its pixels would be taken for background."""
     try:
         outlines = [_outline(annotation, labels[annotation["category_id"]]) for annotation in annotations]
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
         problems.add("mask", where, f"an outline is damaged ({error}); expected polygons [[x, y, ...]] or run lengths")
         return None
     return None if any(outline is None for outline in outlines) else tuple(filter(None, outlines))
@@ -214,7 +211,7 @@ def _outline(annotation: dict[str, Any], label: int) -> Outline | None:
     code = annotation.get("segmentation")
     if isinstance(code, dict):
         runs = code["counts"] if isinstance(code["counts"], str) else tuple(map(int, code["counts"]))
-        height, width = code["size"]
+        height, width = map(int, code["size"])
         return Outline(label, crowd, runs=runs, size=(height, width))
     if any(len(polygon) % 2 for polygon in code or ()):
         raise ValueError("a polygon has an odd number of coordinates")

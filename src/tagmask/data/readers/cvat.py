@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from tagmask.data.dataset import check_class_list
+from tagmask.data.limits import parse_xml
 from tagmask.data.readers.problems import Problems
-from tagmask.data.readers.source import FileIndex, Options, Row, Source, missing_image, record_name
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, find_image
 from tagmask.errors import TagmaskError
 
 FILE = "annotations.xml"
@@ -17,7 +17,7 @@ LABELS = "meta//labels/label/name"
 
 
 def find_cvat(folder: Path) -> Path | None:
-    """The `annotations.xml` of a folder; None where it has none."""
+    """Return the `annotations.xml` of a folder; None where it has none."""
     file = folder / FILE
     return file if file.is_file() else None
 
@@ -36,12 +36,12 @@ def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
     names = tuple(dict.fromkeys((label.text or "").strip() for label in root.iterfind(LABELS)))
     if names:
         check_class_list(names, f"{file}, labels")
-    bases = [options.image_folder] if options.image_folder else [file.parent / "images", file.parent]
+    folders = [options.image_folder] if options.image_folder else [file.parent / "images", file.parent]
+    bases = [os.path.normpath(folder) for folder in folders]
     index = FileIndex()
-    rows = [
-        _row(file, image, [os.path.normpath(base) for base in bases], index, problems) for image in root.iter("image")
-    ]
-    if not rows:
+    found = (_row(file, image, bases, index, problems) for image in root.iter("image"))
+    rows = [row for row in found if row is not None]
+    if not rows and not problems.found:
         raise TagmaskError(f'{file}: names no image; export the task as "CVAT for images 1.1"')
     return Source(
         path=path,
@@ -53,12 +53,7 @@ def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
 
 
 def _parsed(file: Path) -> Element:
-    try:
-        root = ElementTree.parse(file).getroot()
-    except (ElementTree.ParseError, ValueError) as error:
-        raise TagmaskError(f"{file}: is no XML ({error}); export it again") from error
-    except OSError as error:
-        raise TagmaskError(f"{file}: cannot be read ({error.strerror}); correct the path") from error
+    root = parse_xml(file)
     if root.tag != "annotations":
         raise TagmaskError(f"{file}: begins with <{root.tag}>, expected <annotations> of CVAT; for VOC name its folder")
     if root.find("track") is not None:
@@ -66,16 +61,15 @@ def _parsed(file: Path) -> Element:
     return root
 
 
-def _row(file: Path, image: Element, bases: list[str], index: FileIndex, problems: Problems) -> Row:
+def _row(file: Path, image: Element, bases: list[str], index: FileIndex, problems: Problems) -> Row | None:
     given = (image.get("name") or "").strip().replace("\\", "/")
     where = f"{file} image {given or image.get('id')}"
     if not given:
         problems.add("row", where, "has no `name`; name the image file")
+        return None
     subset = (image.get("subset") or "").strip()
     places = [os.path.normpath(os.path.join(base, given)) for base in bases]
     places += [os.path.normpath(os.path.join(base, subset, given)) for base in bases if subset]
-    found = next((place for place in places if index.has(place)), None)
-    if found is None and given:
-        problems.add("missing image", where, missing_image(places[0], index))
+    name, path = find_image(where, places, bases, index, problems)
     tags = tuple(dict.fromkeys(label for shape in image if (label := (shape.get("label") or "").strip())))
-    return Row(where, record_name(found or places[0], bases), Path(found) if found else None, tags, split=subset)
+    return Row(where, name, path, tags, split=subset)

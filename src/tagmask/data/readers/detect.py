@@ -1,4 +1,4 @@
-"""Which format a path is of, told by the files that are there."""
+"""The format of a path, told by the files that are there."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tagmask.data.readers.cvat import find_cvat
 from tagmask.data.readers.image_folder import find_image_folder, is_metadata
 from tagmask.data.readers.label_studio import find_label_studio, is_task_list
 from tagmask.data.readers.parquet import find_parquet
-from tagmask.data.readers.table import CSV_SUFFIX, JSONL_SUFFIXES
+from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.readers.voc import find_voc
 from tagmask.data.readers.yolo import find_yolo
 from tagmask.errors import TagmaskError
@@ -22,7 +22,6 @@ from tagmask.errors import TagmaskError
 Found = Literal[
     "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder", "parquet", "cls_labels"
 ]
-TABLE_SUFFIXES = (CSV_SUFFIX, *JSONL_SUFFIXES)
 FILES: dict[str, Found] = {
     ".yaml": "yolo",
     ".yml": "yolo",
@@ -48,12 +47,12 @@ ONE_FILE = (
 
 
 def detect(path: Path) -> tuple[Found, Path]:
-    """The format of a path, and the file or folder to read.
+    """Tell the format of a path, and the file or folder to read.
 
     Raises:
         TagmaskError: nothing is there, or it is of no known format; the message says what was looked for.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False for names that are too long
         raise TagmaskError(f"{path}: no such file or folder")
     if path.is_file():
         return _of_file(path), path
@@ -70,12 +69,12 @@ def detect(path: Path) -> tuple[Found, Path]:
 
 
 def given(path: Path, format: Found) -> Path:
-    """What to read where the format is given: for a table's folder the table.
+    """Return what to read where the format is given: for a table's folder the table.
 
     Raises:
         TagmaskError: nothing is there, or a file where the format wants a folder.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, False for names that are too long
         raise TagmaskError(f"{path}: no such file or folder")
     if format == "table" and path.is_dir():
         table = find_table(path)
@@ -88,7 +87,7 @@ def given(path: Path, format: Found) -> Path:
 
 
 def find_table(folder: Path) -> Path | None:
-    """`tags.csv` or `tags.jsonl` of a folder, else its only table; None where it has none.
+    """Return `tags.csv` or `tags.jsonl` of a folder, else its only table; None where it has none.
 
     Raises:
         TagmaskError: there are several, and none is called so.
@@ -116,7 +115,7 @@ def _of_file(path: Path) -> Found:
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES)
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES and file.is_file())
 
 
 def _tags_table(folder: Path) -> Path | None:
@@ -124,8 +123,8 @@ def _tags_table(folder: Path) -> Path | None:
 
 
 def _has_class_folders(folder: Path) -> bool:
-    """Whether an image lies in a folder of this folder, at most two folders down."""
-    for place, folders, files in os.walk(folder, followlinks=True):
+    """Tell whether an image lies in a folder of this folder, at most two folders down."""
+    for place, folders, files in os.walk(folder, followlinks=True):  # two folders down, so no link leads round
         depth = len(Path(place).relative_to(folder).parts)
         if depth and any(map(is_image_name, files)):
             return True

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +18,9 @@ from tagmask.data.readers.source import (
     Row,
     Source,
     class_list_beside,
-    missing_image,
+    find_image,
+    json_lines,
     read_text,
-    record_name,
 )
 from tagmask.errors import TagmaskError
 
@@ -31,15 +30,15 @@ SHAPE = 'expected lines like {"file_name": "a.jpg", "tags": ["cat"]}, or a CSV w
 
 
 def is_metadata(file: Path) -> bool:
-    """Whether a file has the name and the first line of an imagefolder's metadata."""
-    if file.name not in FILES:
+    """Tell whether a file has the name and the first line of an imagefolder's metadata."""
+    if file.name not in FILES or not file.is_file():
         return False
     with file.open(encoding="utf-8-sig", errors="replace") as stream:
         return any(column in stream.readline() for column in FILE_COLUMNS)
 
 
 def find_image_folder(folder: Path) -> list[Path]:
-    """The metadata files of a folder or, where it has none, of the folders in it, at most two down; sorted."""
+    """Return the metadata files of a folder or, where it has none, of the folders in it, at most two down; sorted."""
     for pattern in ("", "*/", "*/*/"):
         found = sorted(file for name in FILES for file in folder.glob(f"{pattern}{name}") if is_metadata(file))
         if found:
@@ -104,10 +103,7 @@ def _row(
     if entry.get("unknown") and unknown is not None:
         unknown = (*unknown, *read_tags(entry["unknown"], names)[0])
     place = os.path.normpath(os.path.join(base, given.replace("\\", "/")))
-    found = index.has(place)
-    if not found:
-        problems.add("missing image", where, missing_image(place, index))
-    return Row(where, record_name(place, [top]), Path(place) if found else None, tags, unknown, split)
+    return Row(where, *find_image(where, [place], [top], index, problems), tags, unknown, split)
 
 
 def _entries(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -120,15 +116,8 @@ def _entries(file: Path, problems: Problems) -> Iterator[tuple[str, dict[str, An
         except csv.Error as error:
             raise TagmaskError(f"{file} row {reader.line_num}: {error}; check the row's quotes") from error
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.add("row", f"{file} row {number}", f"is no JSON ({error.msg} at column {error.colno}); {SHAPE}")
-            continue
+    for where, entry in json_lines(file, text, SHAPE, problems):
         if isinstance(entry, dict):
-            yield f"{file} row {number}", entry
+            yield where, entry
         else:
-            problems.add("row", f"{file} row {number}", f"is no object; {SHAPE}")
+            problems.add("row", where, f"is no object; {SHAPE}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tagmask.data.images import is_image_name
+from tagmask.data.limits import parse_json
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
     FileIndex,
@@ -18,24 +18,26 @@ from tagmask.data.readers.source import (
     Row,
     Source,
     class_list_beside,
-    missing_image,
+    find_image,
     read_text,
-    record_name,
 )
 from tagmask.errors import TagmaskError
 
 TASK_LIST = re.compile(r"\s*\[\s*\{")
 UPLOADED = re.compile(r"^[0-9a-f]{8}-")
+MAX_PARTS = 32  # of an address that are looked for: all ends of a long one together are of quadratic length
 
 
 def is_task_list(file: Path) -> bool:
-    """Whether a file holds a JSON list of objects, as an export does and a COCO file does not."""
+    """Tell whether a file holds a JSON list of objects, as an export does and a COCO file does not."""
+    if not file.is_file():
+        return False
     with file.open(encoding="utf-8-sig", errors="replace") as stream:
         return TASK_LIST.match(stream.read(64)) is not None
 
 
 def find_label_studio(folder: Path) -> Path | None:
-    """The export in a folder; None where it has none.
+    """Return the export in a folder; None where it has none.
 
     Raises:
         TagmaskError: there are several.
@@ -81,9 +83,9 @@ def read_label_studio(path: Path, options: Options, problems: Problems) -> Sourc
 
 def _tasks(file: Path) -> list[dict[str, Any]]:
     try:
-        tasks = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
-        raise TagmaskError(f"{file}: is no JSON ({error}); export it again") from error
+        tasks = parse_json(read_text(file))
+    except TagmaskError as error:
+        raise TagmaskError(f"{file}: {str(error).removeprefix(f'{file}: ')}; export it again") from error
     if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise TagmaskError(f"{file}: is no list of tasks; export from Label Studio as JSON")
     if not tasks:
@@ -95,19 +97,16 @@ def _tasks(file: Path) -> list[dict[str, Any]]:
 
 def _row(where: str, task: dict[str, Any], bases: list[str], index: FileIndex, problems: Problems) -> Row:
     address = _address(task.get("data"))
-    found = next((place for place in _places(address, bases) if index.has(place)), None)
-    wanted = next(_places(address, bases))
-    if found is None:
-        problems.add("missing image", where, missing_image(wanted, index))
+    name, image = find_image(where, _places(address, bases), bases, index, problems)
     sets = [_labels(annotation) for annotation in _annotations(task)]
     tags = list(dict.fromkeys(tag for given in sets for tag in given))
     agreed = tuple(tag for tag in tags if all(tag in given for given in sets))
     unknown = tuple(tag for tag in tags if tag not in agreed) if sets else None
-    return Row(where, record_name(found or wanted, bases), Path(found) if found else None, agreed, unknown)
+    return Row(where, name, image, agreed, unknown)
 
 
 def _address(data: Any) -> str:
-    """The one value of a task's data that names an image."""
+    """Return the one value of a task's data that names an image."""
     values = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
     named = {key: value for key, value in values.items() if is_image_name(os.path.basename(_path(value)))}
     if "image" in named:
@@ -119,14 +118,17 @@ def _address(data: Any) -> str:
 
 
 def _path(address: str) -> str:
-    """The path in an address: of a local file, an uploaded one, a bucket or a web page."""
-    parts = urlsplit(address.replace("\\", "/"))
+    """Return the path in an address: of a local file, an uploaded one, a bucket or a web page."""
+    try:
+        parts = urlsplit(address.replace("\\", "/"))
+    except ValueError as error:
+        raise TagmaskError(f"its address {address[:80]!r} is none ({error}); correct it") from error
     local = parse_qs(parts.query).get("d")
     return local[0] if local else unquote(parts.path)
 
 
 def _places(address: str, bases: list[str]) -> Iterator[str]:
-    parts = [part for part in _path(address).split("/") if part not in ("", ".", "..")]
+    parts = [part for part in _path(address).split("/") if part not in ("", ".", "..")][-MAX_PARTS:]
     for start in range(len(parts)):
         for base in bases:
             yield os.path.normpath(os.path.join(base, *parts[start:]))
@@ -136,7 +138,7 @@ def _places(address: str, bases: list[str]) -> Iterator[str]:
 
 
 def _annotations(task: dict[str, Any]) -> list[dict[str, Any]]:
-    """What annotators have handed in; older versions call it completions."""
+    """Return what annotators have handed in; older versions of Label Studio call it completions."""
     found = task.get("annotations", task.get("completions")) or []
     if not isinstance(found, list) or not all(isinstance(part, dict) for part in found):
         raise TagmaskError("its `annotations` are no list of objects; export from Label Studio as JSON")
@@ -145,8 +147,13 @@ def _annotations(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _labels(annotation: dict[str, Any]) -> tuple[str, ...]:
     labels: dict[str, None] = {}
-    for result in annotation.get("result") or []:
+    results = annotation.get("result") or []
+    if not isinstance(results, list):
+        raise TagmaskError("the `result` of an annotation is no list; export from Label Studio as JSON")
+    for result in results:
         value = result.get("value") if isinstance(result, dict) else None
+        if not isinstance(value, dict | None):
+            raise TagmaskError("the `value` of a result is no object; export from Label Studio as JSON")
         for key, names in (value or {}).items():
             # choices, brushlabels, rectanglelabels, polygonlabels, ...
             if (key == "choices" or key.endswith("labels")) and isinstance(names, list):

@@ -13,12 +13,14 @@ from typing import Any
 
 from PIL import Image
 
+from tagmask.data.dataset import check_class_list
 from tagmask.data.files import replacing, write_classes, write_text
 from tagmask.data.images import readable_formats
+from tagmask.data.names import case_key, image_name_fault
 from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
-from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, missing_image, record_name
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, find_image
 from tagmask.errors import TagmaskError
 
 IMAGE_COLUMNS = ("image", "img", "file_name", "path")
@@ -27,7 +29,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Layout:
-    """What the columns of a file mean.
+    """The meaning of the columns of a file.
 
     Attributes:
         image: column of images, or of their paths.
@@ -43,7 +45,7 @@ class Layout:
 
 
 def find_parquet(folder: Path) -> list[Path]:
-    """The parquet files of a folder or of its `data` folder, sorted."""
+    """Return the parquet files of a folder or of its `data` folder, sorted."""
     return sorted(folder.glob("*.parquet")) or sorted((folder / "data").glob("*.parquet"))
 
 
@@ -75,10 +77,7 @@ def read_parquet(path: Path, options: Options, problems: Problems) -> Source:
                     f" `tagmask data unpack {path} -o FOLDER`, then read FOLDER"
                 )
             place = os.path.normpath(os.path.join(base, picture))
-            if not index.has(place):
-                problems.add("missing image", where, missing_image(place, index))
-            image = Path(place) if index.has(place) else None
-            rows.append(Row(where, record_name(place, [base]), image, tags, unknown, split))
+            rows.append(Row(where, *find_image(where, [place], [base], index, problems), tags, unknown, split))
     source = f"tags given in {', '.join(file.name for file in files)}"
     return Source(path, rows, names, f"the features of {files[0]}, or {root / 'classes.txt'}", source)
 
@@ -94,9 +93,10 @@ def unpack_parquet(path: Path, output: Path) -> int:
         the number of images.
 
     Raises:
-        TagmaskError: the output holds something; a row has no image or wrong tags; nothing is left behind then.
+        TagmaskError: the output holds something or cannot be written; a row has no image, wrong tags or an unfit name;
+            nothing is left behind then.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if os.path.exists(output) and (not output.is_dir() or any(output.iterdir())):
         raise TagmaskError(f"{output}: is not an empty folder; choose another output")
     files = _files(path)
     root = path if path.is_dir() else path.parent
@@ -113,8 +113,14 @@ def unpack_parquet(path: Path, output: Path) -> int:
                     raise TagmaskError(f"{where}: holds no image; read the file as it is, with its image_folder")
                 own = _free_name(picture, data, len(lines), where, taken)
                 target = folder / "images" / own
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(data)
+                except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+                    raise TagmaskError(
+                        f"{where}: {own!r} cannot be written ({error.strerror}): another row's image is a folder of it,"
+                        " or lies in it; rename one of the two"
+                    ) from error
                 entry = {"image": own, "tags": list(tags), "unknown": list(names or () if unknown is None else unknown)}
                 lines.append(json.dumps(entry | ({"split": split} if split else {}), ensure_ascii=False))
         problems.raise_if_any(path)
@@ -158,15 +164,17 @@ def _layout(file: Path, root: Path) -> Layout:
         tags = tag_column(schema.names)
     except TagmaskError as error:
         raise TagmaskError(f"{file}: {error}") from None
-    names = _names(features.get(tags)) or class_list_beside(root)
+    if names := _names(features.get(tags)):
+        check_class_list(names, f"{file}, class names of {tags}")
+    names = names or class_list_beside(root)
     return Layout(image, tags, names, "split" if "split" in schema.names else None)
 
 
 def _features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
-    """The features that Hugging Face Datasets writes beside the columns; none where they are missing or damaged."""
+    """Return the features that Hugging Face Datasets writes beside the columns; none where missing or damaged."""
     try:
         found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -175,22 +183,22 @@ def _kind(feature: Any) -> Any:
     return feature.get("_type") if isinstance(feature, dict) else None
 
 
-def _names(feature: Any) -> tuple[str, ...] | None:
-    """Class names of a feature, of a list of it, or of the categories of objects."""
+def _names(feature: Any, depth: int = 5) -> tuple[str, ...] | None:
+    """Return the class names of a feature, of a list of it, or of the categories of objects, so many levels down."""
     if isinstance(feature, list):
         feature = feature[0] if feature else None
-    if not isinstance(feature, dict):
+    if not isinstance(feature, dict) or not depth:
         return None
     if feature.get("_type") == "ClassLabel" and isinstance(feature.get("names"), list):
         return tuple(map(str, feature["names"]))
     inner = [feature.get("feature"), *(feature.get(key) for key in ("categories", "category", "labels", "label"))]
-    return next((names for part in inner if (names := _names(part))), None)
+    return next((names for part in inner if (names := _names(part, depth - 1))), None)
 
 
 def _rows(
     file: Path, root: Path, problems: Problems
 ) -> Iterator[tuple[str, Any, tuple[str, ...], tuple[str, ...] | None, str]]:
-    """Place, image cell, tags, unknown tags and split of each row."""
+    """Yield place, image cell, tags, unknown tags and split of each row."""
     layout = _layout(file, root)
     columns = [layout.image, layout.tags, *([layout.split] if layout.split else [])]
     for number, entry in enumerate(_entries(file, columns), start=1):
@@ -221,7 +229,15 @@ def _split(file: Path) -> str:
 
 
 def _free_name(picture: Any, data: bytes, number: int, where: str, taken: set[str]) -> str:
-    """A file name inside `images`: the one the row gives, or its number; with the suffix of the image's format."""
+    """Return a file name inside `images`: the one the row gives, or its number; with the suffix of the image's format.
+
+    Args:
+        picture: the cell of the image.
+        data: its bytes.
+        number: how many images came before.
+        where: file and row, for messages.
+        taken: the names that are taken, as a file system that ignores case has them.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
             suffix = ".jpg" if image.format in ("JPEG", "MPO") else f".{str(image.format).lower()}"
@@ -232,7 +248,9 @@ def _free_name(picture: Any, data: bytes, number: int, where: str, taken: set[st
     # Roots, drives and `..` would lead out of the folder.
     parts = [part for part in parts if part.strip("./") and ":" not in part]
     name = os.path.splitext("/".join(parts))[0] or f"{number:06d}"
-    while name.lower() in taken:
+    if fault := image_name_fault(name):
+        raise TagmaskError(f"{where}: image name {name!r} {fault}")
+    while case_key(name) in taken:
         name += f"-{number:06d}"
-    taken.add(name.lower())
+    taken.add(case_key(name))
     return name + suffix

@@ -1,4 +1,4 @@
-"""What a reader found wrong, gathered so that one run names everything."""
+"""Everything a reader finds wrong, gathered, so that one run names all of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from tagmask.data.names import printable
 from tagmask.errors import TagmaskError
 
 Kind = Literal[
@@ -17,6 +18,7 @@ Kind = Literal[
     "unreadable image",
     "unknown tag",
     "no tags",
+    "name",
     "duplicate name",
     "mask",
     "class",
@@ -51,8 +53,8 @@ class Problems:
         self.found: list[Problem] = []
 
     def add(self, kind: Kind, where: str, message: str) -> None:
-        """Note a problem and go on."""
-        self.found.append(Problem(kind, where, message))
+        """Note a problem and go on; what a terminal cannot show in a line is escaped."""
+        self.found.append(Problem(kind, printable(where), printable(message)))
 
     def raise_if_any(self, path: Path) -> None:
         """Raise one error that shows the first ten problems and counts the rest.
@@ -71,7 +73,7 @@ class Problems:
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """The end of a message about a name that is not among the valid ones: the nearest, or a list of them."""
+    """Return the end of a message about a name that is not among the valid ones: the nearest, or a list of them."""
     names = list(valid)
     lowered = {other.lower(): other for other in names}
     close = difflib.get_close_matches(name.lower(), lowered, n=1)

@@ -1,15 +1,18 @@
-"""What every format's reader hands on, and what it needs for finding files without asking the disk for each."""
+"""The form in which every reader hands on what it found, and what readers have in common: files, lists, texts."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from tagmask.data.dataset import check_class_list
+from tagmask.data.images import is_image_name
+from tagmask.data.limits import parse_json
 from tagmask.data.masks import PolygonMask
+from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
 from tagmask.errors import TagmaskError
 
@@ -49,7 +52,7 @@ class Options:
 
 
 class Row(NamedTuple):
-    """What a source says of one image, before its tags are looked up in a class list.
+    """One image as a source describes it, its tags still names.
 
     Attributes:
         where: file and row, for messages.
@@ -58,7 +61,7 @@ class Row(NamedTuple):
         tags: names of the classes the image bears.
         unknown: names of the classes of which nobody knows; None where nobody knows any.
         split: the split's name or nothing.
-        mask: the truth with the source's own ids; PNG files of a mask folder are found later.
+        mask: the ground truth with the source's own ids; PNG files of a mask folder are found later.
     """
 
     where: str
@@ -72,7 +75,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """Everything a reader found.
+    """Everything a reader found in a file or folder.
 
     Attributes:
         path: the file or folder read, for messages.
@@ -96,29 +99,33 @@ class Source:
 
 
 class FileIndex:
-    """Answers whether files exist by listing each folder once."""
+    """An index that tells whether files exist; it lists each folder once and does not ask the disk for each file."""
 
     def __init__(self) -> None:
         self._folders: dict[str, frozenset[str]] = {}
         self._stems: dict[str, dict[str, str]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
-        """Names of the files of a folder; none where the folder does not exist."""
+        """Return the names of the files of a folder; none where the folder does not exist."""
         if folder not in self._folders:
             try:
                 with os.scandir(folder) as entries:
                     self._folders[folder] = frozenset(entry.name for entry in entries if entry.is_file())
-            except OSError:
+            except (OSError, ValueError):  # no folder, or a name that no file can have: too long, NUL, not UTF-8
                 self._folders[folder] = frozenset()
         return self._folders[folder]
 
     def has(self, path: str) -> bool:
-        """Whether a path names a file."""
+        """Tell whether a path names a file."""
         folder, _, name = path.rpartition(os.sep)
         return name in self.names(folder or os.curdir)
 
+    def images(self, folder: str) -> dict[str, str]:
+        """Return the images of a folder: file names by names without suffix."""
+        return {os.path.splitext(name)[0]: name for name in sorted(self.names(folder)) if is_image_name(name)}
+
     def alike(self, path: str) -> str | None:
-        """A file of the same folder whose name differs in suffix or capitals only."""
+        """Return a file of the same folder whose name differs in suffix or capitals only; None where there is none."""
         folder, _, name = path.rpartition(os.sep)
         if folder not in self._stems:
             self._stems[folder] = {
@@ -128,8 +135,25 @@ class FileIndex:
         return stems.get(os.path.splitext(name)[0].lower()) or stems.get(name.lower())
 
 
+def find_image(
+    where: str, places: Iterable[str], bases: Iterable[str], index: FileIndex, problems: Problems
+) -> tuple[str, Path | None]:
+    """Return a record's name and its image file, or note that the file is missing.
+
+    Args:
+        where: file and row that name the image, for messages.
+        places: normalised paths to look at, the likeliest first; at least one.
+        bases: folders that record names are relative to, as for `record_name`.
+    """
+    places = list(places)
+    found = next((place for place in places if index.has(place)), None)
+    if found is None:
+        problems.add("missing image", where, missing_image(places[0], index))
+    return record_name(found or places[0], bases), None if found is None else Path(found)
+
+
 def record_name(path: str, bases: Iterable[str]) -> str:
-    """A record's name: the path without suffix, relative to the first base it lies in, `/` between folders."""
+    """Return a record's name: the path without suffix, relative to the first base it lies in, `/` between folders."""
     stem = os.path.splitext(path)[0]
     for base in bases:
         if stem.startswith(base + os.sep):
@@ -138,7 +162,7 @@ def record_name(path: str, bases: Iterable[str]) -> str:
 
 
 def missing_image(path: str, index: FileIndex) -> str:
-    """What to say of an image file that is not there."""
+    """Say that an image file is not there, and what to do."""
     if os.path.isdir(path):
         return f"{path} is a folder, expected an image file; name the file inside it"
     alike = index.alike(path)
@@ -152,14 +176,33 @@ def read_class_list(path: Path) -> tuple[str, ...]:
     Raises:
         TagmaskError: the file is missing, a folder, not UTF-8, or its names are no class list.
     """
-    lines = read_text(path).rstrip().splitlines()
+    lines = read_text(path).rstrip().split("\n")
     return check_class_list((line.strip() for line in lines), str(path))
 
 
 def class_list_beside(folder: Path) -> tuple[str, ...] | None:
-    """The class list in `classes.txt` of a folder, if there is one."""
+    """Read the class list in `classes.txt` of a folder; None where there is none."""
     path = folder / "classes.txt"
     return read_class_list(path) if path.exists() else None
+
+
+def json_lines(path: Path, text: str, shape: str, problems: Problems) -> Iterator[tuple[str, Any]]:
+    """Yield place and content of each line of a JSON lines file, and note those that are no JSON.
+
+    Args:
+        path: the file, for messages.
+        text: its content.
+        shape: what a line should be, for messages.
+        problems: where to note what is wrong.
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        where = f"{path} row {number}"
+        if not line.strip():
+            continue
+        try:
+            yield where, parse_json(line)
+        except TagmaskError as error:
+            problems.add("row", where, f"{error}; {shape}")
 
 
 def read_text(path: Path) -> str:

@@ -1,17 +1,17 @@
-"""Tables of tagged images: CSV `image,tags[,split]` and JSON lines with the same keys."""
+"""Tables of tagged images: CSV `image,tags[,split]`, or a column a class, and JSON lines with the same keys."""
 
 from __future__ import annotations
 
 import csv
 import difflib
 import io
-import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from tagmask.data.csv_cells import plain_cell
+from tagmask.data.images import IMAGE_SUFFIXES, is_image_name
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
     FileIndex,
@@ -19,30 +19,46 @@ from tagmask.data.readers.source import (
     Row,
     Source,
     class_list_beside,
-    missing_image,
+    find_image,
+    json_lines,
     read_text,
-    record_name,
 )
 from tagmask.errors import TagmaskError
 
 KEYS = ("image", "tags", "split", "unknown")
 OPTIONAL = {"split", "unknown"}
+ALSO = {
+    "image": ("filename", "file_name", "image_name", "image_id", "id"),
+    "tags": ("labels", "label", "classes", "category"),
+}
+"""Names that other people's tables have for a column, the likeliest first."""
+MARKS = {"1": True, "1.0": True, "0": False, "0.0": False, "-1": None, "-1.0": None, "": None}
+"""What a cell of a class's own column says: the image bears it, does not, or nobody knows."""
 CSV_SUFFIX = ".csv"
-JSONL_SUFFIXES = (".jsonl", ".ndjson")
+TABLE_SUFFIXES = (CSV_SUFFIX, ".jsonl", ".ndjson")
 SHAPE = "expected a header `image,tags` or `image,tags,split`, tags joined by `;`"
 
 
 def read_table(path: Path, options: Options, problems: Problems) -> Source:
     """Read a CSV or JSON lines file.
 
-    Images are looked for in `image_folder`, else in `images/` beside the table, else relative to the table. `~tag`
-    means that nobody knows whether the image bears the tag; a JSON line may list such tags under `unknown` as well.
-    Keys nobody asked for are left alone, unless they look like a misspelt one.
+    Images are looked for in `image_folder`, else in `images/` beside the table, else relative to the table; names
+    without the suffix of an image get one. `~tag` means that nobody knows whether the image bears the tag; a JSON line
+    may list such tags under `unknown` as well. A CSV without a column of tags may have a column a class, whose cells
+    are 1, 0, or -1 or nothing where nobody knows. Keys nobody asked for are left alone, unless they look like a
+    misspelt one.
     """
     text = read_text(path)
-    entries = (
-        _csv_entries(path, text, problems) if path.suffix.lower() == CSV_SUFFIX else _json_entries(path, text, problems)
-    )
+    columns: tuple[str, ...] = ()
+    if path.suffix.lower() == CSV_SUFFIX:
+        header, cells = _csv_rows(path, text, problems)
+        if "tags" in header:
+            entries = ((where, dict(zip(header, row, strict=False))) for where, row in cells)
+        else:
+            columns = tuple(name for name in header if name not in KEYS)
+            entries = _from_columns(header, columns, cells, problems)
+    else:
+        entries = _json_entries(path, text, problems)
     folder = path.parent
     bases = [os.path.normpath(base) for base in _image_bases(folder, options.image_folder)]
     index = FileIndex()
@@ -52,8 +68,8 @@ def read_table(path: Path, options: Options, problems: Problems) -> Source:
     return Source(
         path=path,
         rows=rows,
-        classes=class_list_beside(folder),
-        classes_from=str(folder / "classes.txt"),
+        classes=class_list_beside(folder) or columns or None,
+        classes_from=f"the columns of {path}" if columns else str(folder / "classes.txt"),
         tag_source=f"tags given in {path.name}",
         mask_folder=folder / "masks" if (folder / "masks").is_dir() else None,
     )
@@ -71,9 +87,10 @@ def _row(where: str, entry: dict[str, Any], bases: list[str], index: FileIndex, 
     if not given:
         problems.add("row", where, "names no image; fill the cell `image` or remove the row")
         return None
-    path = next((place for base in bases if index.has(place := _place(base, given))), None)
-    if path is None:
-        problems.add("missing image", where, missing_image(_place(bases[0], given), index))
+    places = [os.path.normpath(os.path.join(base, given)) for base in bases]
+    if not is_image_name(os.path.basename(given)):
+        places += [place + suffix for place in places for suffix in sorted(IMAGE_SUFFIXES)]
+    name, image = find_image(where, places, bases, index, problems)
     try:
         tags, doubted = _split_tags(entry.get("tags"), "tags")
         unknown, marked = _split_tags(entry.get("unknown"), "unknown")
@@ -86,20 +103,16 @@ def _row(where: str, entry: dict[str, Any], bases: list[str], index: FileIndex, 
         problems.add("row", where, f"tag {both[0]!r} is both given and unknown; keep one of the two")
     return Row(
         where=where,
-        name=record_name(path or _place(bases[0], given), bases),
-        image=Path(path) if path else None,
+        name=name,
+        image=image,
         tags=tags,
         unknown=unknown,
         split=str(entry.get("split") or "").strip(),
     )
 
 
-def _place(base: str, given: str) -> str:
-    return os.path.normpath(os.path.join(base, given))
-
-
 def _split_tags(value: Any, key: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Tags that are given and tags that are marked unknown, each once, in order."""
+    """Return the tags that are given and those that are marked unknown, each once, in order."""
     if value is None:
         return (), ()
     parts = value.split(";") if isinstance(value, str) else value
@@ -110,58 +123,93 @@ def _split_tags(value: Any, key: str) -> tuple[tuple[str, ...], tuple[str, ...]]
     return given, tuple(name[1:].strip() for name in names if name.startswith("~"))
 
 
-def _csv_entries(path: Path, text: str, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(path: Path, text: str, problems: Problems) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Return the header, with our names for the columns we know, and the place and cells of each row below it."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise TagmaskError(f"{path} row {reader.line_num}: {error}; check the row's quotes") from error
-        if cells is None:
-            return
-        if not any(cell.strip() for cell in cells):
-            continue
-        if header is None:
-            header = _header(path, cells)
-            continue
-        where = f"{path} row {reader.line_num}"
-        if len(cells) > len(header):
-            problems.add(
-                "row", where, f"{len(cells)} cells under a header of {len(header)}; join tags by `;`, not by commas"
-            )
-            continue
-        yield where, dict(zip(header, map(plain_cell, cells), strict=False))
+    rows: list[tuple[str, list[str]]] = []
+    try:
+        for cells in reader:
+            where = f"{path} row {reader.line_num}"
+            if not any(cell.strip() for cell in cells):
+                continue
+            if header is None:
+                header = cells
+            elif len(cells) > len(header):
+                wrong = f"{len(cells)} cells under a header of {len(header)}; join tags by `;`, not by commas"
+                problems.add("row", where, wrong)
+            else:
+                rows.append((where, list(map(plain_cell, cells))))
+    except csv.Error as error:
+        raise TagmaskError(f"{path} row {reader.line_num}: {error}; check the row's quotes") from error
+    return _header(path, header or [], rows[0][1] if rows else []), rows
 
 
-def _header(path: Path, cells: list[str]) -> list[str]:
-    names = [cell.strip().lower() for cell in cells]
+def _header(path: Path, cells: list[str], first: list[str]) -> list[str]:
+    """Return the names of the columns: ours where they are known, those of classes as they are.
+
+    Args:
+        path: the table, for messages.
+        cells: its first row.
+        first: its second, by which columns of classes are told.
+    """
+    names = [name if (name := cell.strip()).lower() not in KEYS else name.lower() for cell in cells]
+    for key in ALSO:
+        _rename(names, key)
     if "image" in names and "tags" in names:
         if misspelt := _misspelt(names):
             raise TagmaskError(f"{path} row 1: {misspelt}")
-        doubled = [name for name in KEYS if names.count(name) > 1]
-        if doubled:
-            raise TagmaskError(f"{path} row 1: column {doubled[0]!r} stands twice; remove one")
-        return names
-    line = ",".join(cells)
-    if len(cells) == 1 and "image" in names[0] and "tags" in names[0]:
-        other = next((mark for mark in "\t;|" if mark in line), " ")
-        raise TagmaskError(f"{path} row 1: columns are separated by {other!r}; separate them by commas; {SHAPE}")
-    missing = [name for name in ("image", "tags") if name not in names]
-    raise TagmaskError(f"{path} row 1: {line!r} lacks the column {missing[0]!r}; {SHAPE}")
+    elif "image" not in names or not _are_marks(names, first):
+        line = ",".join(cells)
+        lowered = names[0].lower()
+        if len(cells) == 1 and "image" in lowered and "tags" in lowered:
+            other = next((mark for mark in "\t;|" if mark in line), " ")
+            raise TagmaskError(f"{path} row 1: columns are separated by {other!r}; separate them by commas; {SHAPE}")
+        missing = next(key for key in ALSO if key not in names)
+        raise TagmaskError(f"{path} row 1: {line!r} lacks the column {missing!r}; {SHAPE}")
+    doubled = [name for name in names if names.count(name) > 1 and (name in KEYS or "tags" not in names)]
+    if doubled:
+        raise TagmaskError(f"{path} row 1: column {doubled[0]!r} stands twice; remove one")
+    return names
+
+
+def _rename(names: list[str], key: str) -> None:
+    """Give a column our name, where other people's tables call it otherwise and none has ours."""
+    lowered = [name.lower() for name in names]
+    other = next((name for name in ALSO[key] if name in lowered), None)
+    if key not in names and other is not None:
+        names[lowered.index(other)] = key
+
+
+def _are_marks(names: list[str], cells: list[str]) -> bool:
+    """Tell whether the columns we have no name for are those of classes, by the cells of one row."""
+    marks = [cell.strip() for name, cell in zip(names, cells, strict=False) if name not in KEYS]
+    return any(marks) and all(mark in MARKS for mark in marks)
+
+
+def _from_columns(
+    header: list[str], classes: tuple[str, ...], rows: Iterable[tuple[str, list[str]]], problems: Problems
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the entries of a table with a column a class, as a table with a column of tags has them."""
+    for where, row in rows:
+        entry: dict[str, Any] = dict(zip(header, row, strict=False))
+        marks = {name: entry.get(name, "").strip() for name in classes}
+        if wrong := next((name for name in classes if marks[name] not in MARKS), None):
+            problems.add("row", where, f"column {wrong!r} holds {marks[wrong]!r}; expected 1, 0, or -1 for not known")
+            continue
+        entry["tags"] = [name for name in classes if MARKS[marks[name]]]
+        entry["unknown"] = [name for name in classes if MARKS[marks[name]] is None]
+        yield where, entry
 
 
 def _json_entries(path: Path, text: str, problems: Problems) -> Iterator[tuple[str, dict[str, Any]]]:
     known: set[str] = set()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path} row {number}"
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.add("row", where, f"is no JSON ({error.msg} at column {error.colno}); expected one object a line")
-            continue
+    for where, entry in json_lines(path, text, "expected one object a line", problems):
+        if isinstance(entry, dict):
+            names = list(entry)
+            for key in ALSO:
+                _rename(names, key)
+            entry = dict(zip(names, entry.values(), strict=True))
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             problems.add("row", where, 'expected an object like {"image": "a.jpg", "tags": ["cat"], "split": "train"}')
             continue
@@ -176,7 +224,7 @@ def _json_entries(path: Path, text: str, problems: Problems) -> Iterator[tuple[s
 
 
 def _misspelt(names: Iterable[str]) -> str | None:
-    """What to say of a column that looks like an optional one, misspelt; `image` and `tags` are missed if they are."""
+    """Say that a column looks like an optional one, misspelt; `image` and `tags` are missed if they are."""
     present = {name.strip().lower() for name in names}
     for key in OPTIONAL - present:
         close = difflib.get_close_matches(key, present, n=1, cutoff=0.8)

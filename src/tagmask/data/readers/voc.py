@@ -1,4 +1,4 @@
-"""Trees of PASCAL VOC."""
+"""Folder trees of PASCAL VOC: tags from the XML files or the masks, splits from the lists."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
 from tagmask.data.images import is_image_name
+from tagmask.data.limits import parse_xml
 from tagmask.data.masks import PngMask
 from tagmask.data.readers.assemble import mask_order
 from tagmask.data.readers.problems import Problems
@@ -29,7 +29,7 @@ FIRST = ("train", "val", "test")
 
 
 def find_voc(folder: Path) -> Path | None:
-    """The VOC tree at a folder, or the only one in it or in its `VOCdevkit`; None where there is none."""
+    """Return the VOC tree at a folder, or the only one in it or in its `VOCdevkit`; None where there is none."""
     for place in (folder, folder / "VOCdevkit"):
         if (place / IMAGES).is_dir():
             return place
@@ -57,7 +57,7 @@ def read_voc(path: Path, options: Options, problems: Problems) -> Source:
     folder = options.image_folder or root / IMAGES
     masks = _mask_folder(root)
     index = FileIndex()
-    images = {os.path.splitext(name)[0]: name for name in sorted(index.names(str(folder))) if is_image_name(name)}
+    images = index.images(str(folder))
     if not images:
         raise TagmaskError(f"{folder}: holds no image")
     groups, places = _groups(root, masks, index)
@@ -80,7 +80,7 @@ def _mask_folder(root: Path) -> Path | None:
 
 
 def _groups(root: Path, masks: Path | None, index: FileIndex) -> tuple[dict[str, frozenset[str]], dict[str, str]]:
-    """Image ids of each split, and the file and row that names each id first."""
+    """Return the image ids of each split, and the file and row that names each id first."""
     groups: dict[str, frozenset[str]] = {}
     places: dict[str, str] = {}
     for file in sorted((root / LISTS).glob("*.txt")):
@@ -96,7 +96,7 @@ def _groups(root: Path, masks: Path | None, index: FileIndex) -> tuple[dict[str,
 
 
 def list_ids(file: Path) -> dict[str, int]:
-    """Ids and rows of a list of `id`, `id class class ...` or `/JPEGImages/id.jpg /SegmentationClassAug/id.png`."""
+    """Return the ids and rows of a list of `id`, `id class class ...` or `/JPEGImages/id.jpg /.../id.png`."""
     ids: dict[str, int] = {}
     for row, line in enumerate(read_text(file).splitlines(), start=1):
         if line.strip():
@@ -106,14 +106,14 @@ def list_ids(file: Path) -> dict[str, int]:
 
 
 def own_split(name: str, groups: dict[str, frozenset[str]]) -> str:
-    """The one split that the record bears: its original one where there is one, else `train_aug`."""
+    """Return the one split that a record bears: its original one where there is one, else `train_aug`."""
     return next((split for split in (*FIRST, AUGMENTED, *groups) if name in groups.get(split, ())), "")
 
 
 def _tagged(
     rows: list[Row], root: Path, masks: Path | None, options: Options, index: FileIndex, problems: Problems
 ) -> tuple[list[Row], tuple[str, ...] | None, str, str]:
-    """Rows with tags, the class list, where it stands, and the tag source in words."""
+    """Return the rows with tags, the class list, where it stands, and the tag source in words."""
     listed = class_list_beside(root)
     place = str(root / "classes.txt") if listed else "the 20 classes of PASCAL VOC"
     if options.tag_source == "masks":
@@ -147,9 +147,9 @@ def _xml_tags(row: Row, folder: Path, index: FileIndex, problems: Problems) -> t
     if not index.has(path):
         return None
     try:
-        names = [(item.findtext("name") or "").strip() for item in ElementTree.parse(path).iterfind("object")]
-    except (ElementTree.ParseError, OSError, ValueError) as error:
-        problems.add("row", path, f"is no XML ({error}); copy it again")
+        names = [(item.findtext("name") or "").strip() for item in parse_xml(Path(path)).iterfind("object")]
+    except TagmaskError as error:
+        problems.add("row", path, str(error).removeprefix(f"{path}: "))
         return None
     if "" in names:
         problems.add("row", path, "an <object> has no <name>; name it or remove it")
@@ -165,7 +165,7 @@ def _mask_tags(
 
 
 def _mask_ids(row: Row, folder: Path, index: FileIndex) -> list[int] | TagmaskError | None:
-    """The class ids of an image's mask, or what is wrong with it, or None where there is none."""
+    """Return the class ids of an image's mask, or what is wrong with it, or None where there is none."""
     path = folder / f"{row.name}.png"
     if not index.has(str(path)):
         return None

@@ -1,4 +1,4 @@
-"""Data sets of YOLO: images, and beside them a text file each whose lines begin with a class number."""
+"""Data sets of YOLO: beside each image a text file, whose lines begin with a class number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from tagmask.data.dataset import check_class_list
-from tagmask.data.images import is_image_name
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
@@ -23,8 +22,10 @@ from tagmask.data.readers.source import (
     read_text,
     record_name,
 )
+from tagmask.data.walk import image_files
 from tagmask.data.yolo_labels import BOX, OUTLINE, YoloMask, read_objects
 from tagmask.errors import TagmaskError
+from tagmask.recipes.yaml_safe import load_yaml
 
 IMAGES, LABELS = "images", "labels"
 SPLITS = ("train", "val", "test")
@@ -32,7 +33,7 @@ TURNED_BOX = 9
 
 
 def find_yolo(folder: Path) -> Path | None:
-    """The description of a folder, else the folder itself where it has `images` and label files; None where neither.
+    """Return the description of a folder, else the folder itself where it has `images` and label files, else None.
 
     Raises:
         TagmaskError: there are several descriptions.
@@ -98,7 +99,7 @@ def read_yolo(path: Path, options: Options, problems: Problems) -> Source:
 
 
 def _groups(splits: dict[str, set[str]], base: str) -> dict[str, frozenset[str]]:
-    """Names of the images of each split where splits overlap, as where `val` names the folder of `train`; else none."""
+    """Return the images of each split where splits overlap, as where `val` names the folder of `train`; else none."""
     if all(len(own) == 1 for own in splits.values()):
         return {}
     named = {record_name(image, [base]): own for image, own in splits.items()}
@@ -107,14 +108,14 @@ def _groups(splits: dict[str, set[str]], base: str) -> dict[str, frozenset[str]]
 
 def _describes(file: Path) -> bool:
     try:
-        return any(line.startswith(("names:", '"names":')) for line in read_text(file).splitlines())
+        return file.is_file() and any(line.startswith(("names:", '"names":')) for line in read_text(file).splitlines())
     except TagmaskError:
         return False
 
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(read_text(file))
+        content = load_yaml(read_text(file))
     except yaml.YAMLError as error:
         raise TagmaskError(f"{file}: is no YAML ({' '.join(str(error).split())}); correct it") from error
     if not isinstance(content, dict) or not isinstance(content.get("names"), list | dict):
@@ -127,8 +128,9 @@ def _load(file: Path) -> dict[str, Any]:
 def _class_names(content: dict[str, Any], description: Path, root: Path) -> tuple[tuple[str, ...], str]:
     names = content.get("names")
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
-            raise TagmaskError(f"{description}, names: numbers are {sorted(names)}; expected 0, 1, 2, ... without gaps")
+        if names.keys() != set(range(len(names))):
+            numbers = str(list(names))[:80]
+            raise TagmaskError(f"{description}, names: numbers are {numbers}; expected 0, 1, 2, ... without gaps")
         names = [names[number] for number in range(len(names))]
     if names is not None:
         return check_class_list(map(str, names), f"{description}, names"), f"`names` of {description}"
@@ -142,24 +144,27 @@ def _class_names(content: dict[str, Any], description: Path, root: Path) -> tupl
 
 
 def _described(content: dict[str, Any], description: Path, root: Path) -> Iterator[tuple[str, str]]:
-    """Split and path of each image a description names."""
+    """Yield split and path of each image a description names."""
     roots = [root / str(content["path"]), root] if content.get("path") else [root]
     for split in SPLITS:
         entries = content.get(split) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
+        entries = [entries] if isinstance(entries, str) else entries
+        if not isinstance(entries, list):
+            raise TagmaskError(f"{description}, {split}: is {entries!r}; expected a folder, a list file or several")
+        for entry in entries:
             place = _existing(str(entry), roots)
             if place is None:
                 raise TagmaskError(
                     f"{description}, {split}: no folder or list {roots[0] / str(entry)}; correct the path"
                 )
-            images = _walk(place) if place.is_dir() else _listed(place)
+            images = map(os.path.normpath, image_files(place)) if place.is_dir() else _listed(place)
             yield from ((split, image) for image in images)
 
 
 def _existing(entry: str, roots: list[Path]) -> Path | None:
     # Some exporters write `../train/images` and mean `train/images`.
     forms = [entry, entry[3:]] if entry.startswith("../") else [entry]
-    return next((root / form for form in forms for root in roots if (root / form).exists()), None)
+    return next((root / form for form in forms for root in roots if os.path.exists(root / form)), None)
 
 
 def _listed(file: Path) -> Iterator[str]:
@@ -170,21 +175,13 @@ def _listed(file: Path) -> Iterator[str]:
 
 def _plain(root: Path) -> Iterator[tuple[str, str]]:
     folder = root / IMAGES
-    for image in _walk(folder):
+    for image in map(os.path.normpath, image_files(folder)):
         first = os.path.relpath(image, folder).split(os.sep)[0]
         yield (first if first.lower() in SPLIT_NAMES else ""), image
 
 
-def _walk(folder: Path) -> list[str]:
-    found = []
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [os.path.normpath(os.path.join(place, name)) for name in files if is_image_name(name)]
-    return sorted(found)
-
-
 def _label_file(image: str) -> str:
-    """The label file of an image: under `labels` in place of the last `images`, or beside it."""
+    """Return the label file of an image: under `labels` in place of the last `images`, or beside it."""
     parts = os.path.splitext(image)[0].split(os.sep)
     if IMAGES in parts[:-1]:
         last = max(position for position, part in enumerate(parts[:-1]) if part == IMAGES)
@@ -193,7 +190,7 @@ def _label_file(image: str) -> str:
 
 
 def _tags(label: Path, names: tuple[str, ...], place: str, widths: set[int], problems: Problems) -> tuple[str, ...]:
-    """Names of the classes of a label file; the numbers of columns are added to `widths`."""
+    """Return the names of the classes of a label file; the numbers of columns are added to `widths`."""
     try:
         objects = read_objects(label)
     except TagmaskError as error:
@@ -209,7 +206,7 @@ def _tags(label: Path, names: tuple[str, ...], place: str, widths: set[int], pro
 
 
 def _all_outlines(widths: set[int]) -> bool:
-    """Whether the numbers of columns of all lines are those of outlines, not of boxes, upright or turned."""
+    """Tell whether the numbers of columns of all lines are those of outlines, not of boxes, upright or turned."""
     return (
         bool(widths)
         and widths != {TURNED_BOX}
