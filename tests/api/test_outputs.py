@@ -226,7 +226,7 @@ def test_held_out_images_that_do_not_open_are_left_out_and_said(data: Path, tmp_
         assert result.images == len(held_out) - 2
         assert sorted(Path(held_out[0]).stem in reason for reason in result.left_out) == [False, True]
     answer = CliRunner().invoke(app, ["evaluate", str(run), str(data), "--split", "val", "--split", "test"])
-    assert answer.output.count("left out:") == 2
+    assert answer.output.count("skipped:") == 2
 
 
 def test_results_say_where_the_tags_come_from(run: Path, cooccur: Path) -> None:

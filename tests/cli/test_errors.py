@@ -91,7 +91,7 @@ def test_names_are_shown_as_they_are(marked: tuple[Path, Path], tmp_path: Path) 
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         outputs.append(done.output)
     assert "a[/b] :cow:" in outputs[0]
-    assert f"left out: {photo}" in outputs[0]
+    assert f"skipped: {photo}" in outputs[0]
     assert f"skipped: {photo}" in outputs[1]
     assert "a[/b] :cow:" in outputs[2]
 

@@ -102,7 +102,7 @@ def test_training_stops_with_a_reason_when_the_loss_is_not_finite(records: Datas
 
 
 def test_image_that_does_not_open_is_skipped_and_named(
-    records: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    records: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bad = tmp_path / "broken.jpg"
     bad.write_bytes(b"\xff\xd8\xff\xe0 nothing more")
@@ -111,7 +111,7 @@ def test_image_that_does_not_open_is_skipped_and_named(
     run = tmp_path / "run"
     run.mkdir()
     loop.train(tiny_recipe("cam"), spoilt, run)
-    assert "broken.jpg" in capsys.readouterr().err
+    assert "broken.jpg" in caplog.text
     assert (run / "model.safetensors").exists()
 
 

@@ -11,7 +11,7 @@ from tagmask.engine.device import keep_freed_memory
 
 PROBE = """
 import resource, sys
-from tagmask.memory import keep_freed_memory
+from tagmask.engine.device import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 def touch():

@@ -29,7 +29,7 @@ def test_a_common_factor_hardly_matters(seed: int, factor: float) -> None:
 
 @settings(deadline=None, max_examples=10)
 @given(seed=st.integers(0, 99), batched=st.booleans())
-def test_swapping_image_and_mirror_mirrors_the_sum(seed: int, batched: bool) -> None:
+def test_swapping_image_and_flip_flips_the_sum(seed: int, batched: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     shape = (2, 3) if batched else (3,)
     pairs = [torch.rand(2, *shape, side, side + 1, generator=generator) for side in (4, 2, 6)]

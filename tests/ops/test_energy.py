@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tagmask.ops.energy import dense_energy
-from tagmask.ops.lattice import ExactGaussian, PermutohedralLattice, colour_features
+from tagmask.ops.lattice import PermutohedralLattice, colour_features
+from tests.ops.exact import ExactGaussian
 
 GAIN = 0.475  # of the reference's lattice against the exact Gaussian sum
 

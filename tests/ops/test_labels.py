@@ -66,7 +66,7 @@ def test_pseudo_masks_decide_where_cams_are_clear(background: bool) -> None:
 
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000))
-def test_cams_of_a_mirrored_image_are_mirrored(seed: int) -> None:
+def test_cams_of_a_flipped_image_are_flipped(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     kernel = torch.randn(2, 3, 8, 8, generator=generator)
     images = torch.randn(2, 3, 32, 48, generator=generator)
@@ -75,8 +75,8 @@ def test_cams_of_a_mirrored_image_are_mirrored(seed: int) -> None:
         return (torch.nn.functional.conv2d(views, kernel, stride=8),)
 
     (cams,) = multiscale_cams(forward, images, (1.0, 0.5))
-    (mirrored,) = multiscale_cams(forward, images.flip(-1), (1.0, 0.5))
-    torch.testing.assert_close(mirrored.flip(-1), cams, rtol=1e-4, atol=1e-5)
+    (flipped,) = multiscale_cams(forward, images.flip(-1), (1.0, 0.5))
+    torch.testing.assert_close(flipped.flip(-1), cams, rtol=1e-4, atol=1e-5)
     assert cams.min() >= 0
     assert cams.max() < 1
 

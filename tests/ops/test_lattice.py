@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.ops.lattice import ExactGaussian, LatticeSum, PermutohedralLattice, colour_features, position_features
+from tagmask.ops.lattice import LatticeSum, PermutohedralLattice, position_features
+from tests.ops.exact import ExactGaussian
 
 seeds = st.integers(0, 2**16)
 
@@ -124,25 +125,3 @@ def test_a_sum_is_its_parts_added() -> None:
     parts = [PermutohedralLattice.of(features) for features in (first, second)]
     expected = parts[0].filter(values) + parts[1].filter(values)
     torch.testing.assert_close(LatticeSum.of(*parts).filter(values), expected)
-
-
-def test_exact_filter_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    features, values = random_points(5, 1, 3, 50)
-    kernel = torch.exp(-0.5 * torch.cdist(features.mT, features.mT).square())
-    monkeypatch.setattr("tagmask.ops.lattice._BLOCK", 350)
-    torch.testing.assert_close(ExactGaussian.of(features).filter(values), kernel @ values, rtol=1e-4, atol=1e-5)
-
-
-def test_far_points_do_not_mix() -> None:
-    features = torch.tensor([[[0.0, 100.0], [0.0, -100.0]]])
-    filtered = PermutohedralLattice.of(features).filter(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
-    assert torch.equal(filtered[0] > 0, torch.eye(2, dtype=torch.bool))
-
-
-def test_features_are_x_y_then_colours() -> None:
-    images = torch.arange(2 * 3 * 2 * 3).view(2, 3, 2, 3)
-    features = colour_features(images, 2.0, 10.0)
-    assert features.shape == (2, 5, 6)
-    assert features[1, 0].tolist() == [0, 0.5, 1, 0, 0.5, 1]
-    assert features[1, 1].tolist() == [0, 0, 0, 0.5, 0.5, 0.5]
-    torch.testing.assert_close(features[1, 2:], images[1].flatten(1) / 10)

@@ -13,7 +13,7 @@ import torch
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
-from tagmask.engine.device import machine_memory
+from tagmask.engine.device import default_device, machine_memory
 from tagmask.engine.progress import plain_console
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
@@ -146,7 +146,7 @@ def tell(chosen: Chosen) -> None:
 def this_machine() -> Machine:
     """Return what there is to train on here."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if torch.cuda.is_available():
+    if default_device().type == "cuda":
         return Machine(True, torch.cuda.get_device_properties(0).total_memory, cores)
     return Machine(False, machine_memory(), cores)
 
@@ -173,7 +173,7 @@ def time_forward(config: BackboneConfig, side: int) -> float:
 
     In fp32: what bf16 saves where the machine multiplies it depends on the network, and a promise had better be kept.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     backbone = Backbone(config.model_copy(update={"weights": None})).to(device).eval()
     image = torch.zeros(1, 3, side, side, device=device)
     with torch.no_grad():

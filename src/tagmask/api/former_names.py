@@ -44,7 +44,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "export.voc": ("data.writers.voc",),
     "export.yolo": ("data.writers.yolo",),
     "hub": ("api.hub", "engine.fetch"),
-    "inference": ("engine.inference",),
+    "inference": ("engine.inference", "engine.photographs"),
     "memory": ("engine.device",),
     "methods.build": ("methods.registry",),
     "methods.contrast": ("methods.seco_losses",),

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import torch
-
 from tagmask.api.mask_folder import check_classes
 from tagmask.api.write_masks import Written
 from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
 from tagmask.data.dataset import Record, check_class_list
 from tagmask.data.files import make_folder, write_classes
 from tagmask.data.splits import open_data
+from tagmask.engine.device import default_device
 from tagmask.engine.model import load_affinity
 from tagmask.engine.refine_folder import refine_folder
 from tagmask.engine.run import open_run
@@ -62,7 +61,7 @@ def refine_cams(
     affinity = None
     if how == "affinity" and opened is not None:
         affinity = load_affinity(opened.recipe, len(opened.classes), opened.folder)
-        affinity = affinity.to("cuda" if torch.cuda.is_available() else "cpu")
+        affinity = affinity.to(default_device())
     found = [record for record in dataset.records if (cams / f"{record.name}{SUFFIX}").exists()]
     if not found:
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -54,14 +56,30 @@ def _main(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
-    pass
+    show_messages()
+
+
+class _Messages(logging.Handler):
+    """Prints messages as they are: a `[/old]` in a path is no markup, and a line is as long as it is."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message to what is stderr at that time; while a progress bar is shown, that prints above it."""
+        print(self.format(record), file=sys.stderr)
+
+
+def show_messages() -> None:
+    """Print what the library logs at INFO and above on stderr; a second call changes nothing."""
+    logger = logging.getLogger("tagmask")
+    if not any(isinstance(handler, _Messages) for handler in logger.handlers):
+        logger.addHandler(_Messages())
+    logger.setLevel(logging.INFO)
 
 
 def tell(written: Any) -> None:
     """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing."""
-    from tagmask.engine.progress import say_left_out
+    from tagmask.engine.progress import report_skipped
 
-    say_left_out(written.skipped)
+    report_skipped(written.skipped)
     typer.echo(f"{written.images} masks: {written.folder}")
     if written.kept:
         typer.echo(

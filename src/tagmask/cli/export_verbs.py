@@ -45,10 +45,10 @@ def export_masks(
     Example: `tagmask export masks masks -f coco -o coco --images photos`
     """
     from tagmask.api.export import export_masks as run_export
-    from tagmask.engine.progress import say_left_out
+    from tagmask.engine.progress import report_skipped
 
     done = run_export(masks, images, output, format=format, image_url=image_url)
-    say_left_out(done.skipped)
+    report_skipped(done.skipped, "masks")
     for line in done.notes:
         typer.echo(f"note: {line}", err=True)
     typer.echo(f"{done.images} masks as {format}: {done.folder}")

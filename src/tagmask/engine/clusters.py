@@ -1,4 +1,4 @@
-"""SC-CAM's clusters of a training set: features read off image by image, grouped, written and read."""
+"""SC-CAM's clusters of a training set: image features grouped class by class, written to a file and read back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.files import replacing
 from tagmask.data.images import open_image
-from tagmask.engine.inference import network_size
+from tagmask.engine.photographs import network_size
 from tagmask.engine.progress import track
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
@@ -39,10 +39,10 @@ def write_clusters(place: Path, former: Method, dataset: Dataset, config: Infere
 
 
 def read_clusters(place: Path, dataset: Dataset) -> Tensor:
-    """Clusters (N, C) that `write_clusters` left, of these very images.
+    """Read the clusters (N, K) that `write_clusters` wrote of these images.
 
     Raises:
-        TagmaskError: they are of others.
+        TagmaskError: they are of other images, or of other tags.
     """
     with np.load(place / CLUSTERS, allow_pickle=False) as arrays:
         assignment = arrays["assignment"]
@@ -56,7 +56,11 @@ def read_clusters(place: Path, dataset: Dataset) -> Tensor:
 def pooled_features(
     method: Method, records: Sequence[Record], config: InferenceConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features (N, D) float32 of images one by one, and (N,) bool, whether an image opened; else its row is 0."""
+    """Compute the pooled features of images, one by one.
+
+    Returns:
+        features (N, D) float32, and (N,) bool, whether each image opened; the features of one that did not are 0.
+    """
     device = next(method.parameters()).device
     backbone = method.network.backbone
     features = np.zeros((len(records), backbone.width), dtype=np.float32)
@@ -65,7 +69,7 @@ def pooled_features(
         try:
             image = open_image(record.image)
         except TagmaskError:
-            continue
+            continue  # the training has named it
         pixels = np.array(image.resize(network_size(image.width, image.height, config)))
         images = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(device).float() / 255
         features[row] = method.pooled_features(backbone.normalise(images))[0].float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""Which precision a machine computes in fastest."""
+"""The machine that a run is on: its device, the precision it multiplies fastest in, its memory and its cores."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ from typing import Literal, TypeVar
 import torch
 
 Precision = Literal["auto", "32-true", "bf16-mixed"]
+T = TypeVar("T")
+R = TypeVar("R")
+
+UNKNOWN_MEMORY = 2**33  # bytes: what a machine is taken to have that does not tell
+# The parameters of glibc's mallopt that are set here, by the names and numbers of malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+def default_device() -> torch.device:
+    """Give the device to compute on where nobody names one: a GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_bf16_units(device: str) -> bool:
-    """Whether a `cuda` or `cpu` device multiplies bf16 faster than fp32: a GPU since Ampere, AMX or AVX512_BF16."""
+    """Say whether a `cuda` or `cpu` device multiplies bf16 faster than fp32: a GPU since Ampere, AMX, AVX512_BF16."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     # The public face of torch has no names for them yet.
@@ -24,18 +35,23 @@ def has_bf16_units(device: str) -> bool:
 
 
 def resolve(precision: Precision, device: str) -> Literal["32-true", "bf16-mixed"]:
-    """What `auto` means on a `cuda` or `cpu` device: bf16 where the hardware multiplies it, else fp32."""
+    """Say what `auto` means on a `cuda` or `cpu` device: bf16 where the hardware multiplies it, else fp32."""
     if precision == "auto":
         return "bf16-mixed" if has_bf16_units(device) else "32-true"
     return precision
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """A context in which the products of forwards on `device` are taken in that precision."""
+    """Give a context in which forwards on `device` take their products in that precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=resolve(precision, device.type) == "bf16-mixed")
 
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # names and numbers of malloc.h
+def machine_memory() -> int:
+    """Give the bytes of memory of this machine; 8 GiB where the system does not tell."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return UNKNOWN_MEMORY
 
 
 @functools.cache
@@ -57,20 +73,8 @@ def keep_freed_memory() -> bool:
     return all(taken)
 
 
-def machine_memory() -> int:
-    """Bytes of memory of this machine; 8 GiB where the system does not tell."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**33
-
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-
 def on_cores(work: Callable[[T], R], items: Sequence[T], *, memory: float) -> Generator[R]:
-    """What `work` gives for each item, in order, several at a time in threads that share out torch's cores.
+    """Give what `work` makes of each item, in order, with several threads that divide torch's cores among them.
 
     Args:
         work: tensor code, which lets other threads run meanwhile; what it gives must not depend on other items.
@@ -86,7 +90,8 @@ def on_cores(work: Callable[[T], R], items: Sequence[T], *, memory: float) -> Ge
     try:
         yield from pool.map(work, items)
     finally:
-        # Whoever stops early, by Ctrl-C too, does not wait for what has not begun. New threads of the process take over
-        # what was set last: the last worker must have begun before.
+        # Whoever stops early, by Ctrl-C too, does not wait for what has not begun.
         pool.shutdown(wait=True, cancel_futures=True)
+        # Threads that start later take over the number of cores that was set last, by whichever thread. So it is set
+        # back here, after every worker has set its own.
         torch.set_num_threads(cores)

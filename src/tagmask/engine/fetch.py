@@ -13,8 +13,14 @@ CARD = "README.md"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def fetch(source: str, *, token: str | None = None) -> Path:
-    """The local run folder of `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`, downloaded where it is not yet.
+def fetch(source: str) -> Path:
+    """Download a run from the hub, where it is not in the cache yet.
+
+    Args:
+        source: `hf-hub:OWNER/NAME` or `hf-hub:OWNER/NAME@REVISION`.
+
+    Returns:
+        the local run folder.
 
     Raises:
         TagmaskError: not such a name, no such repository, no run in it, or the hub cannot be reached.
@@ -25,9 +31,9 @@ def fetch(source: str, *, token: str | None = None) -> Path:
     check_name(repository)
     try:
         folder = huggingface_hub.snapshot_download(
-            repository, revision=revision or None, allow_patterns=[*TEXTS, CARD, "*.safetensors"], token=token
+            repository, revision=revision or None, allow_patterns=[*TEXTS, CARD, "*.safetensors"]
         )
-    except Exception as error:  # whatever network and hub come up with
+    except Exception as error:  # network and hub fail in many ways, and all mean the same here
         raise TagmaskError(
             f"{source}: the hub did not give the run ({hub_reason(error)}); check name and network, and log in with "
             "`hf auth login` or set HF_TOKEN where the repository is private"
@@ -39,12 +45,12 @@ def fetch(source: str, *, token: str | None = None) -> Path:
 
 
 def check_name(repository: str) -> None:
-    """Raise a TagmaskError where this is no name of a repository, OWNER/NAME."""
+    """Raise a TagmaskError where `repository` is not of the form OWNER/NAME."""
     if not REPOSITORY.fullmatch(repository):
         raise TagmaskError(f"{repository!r}: no name of a repository; expected OWNER/NAME, such as ada/street-tags")
 
 
 def hub_reason(error: Exception) -> str:
-    """What an error of the network or of the hub says, in one line."""
+    """Put what an error of the network or of the hub says in one line."""
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -18,22 +19,23 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_text
 from tagmask.data.views import BatchPositions, TrainingViews, training_loader
 from tagmask.engine.checkpoint import load_state, save_model, save_state
-from tagmask.engine.device import keep_freed_memory, resolve
+from tagmask.engine.device import default_device, keep_freed_memory, resolve
 from tagmask.engine.optim import build_optimizer, set_lr
-from tagmask.engine.progress import Progress
+from tagmask.engine.progress import Progress, report_skipped
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method, TrainingSet
 from tagmask.methods.registry import build_method
 from tagmask.models.backbone import Backbone
 from tagmask.recipes.load import Recipe, TrainingConfig
 
+logger = logging.getLogger(__name__)
 Evaluate = Callable[[Method], dict[str, float]]
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
     """Devices and precision of a run; `auto` is bf16 where the hardware multiplies it."""
     strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
-    precision = resolve(config.precision, "cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolve(config.precision, default_device().type)
     return Fabric(accelerator="auto", devices=config.devices, precision=precision, strategy=strategy)  # pyright: ignore
 
 
@@ -127,7 +129,7 @@ def train(
         if log:
             if evaluate:
                 log.evaluation(stop, evaluate(method))
-            log.bad_images(bad_images)
+            report_skipped(sorted(bad_images))
             save_model(folder, method.network)
     return method
 
@@ -202,15 +204,8 @@ class Log:
     def evaluation(self, step: int, scores: dict[str, float]) -> None:
         """Log an evaluation's numbers."""
         self._write({"step": step, **{f"eval/{name}": value for name, value in scores.items()}})
-        self.progress.say(f"step {step}: " + ", ".join(f"{name} {value:.1f}" for name, value in scores.items()))
+        logger.info("step %d: %s", step, ", ".join(f"{name} {value:.1f}" for name, value in scores.items()))
         self.time = time.perf_counter()
-
-    def bad_images(self, messages: set[str]) -> None:
-        """Say which images did not open."""
-        for message in sorted(messages)[:10]:
-            self.progress.say(f"skipped: {message}")
-        if len(messages) > 10:
-            self.progress.say(f"skipped: {len(messages)} images in all; `tagmask data check` lists them")
 
     def _write(self, values: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
 
 from tagmask.data.dataset import PathLike
 from tagmask.data.images import limit_pixels
 from tagmask.engine.checkpoint import load_model
+from tagmask.engine.device import default_device
 from tagmask.engine.inference import predict_one
 from tagmask.engine.run import AFFINITY, SEGMENTER, Run, open_run, rounds_of
 from tagmask.errors import TagmaskError
@@ -111,7 +111,7 @@ def load(run: PathLike, *, device: str | None = None) -> Model:
     else:
         method = build_method(opened.recipe, len(opened.classes), pretrained=False)
         load_model(opened.folder, method.network)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = device or default_device()
     return Model(opened, method.to(chosen).eval())
 
 

@@ -1,7 +1,7 @@
 """A trained network as one ONNX file, which runs without torch and without tagmask.
 
-The graph is one forward of the decoder: normalisation, network, scores enlarged to the size of the input. Scales,
-mirror images and refinement of a recipe's `inference` section stay outside, so its masks are those of
+The graph is one forward of the decoder: normalisation, network, scores enlarged to the size of the input. Scales, flip
+and refinement of a recipe's `inference` section stay outside, so its masks are those of
 `tagmask predict --set inference.scales=[1.0] --set inference.flip=false --set inference.refine=none`.
 """
 
@@ -25,6 +25,7 @@ from torch.export import Dim
 
 from tagmask.data.files import replacing
 from tagmask.errors import TagmaskError
+from tagmask.ops.resize import resize
 
 if TYPE_CHECKING:
     from tagmask.methods.base import Method
@@ -33,21 +34,21 @@ if TYPE_CHECKING:
 DIFFERENCE = 1e-3
 """Largest difference of a score to torch's at which an export counts as right."""
 AGREEMENT = 0.999
-"""Least share of pixels with the same label as torch at which an export counts as right."""
+"""Least fraction of pixels with the same label as torch at which an export counts as right."""
 MOST_TOKENS = 1024  # a side, of a dynamic size
 MOST_IMAGES = 4096  # a batch
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """What was written, and how near to torch it computes.
+    """An ONNX file that was written, and how near to torch it computes.
 
     Attributes:
         path: of the file.
         size: height and width the graph takes; None: any multiples of `multiple`.
         multiple: pixels, of a dynamic size.
         difference: largest difference of a score to torch's; None where the graph gives labels.
-        agreement: share of pixels with the same label as torch.
+        agreement: fraction of pixels with the same label as torch.
     """
 
     path: Path
@@ -58,7 +59,7 @@ class OnnxExport:
 
 
 class LabelScores(nn.Module):
-    """Decoder scores of images as people have them.
+    """Gives the decoder's scores, or the labels, of images that are not normalised yet.
 
     Args:
         method: trained.
@@ -70,9 +71,9 @@ class LabelScores(nn.Module):
         self.method, self.labels = method, labels
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB in 0..1 to scores (B, C, H, W), or uint8 labels (B, H, W); channels as `Method.scores`."""
+        """Turn RGB (B, 3, H, W) in 0..1 into scores (B, C, H, W) as of `Method.scores`, or uint8 labels (B, H, W)."""
         scores = self.method.scores(self.method.network.backbone.normalise(image)).float()
-        scores = F.interpolate(scores, size=image.shape[-2:], mode="bilinear", align_corners=False)
+        scores = resize(scores, image.shape[-2:])
         if not self.labels:
             return scores
         return (scores.argmax(dim=1) + int(not self.method.background)).to(torch.uint8)
@@ -109,9 +110,11 @@ def write_onnx(
         raise TagmaskError(
             f"size {size[0]} x {size[1]}: smaller than the network's {multiple} pixels a token; enlarge it"
         )
+
+    # Trace, and compare at other sizes than the one it was traced with.
     network = LabelScores(exported, labels).requires_grad_(False)
     model = _trace(network, size, multiple)
-    others = [(5 * multiple, 4 * multiple), (7 * multiple, 8 * multiple)]  # than the one it was traced with
+    others = [(5 * multiple, 4 * multiple), (7 * multiple, 8 * multiple)]
     difference, agreement = _compare(model, network, [size] if size else others)
     if agreement < AGREEMENT or (difference or 0) > DIFFERENCE:
         raise TagmaskError(
@@ -154,6 +157,7 @@ def _hash(model: Any) -> str:
 
 
 def _require_extra() -> None:
+    """Raise a TagmaskError where a package of the extra `onnx` is missing."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(name)
@@ -176,7 +180,7 @@ def _metadata(
 
 
 def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) -> Any:
-    """The network as an `onnx.ModelProto`."""
+    """Trace the network into an `onnx.ModelProto`."""
     dimensions: dict[int, Any] = {0: Dim("batch", min=1, max=MOST_IMAGES)}
     backbone = network.method.network.backbone
     if size is None:
@@ -206,14 +210,17 @@ def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) ->
 
 
 def _positions_of_any_size(backbone: Backbone, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """`Backbone._positions` without its cache and its shortcut, which would fix the size in a graph."""
+    """Resize position embeddings as `Backbone._positions`, without its cache and shortcut, which would fix the size."""
     before, grid = backbone.position_grid()
     grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
     return before.float(), grid.flatten(2).transpose(1, 2)
 
 
 def _compare(model: Any, network: LabelScores, sizes: list[tuple[int, int]]) -> tuple[float | None, float]:
-    """Largest difference of scores, and least share of equal labels, over batches of soft noise of each size."""
+    """Give the largest difference of scores to torch's, and the least fraction of equal labels, on soft noise.
+
+    The difference is None where the graph gives labels.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -221,7 +228,7 @@ def _compare(model: Any, network: LabelScores, sizes: list[tuple[int, int]]) -> 
     differences, agreements = [], []
     for count, size in [(1, sizes[0]), (3, sizes[-1])]:
         coarse = torch.rand(count, 3, 8, 8, generator=generator)
-        images = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+        images = resize(coarse, size)
         with torch.no_grad():
             expected = network(images).numpy()
         found = np.asarray(session.run(None, {"image": images.numpy()})[0])

@@ -14,10 +14,11 @@ from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
+from tagmask.engine.device import default_device
 from tagmask.engine.loop import Evaluate, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
-from tagmask.engine.progress import say_left_out
+from tagmask.engine.progress import report_skipped
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
 from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, rounds_of
 from tagmask.engine.stage import Stage
@@ -118,7 +119,7 @@ class _Work:
 
     def _trained_classifier(self, number: int = -1) -> Method:
         """The classifier of a round, by default the last, on the device where there is one."""
-        return load_classifier(self.recipe, self.num_classes, self.folder, number).to(_device())
+        return load_classifier(self.recipe, self.num_classes, self.folder, number).to(default_device())
 
     def write_cams(self, place: Path) -> None:
         recipe, method = self.recipe, self.recipe.method
@@ -129,7 +130,7 @@ class _Work:
             return
         scales = recipe.inference.cam_scales or getattr(method, "scales", recipe.inference.scales)
         inference = recipe.inference.model_copy(update={"scales": scales})
-        say_left_out(write_cam_folder(classifier, self.dataset.records, inference, place))
+        report_skipped(write_cam_folder(classifier, self.dataset.records, inference, place))
 
     def _with_gathered(self, classifier: Method) -> Method:
         """The classifier with all that its training knew, the gathered maps among it."""
@@ -146,7 +147,7 @@ class _Work:
     def write_labels(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
         records, cams = self.dataset.records, self.folder / CAMS
-        say_left_out(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
+        report_skipped(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
 
     def train_affinity(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
@@ -158,10 +159,10 @@ class _Work:
         refine = self.recipe.refine or RefineConfig()
         affinity = None
         if refine.name == "affinity":
-            affinity = load_affinity(self.recipe, self.num_classes, self.folder).to(_device())
+            affinity = load_affinity(self.recipe, self.num_classes, self.folder).to(default_device())
         background = self.recipe.data.background
         records = self.dataset.records
-        say_left_out(
+        report_skipped(
             refine_folder(
                 self.folder / CAMS,
                 records,
@@ -212,10 +213,6 @@ def _masked(dataset: Dataset, masks: Path) -> Dataset:
     paths = [masks / f"{record.name}.png" for record in dataset.records]
     pairs = [(record, path) for record, path in zip(dataset.records, paths, strict=True) if path.exists()]
     return replace(dataset, records=tuple(replace(record, mask=PngMask(path)) for record, path in pairs))
-
-
-def _device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _trained(place: Path) -> list[Path]:

@@ -1,7 +1,12 @@
-"""How far long work is: a bar on a terminal, a line now and then elsewhere."""
+"""How far long work is: a bar where there is a terminal, else a message now and then; and what it had to leave out.
+
+Only the bars are written to the console. Messages go through `logging`, so that the user of the library decides about
+them; the command line shows them.
+"""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -11,28 +16,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichProgress
 
 T = TypeVar("T")
-QUIET = 30.0  # seconds between lines where there is no terminal
-NAMED = 10  # images left out that are named
+logger = logging.getLogger(__name__)
+QUIET = 30.0  # seconds between messages where there is no terminal
+NAMED = 10  # images that are named among those left out
 
 
 def plain_console(*, stderr: bool = True) -> Console:
-    """Return a console that prints text as it is: a class called `[/old]` is no markup, one called `:cow:` no emoji."""
+    """Make a console that prints text as it is: a class called `[/old]` is no markup, one called `:cow:` no emoji."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
-def say_left_out(reasons: Sequence[str], word: str = "skipped") -> None:
-    """Print what is wrong with the first images that were left out, and how many there are in all."""
-    console = plain_console()
+def report_skipped(reasons: Sequence[str], what: str = "images") -> None:
+    """Warn of images that were left out: the first ten by name and reason, and how many there are where it is more."""
     for reason in reasons[:NAMED]:
-        console.print(f"{word}: {reason}", soft_wrap=True)
+        logger.warning("skipped: %s", reason)
     if len(reasons) > NAMED:
-        console.print(f"{word}: {len(reasons)} images in all", soft_wrap=True)
+        logger.warning("skipped: %d %s in all, of which the first %d are named", len(reasons), what, NAMED)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The items, shown as they are worked through; short work says nothing where there is no terminal.
+    """Give the items and show how many are done; short work says nothing where there is no terminal.
 
     Args:
+        items: what is worked through.
         what: the work, as "dense CRF".
         total: how many items there are.
     """
@@ -42,20 +48,20 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         with RichProgress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
             yield from bar.track(items, total=total)
         return
-    said, share = time.monotonic(), 0
+    said, tenths = time.monotonic(), 0
     for number, item in enumerate(items):
-        if 10 * number // max(1, total) > share and time.monotonic() - said >= QUIET:
-            said, share = time.monotonic(), 10 * number // total
-            console.print(f"{what}: {number} of {total}")
+        if 10 * number // max(1, total) > tenths and time.monotonic() - said >= QUIET:
+            said, tenths = time.monotonic(), 10 * number // total
+            logger.info("%s: %d of %d", what, number, total)
         yield item
 
 
 class Progress:
-    """The training's: a bar with loss, speed and time left; on no terminal, a line now and then."""
+    """The progress of a training: a bar with loss, speed and time left; without a terminal, a message each tenth."""
 
     def __init__(self, start: int, steps: int) -> None:
-        self.console = plain_console()
-        self.first, self.steps = start, steps
+        console = plain_console()
+        self.shown, self.said, self.steps = console.is_terminal, start, steps
         self.bar = RichProgress(
             TextColumn("training"),
             BarColumn(),
@@ -64,11 +70,10 @@ class Progress:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
+            console=console,
+            disable=not self.shown,
         )
         self.task = self.bar.add_task("training", total=steps, completed=start, loss=float("nan"), speed=0.0)
-        self.said = start
 
     def start(self) -> None:
         """Show the bar."""
@@ -79,12 +84,8 @@ class Progress:
         self.bar.stop()
 
     def update(self, step: int, loss: float, speed: float) -> None:
-        """Move the bar, or print a line a tenth of the run."""
+        """Move the bar, or log a line a tenth of the run."""
         self.bar.update(self.task, completed=step, loss=loss, speed=speed)
-        if not self.console.is_terminal and (step - self.said >= self.steps / 10 or step == self.steps):
+        if not self.shown and (step - self.said >= self.steps / 10 or step == self.steps):
             self.said = step
-            self.say(f"step {step} of {self.steps}: loss {loss:.4f}, {speed:.1f} images/s")
-
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.bar.console.print(text, soft_wrap=True)
+            logger.info("step %d of %d: loss %.4f, %.1f images/s", step, self.steps, loss, speed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -19,7 +20,7 @@ from tagmask.data.images import image_size, open_image, shrunk
 from tagmask.data.label_maps import write_label_map
 from tagmask.engine.device import keep_freed_memory, on_cores
 from tagmask.engine.inference import Item, stream
-from tagmask.engine.progress import plain_console, track
+from tagmask.engine.progress import track
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
@@ -27,17 +28,20 @@ from tagmask.ops.affinity import affinity_matrix, confident_labels, walk_to_labe
 from tagmask.ops.crf import crf_on_cams, dense_crf
 from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.par import pixel_adaptive_refinement
+from tagmask.ops.resize import resize
 from tagmask.ops.saliency import attention_scores, fuse_labels
 from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import AffinityConfig, RefineConfig
 
 SHOWN = {"none": "thresholds", "par": "PAR", "crf": "dense CRF", "affinity": "random walk", "fusion": "CRF and fusion"}
-PIXEL_MEMORY = 1500.0  # bytes; a dense CRF of an image's tags takes most
+"""How each refinement is called on the progress bar."""
+PIXEL_MEMORY = 1500.0  # bytes a pixel; of the refinements a dense CRF of an image's tags takes most
+logger = logging.getLogger(__name__)
 Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
 
 
 def write_cam_folder(method: Method, records: Iterable[Record], config: InferenceConfig, folder: Path) -> list[str]:
-    """Write the CAMs of every image's tags as `NAME.npz`; what is there already is kept.
+    """Write the CAMs of every image's tags as `NAME.npz`; files that are there already are kept.
 
     Args:
         method: trained, in eval mode, on its device.
@@ -45,13 +49,14 @@ def write_cam_folder(method: Method, records: Iterable[Record], config: Inferenc
         config: size and scales.
 
     Returns:
-        what is wrong with images that do not open.
+        what is wrong with the images that do not open, a line each.
     """
     skipped: list[str] = []
     plain = config.model_copy(update={"refine": "none"})
     missing = [record for record in records if not (folder / f"{record.name}{SUFFIX}").exists()]
     items = [Item(record.name, record.image, record.tags) for record in missing]
-    # One image at a time: what it yields must not depend on its company, which differs after a resumption.
+    # One image at a time: in a batch its CAMs would differ by rounding from one company to another, and after a kill
+    # the company is another.
     done_items = stream(
         method, items, plain, source="cam", batch=1, on_error=lambda _, error: skipped.append(str(error))
     )
@@ -62,7 +67,13 @@ def write_cam_folder(method: Method, records: Iterable[Record], config: Inferenc
 
 
 def write_gathered(folder: Path, records: Sequence[Record], of_image: Callable[[int], tuple[Tensor, Tensor]]) -> None:
-    """Write RCA's gathered attention maps as CAMs; `of_image` gives classes and maps of the image at a position."""
+    """Write the attention maps that RCA gathered while it trained, as CAMs.
+
+    Args:
+        folder: of the CAMs.
+        records: the training images.
+        of_image: gives class indices (n,) and maps (n, h, w) of the image at a position of the training set.
+    """
     for index, record in enumerate(track(records, "CAMs", len(records))):
         classes, maps = of_image(index)
         write_cams(folder / f"{record.name}{SUFFIX}", maps, classes.tolist())
@@ -82,17 +93,19 @@ def refine_folder(
 
     Args:
         cams: folder of `NAME.npz`.
-        records: say where the images are.
-        config: how.
+        records: name the images, and say where they are.
+        output: folder for the masks.
+        config: which refinement, and its parameters.
         background: whether label 0 exists; without it CAMs compete among themselves.
         affinity: for the random walk: trained, in eval mode, on its device.
-        classes: K; CAMs with higher ids are of surroundings and become background. None: there are no such.
+        num_classes: K; CAMs with higher ids are of context classes and become background. None: there are no such.
 
     Returns:
-        what is wrong with images or CAMs that were left out.
+        what is wrong with the images or CAMs that were left out, a line each.
 
     Raises:
-        TagmaskError: the refinement needs what is not given; or no image has a saliency map where some are named.
+        TagmaskError: the refinement needs an AffinityNet or a background that is not there, or a folder of saliency
+            maps is named that holds none of these images.
     """
     if config.name == "affinity" and affinity is None:
         raise TagmaskError("refine.name affinity: no trained AffinityNet; name a run that has one (--run)")
@@ -109,11 +122,12 @@ def refine_folder(
             members = _fused(image, own, ids, config, _saliency(record, image, config), num_classes)
         else:
             members = _refined(image, own, ids, config, background)
-        # What one member calls background and another surroundings is background to both.
-        masks = [_things(member.cpu().numpy(), num_classes) for member in members]
+        # Context classes become background before the members are compared: where one member says background and
+        # another a context class, both mean that no class of interest is there.
+        masks = [_without_context(member.cpu().numpy(), num_classes) for member in members]
         return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
-    # The walk runs a network and multiplies matrices of all pairs of its pixels: one image at a time has all cores.
+    # A walk runs a network and multiplies matrices of pairs of pixels, which use all cores: one image at a time.
     memory = math.inf if affinity is not None else PIXEL_MEMORY
     return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name), memory=memory)
 
@@ -126,7 +140,9 @@ def write_affinity_labels(
     affinity: AffinityConfig,
     num_classes: int | None = None,
 ) -> list[str]:
-    """Write what two CRFs, of a strong and of a weak background, leave no doubt of, as masks for AffinityNet.
+    """Write the masks that AffinityNet learns from: what two CRFs, of a strong and a weak background, agree on.
+
+    Args and result as of `refine_folder`; `affinity` gives the two powers of the background score.
 
     Source: PSA (CVPR 2018), section 3.2; spec A6.1.
     """
@@ -134,8 +150,9 @@ def write_affinity_labels(
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         pixels = torch.from_numpy(np.array(image))
         marginals = crf_on_cams(pixels, own, affinity.low, affinity.high, preset=config.crf)
-        low, high = (_with_surroundings(planes, ids, num_classes) for planes in marginals)
+        low, high = (_context_to_background(planes, ids, num_classes) for planes in marginals)
         planes = confident_labels(low, high, pool=1)
+        # From positions among the planes to label ids; 255 stays.
         ids = ids if num_classes is None else ids[ids <= num_classes]
         table = torch.full((IGNORE + 1,), IGNORE)
         table[0] = 0
@@ -145,17 +162,17 @@ def write_affinity_labels(
     return _each(cams, records, output, config.longest, label, "labels for AffinityNet")
 
 
-def _things(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
-    """Labels with those of surroundings, which lie above K, as background."""
+def _without_context(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
+    """Turn the labels of context classes, which lie above K, into background."""
     return labels if num_classes is None else np.where((labels > num_classes) & (labels != IGNORE), 0, labels)
 
 
-def _with_surroundings(marginals: Tensor, ids: Tensor, num_classes: int | None) -> Tensor:
-    """Marginals (1 + n, H, W) of background and `ids` with the planes of surroundings added to the background's."""
+def _context_to_background(marginals: Tensor, ids: Tensor, num_classes: int | None) -> Tensor:
+    """Add the planes of context classes to background in marginals (1 + n, H, W) of background and `ids`."""
     if num_classes is None or bool((ids <= num_classes).all()):
         return marginals
-    things, around = marginals[1:][ids <= num_classes], marginals[1:][ids > num_classes]
-    return torch.cat([marginals[:1] + around.sum(dim=0), things])
+    classes, context = marginals[1:][ids <= num_classes], marginals[1:][ids > num_classes]
+    return torch.cat([marginals[:1] + context.sum(dim=0), classes])
 
 
 def _each(
@@ -168,7 +185,14 @@ def _each(
     *,
     memory: float = PIXEL_MEMORY,
 ) -> list[str]:
-    """Write each record's mask, several at a time, of which each takes `memory` bytes a pixel; give what went wrong."""
+    """Write each record's mask by `label`, several images at a time, and give what is wrong with those left out.
+
+    Args:
+        longest: side in pixels; larger images are labelled at this size, and their labels enlarged.
+        label: given record, image, CAMs (n, H, W) at the image's size and their label ids, gives the mask.
+        what: the work, for the progress bar.
+        memory: bytes a pixel that one image takes; it bounds how many are worked on at once.
+    """
 
     def write(record: Record) -> str | None:
         path = output / f"{record.name}.png"
@@ -192,7 +216,10 @@ def _each(
 
 
 def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:
-    """Thresholds, PAR or CRF; without background an image without a tag is ignored everywhere."""
+    """Label an image by thresholds, PAR or a dense CRF, a map (H, W) for each member of `config`.
+
+    An image without a tag is background everywhere; where there is no background, it is ignored.
+    """
     members = config.members()
     if not len(cams):
         return [torch.full((image.height, image.width), 0 if background else IGNORE)] * len(members)
@@ -202,6 +229,7 @@ def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig
     else:
         thresholds = [torch.full_like(cams[:1], member.background_score) for member in members]
         scores = torch.stack([torch.cat([flat, cams]) if background else cams for flat in thresholds])
+        # A CAM of zeros is a class that the image bears: no CRF may leave it out (`present_above`).
         if config.name == "crf":
             scores = dense_crf(pixels, scores, preset=config.crf, present_above=-1.0)
         elif config.name == "par":
@@ -213,18 +241,20 @@ def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig
 
 @torch.inference_mode()
 def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig) -> list[Tensor]:
+    """Label an image by a random walk along AffinityNet's affinities, a map (H, W) for each member of `config`."""
     members = config.members()
     if not len(cams):
         return [torch.zeros(image.height, image.width)] * len(members)
     backbone, walk = method.network.backbone, config.affinity
     device = next(method.parameters()).device
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
+    # Pad right and below to whole cells, so that the grid of features is the one the walk pools the CAMs to.
     stride = backbone.stride
     padding = (0, -image.width % stride, 0, -image.height % stride)
     features = method.features(F.pad(backbone.normalise(pixels / 255), padding))
     grid = [(side + pad) // stride for side, pad in ((image.height, padding[3]), (image.width, padding[1]))]
     if list(features.shape[-2:]) != grid:
-        features = F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
+        features = resize(features, grid)
     matrix = affinity_matrix(features[0].float(), border=walk.border)
     labels = walk_to_labels(
         matrix,
@@ -246,16 +276,20 @@ def _fused(
     saliency: Tensor | None,
     num_classes: int | None,
 ) -> list[Tensor]:
-    """RCA's labels; the release hands blue first to the CRF, which is not symmetric in colours."""
+    """Label an image as RCA does, by a dense CRF and a saliency map, a map (H, W) for each member of `config`.
+
+    Source: RCA (CVPR 2022), section 4.1; spec C4.
+    """
+    # The lattice of the CRF is not symmetric in the colours, and the release hands it blue first.
     blue_first = torch.from_numpy(np.array(image)[..., ::-1].copy())
     scores = torch.stack([attention_scores(cams, member.alpha) for member in config.members()])
     marginals = dense_crf(blue_first, scores, preset=config.crf, present_above=-1.0)
-    things = ids if num_classes is None else ids[ids <= num_classes]
-    return [fuse_labels(_with_surroundings(planes, ids, num_classes), things, saliency) for planes in marginals]
+    classes = ids if num_classes is None else ids[ids <= num_classes]
+    return [fuse_labels(_context_to_background(planes, ids, num_classes), classes, saliency) for planes in marginals]
 
 
 def _check_saliency(folder: Path, records: Sequence[Record]) -> None:
-    """Raise where there is no map at all, and say how many images have none: those are fused without (spec C6)."""
+    """Raise where no image has a saliency map, and log how many have none: those are fused without (spec C6)."""
     missing = [record.name for record in records if not (folder / f"{record.name}.png").is_file()]
     if records and len(missing) == len(records):
         raise TagmaskError(
@@ -263,11 +297,17 @@ def _check_saliency(folder: Path, records: Sequence[Record]) -> None:
             "pictures with the images' names, or remove refine.saliency"
         )
     if missing:
-        _note(f"no saliency map of {len(missing)} images, such as {missing[0]}: their masks are made without")
+        logger.warning(
+            "no saliency map of %d images, such as %s: their masks are made without", len(missing), missing[0]
+        )
 
 
 def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tensor | None:
-    """The map (H, W) in 0..255 of a record, as large as `image`, its image made smaller; None where there is none."""
+    """Read a record's saliency map (H, W) in 0..255 at the size of `image`; None where there is none.
+
+    Raises:
+        TagmaskError: the map has not the size of the record's image file.
+    """
     if config.saliency is None:
         return None
     path = config.saliency / f"{record.name}.png"
@@ -282,13 +322,7 @@ def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tenso
     return torch.from_numpy(np.array(found.resize(image.size, Image.Resampling.BILINEAR)))
 
 
-def _note(text: str) -> None:
-    plain_console().print(text, soft_wrap=True)
-
-
 def _at(cams: Tensor, image: Image.Image) -> Tensor:
-    """CAMs (n, h, w) at the size of the image."""
+    """Resize CAMs (n, h, w) to the size of the image; there may be none."""
     size = (image.height, image.width)
-    if not len(cams):
-        return cams.new_zeros(0, *size)
-    return F.interpolate(cams[None], size=size, mode="bilinear", align_corners=False)[0]
+    return resize(cams[None], size)[0] if len(cams) else cams.new_zeros(0, *size)

@@ -1,29 +1,30 @@
-"""A recipe's stages, in order, each in a folder of its own: skipped when done, resumed when killed."""
+"""The stages of a run, one after the other, each in a folder of its own: what is done is skipped on a second start."""
 
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tagmask.data.files import write_text
-from tagmask.engine.progress import plain_console
 from tagmask.errors import TagmaskError
 
-DONE = "done.json"
-COSTS = "stages.json"
+logger = logging.getLogger(__name__)
+DONE = "done.json"  # in a stage's folder, once the stage is finished
+COSTS = "stages.json"  # in the run folder
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A step with its products on disk.
+    """A step of a run that leaves its products on disk.
 
     Attributes:
-        name: also of its folder in the run folder.
-        make: given the folder, makes or goes on making the products; each is written whole or not at all.
-        products: given the folder, what `make` writes there, for a stage that is to be run anew.
+        name: of the stage and of its folder in the run folder.
+        make: makes the products in that folder, or goes on where it was killed; each is written whole or not at all.
+        products: the files that `make` writes in that folder; they are removed where the stage is to run anew.
     """
 
     name: str
@@ -32,7 +33,7 @@ class Stage:
 
 
 def run_stages(folder: Path, stages: Sequence[Stage], *, start: str | None = None) -> None:
-    """Run what is not done, and keep account of seconds and bytes in `stages.json`.
+    """Run the stages that are not done, and write down the seconds and bytes of each in `stages.json`.
 
     Args:
         folder: of the run.
@@ -45,26 +46,25 @@ def run_stages(folder: Path, stages: Sequence[Stage], *, start: str | None = Non
     check_start(stages, start)
     names = [stage.name for stage in stages]
     if start is not None:
-        for stage in reversed(
-            stages[names.index(start) :]
-        ):  # killed in between, nothing done follows from what is gone
+        # The last stage first: if this is killed in between, no stage counts as done whose input is already gone.
+        for stage in reversed(stages[names.index(start) :]):
             _forget(folder / stage.name, stage)
-    console = plain_console()
     for number, stage in enumerate(stages, start=1):
         place, heading = folder / stage.name, f"stage {number} of {len(stages)}, {stage.name}"
         if (place / DONE).exists():
-            console.print(f"{heading}: done before")
+            logger.info("%s: done before", heading)
             continue
         place.mkdir(parents=True, exist_ok=True)
-        console.print(heading)
+        logger.info(heading)
         begin, done = time.perf_counter(), False
         try:
             stage.make(place)
             done = True
         finally:
+            # Of a stage that fails too: what it took counts when it is resumed.
             cost = _account(folder, names, stage.name, time.perf_counter() - begin, done)
         write_text(place / DONE, json.dumps(cost) + "\n")
-        console.print(f"{heading}: {cost['seconds']:.0f} s, {cost['bytes'] / 1e6:.1f} MB")
+        logger.info("%s: %.0f s, %.1f MB", heading, cost["seconds"], cost["bytes"] / 1e6)
 
 
 def check_start(stages: Sequence[Stage], start: str | None) -> None:
@@ -75,13 +75,13 @@ def check_start(stages: Sequence[Stage], start: str | None) -> None:
 
 
 def read_costs(folder: Path) -> dict[str, dict[str, float]]:
-    """Seconds and bytes of each stage that was begun."""
+    """Read the seconds and bytes of each stage that was begun."""
     path = folder / COSTS
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _account(folder: Path, names: Sequence[str], name: str, seconds: float, done: bool) -> dict[str, float]:
-    """Add to what earlier starts of the stage took; return the stage's entry."""
+    """Add the seconds to those of the stage's earlier starts, and give its entry in `stages.json`."""
     costs = read_costs(folder)
     earlier = costs.get(name, {}).get("seconds", 0.0)
     size = sum(path.stat().st_size for path in (folder / name).rglob("*") if path.is_file())
@@ -92,6 +92,7 @@ def _account(folder: Path, names: Sequence[str], name: str, seconds: float, done
 
 
 def _forget(place: Path, stage: Stage) -> None:
+    """Remove what a stage wrote, its mark of being done first, and its costs."""
     (place / DONE).unlink(missing_ok=True)
     for product in stage.products(place):
         product.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tagmask.engine.progress import say_left_out
+from tagmask.engine.progress import report_skipped
 from tagmask.evaluation.result import Conditions, Result
 
 _KEYS = {
@@ -65,7 +65,7 @@ def render(result: Result, console: Console) -> None:
     table.add_section()
     table.add_row("mean", _percent(scores.miou), "", _percent(scores.mean_class_accuracy), _mean_ratio(result))
     console.print(table)
-    say_left_out(result.left_out, "left out")
+    report_skipped(result.left_out)
     console.print(
         f"mIoU {_percent(scores.miou)}%  pixel accuracy {_percent(scores.pixel_accuracy)}%"
         f"  coverage {_percent(scores.coverage)}%"

@@ -1,1 +1,1 @@
-"""Class activation maps: multi-scale, normalised, turned into labels."""
+"""Pure functions of tensors: class activation maps, label maps and what refines them. Nothing here has a state."""

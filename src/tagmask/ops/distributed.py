@@ -1,4 +1,4 @@
-"""The three things a method asks of the other processes. All are the identity where there are none."""
+"""What a method asks of the other processes of a training. With a single process each of these gives back its input."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def world() -> tuple[int, int]:
-    """This process's rank and the number of processes."""
+    """Give this process's rank and the number of processes."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
     return 0, 1
 
 
 def sum_over_processes(value: Tensor) -> Tensor:
-    """The sum of a constant (no gradient) over processes."""
+    """Sum a value over processes; no gradient flows through."""
     if world()[1] == 1:
         return value.detach()
     total = value.detach().clone()
@@ -24,7 +24,7 @@ def sum_over_processes(value: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows (N, ...) of all processes in order of rank, without gradient."""
+    """Join the rows (N, ...) of all processes, N the same in all, in order of rank; no gradient flows through."""
     count = world()[1]
     if count == 1:
         return rows.detach()
@@ -34,13 +34,13 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
-    """`total / count` over all processes, as this process's share of a loss that is averaged over processes.
+    """Compute `total / count` over all processes, for a loss that the strategy averages over processes.
 
     Args:
         total: scalar sum over this process's elements, with gradient.
         count: scalar number of them, without.
 
     Returns:
-        a scalar whose mean over processes is the mean over all elements; 0 where there are none.
+        this process's scalar. The mean of these over processes is the mean over all elements; 0 where there are none.
     """
     return total * world()[1] / sum_over_processes(count).clamp(min=1)

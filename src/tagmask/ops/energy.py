@@ -1,4 +1,4 @@
-"""Dense energy: a loss that is low where pixels alike in colour and near each other bear like scores."""
+"""Dense energy: a loss that is low where pixels of like colour that are near each other have like scores."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def dense_energy(
     sigma_xy: float = 100.0,
     scale: float = 0.5,
 ) -> Tensor:
-    """Negative agreement of softmax scores under a Gaussian kernel over positions and colours, mean over images.
+    """Compute the negative agreement of softmax scores under a Gaussian kernel over positions and colours.
 
-    `-sum_i g_i <S_i, (K S)_i>` over pixels i of the reduced image. K is the permutohedral lattice's filter, not
-    normalised: about 0.475 of the exact Gaussian sum, which the published weight counts on. The gate `g` is 1 on
-    ignored pixels and one minus the largest score elsewhere, so that unsure pixels are the ones pulled.
+    It is `-sum_i g_i <S_i, (K S)_i>` over pixels i of the reduced image, as a mean over images. K is the permutohedral
+    lattice's filter without normalisation, about 0.475 of the exact Gaussian sum; the published weight counts on that.
+    The gate `g` is 1 on ignored pixels and one minus the largest score elsewhere, so that the unsure pixels are moved.
 
     Args:
         images: (B, 3, H, W) in 0..255.
@@ -51,7 +51,7 @@ def dense_energy(
         inside = _reduced(inside_boxes(boxes, *logits.shape[-2:])[:, None].float(), scale)
         ignored = _reduced((labels == IGNORE)[:, None].float(), scale)
         features = colour_features(_reduced(images.float(), scale), sigma_xy * scale, sigma_rgb)
-        # Room for every vertex there could be costs a device less than the host's waiting for their number.
+        # On a GPU, room for the greatest possible number of vertices costs less than the host's wait for their number.
         lattice = PermutohedralLattice.of(features, compact=not images.is_cuda)
     scores = F.interpolate(
         logits.softmax(dim=1), scale_factor=scale, mode="bilinear", align_corners=False, recompute_scale_factor=True
@@ -60,12 +60,14 @@ def dense_energy(
 
 
 class _GatedAgreement(torch.autograd.Function):
-    """`-sum_i g_i <S_i, (K S)_i> / B`, differentiated as if the gate were constant."""
+    """Computes `-sum_i g_i <S_i, (K S)_i> / B`, and its gradient as if the gate were constant."""
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, inside: Tensor, ignored: Tensor, lattice: PermutohedralLattice) -> Tensor:
+        # Unsure pixels count most, those outside the image not at all.
         gate = torch.where(ignored > 0, 1.0, (inside - scores.amax(dim=1, keepdim=True)).clamp_min(0))
         scores = scores * inside
+        # What each pixel's neighbours say: the lattice takes a row of scores for each pixel.
         rows = scores.permute(0, 2, 3, 1).flatten(1, 2)
         filtered = lattice.filter(rows).view(scores.shape[0], *scores.shape[2:], -1).permute(0, 3, 1, 2)
         pull = filtered * gate
@@ -79,4 +81,5 @@ class _GatedAgreement(torch.autograd.Function):
 
 
 def _reduced(maps: Tensor, scale: float) -> Tensor:
+    """Take the nearest pixels of maps (B, C, h, w) at `scale`, so that labels and boxes stay whole numbers."""
     return F.interpolate(maps, scale_factor=scale, mode="nearest", recompute_scale_factor=True)

@@ -1,7 +1,8 @@
-"""CAMs to label maps: thresholds, boxes, with and without background.
+"""From CAMs to label maps: which maps to carry, what they compete with, and the thresholds between them.
 
-Everywhere: `ids` (B, T) are the label ids of the T maps of each image, 0 for a map that stands for nothing; by default
-1..K. A training step carries only the maps of present tags (`present_tags`), so cost grows with tags, not classes.
+A training step carries only the maps of tags that are present (`present_tags`), so that its cost grows with the tags of
+an image, not with the classes of the data set. `ids` (B, T) then are the label ids of the T maps of each image, 0 for a
+map that stands for nothing. By default there is a map for each class, and the ids are 1..K.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.resize import resize
 
-UNCERTAIN = -1
+UNCERTAIN = -1  # of regions between the thresholds, which contrasts mix in
+NO_BACKGROUND_SHARPNESS = 10  # of the softmax over CAMs that have no background to win against
 
 
 def present_tags(tags: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Where the present classes are.
+    """Find the classes that each image bears.
 
     Args:
         tags: (B, K) 0/1.
@@ -37,19 +40,36 @@ def take_channels(maps: Tensor, channels: Tensor) -> Tensor:
     return maps.gather(1, channels[:, :, None, None].expand(-1, -1, *maps.shape[-2:]))
 
 
-def beside_context(cams: Tensor, context: Tensor) -> Tensor:
-    """CAMs (K, h, w) with 0 where one of the context's (n, h, w) is higher; there the surroundings are seen."""
-    if not len(context):
-        return cams
-    return torch.where(cams >= context.amax(dim=0), cams, 0.0)
-
-
 def inside_boxes(boxes: Tensor, height: int, width: int) -> Tensor:
-    """(B, height, width) bool, True inside boxes (B, 4) of top, bottom, left, right in pixels of that grid."""
+    """Mark the inside of boxes (B, 4), top, bottom, left, right in pixels of the grid: (B, height, width) bool."""
     rows = torch.arange(height, device=boxes.device)[:, None]
     columns = torch.arange(width, device=boxes.device)
     top, bottom, left, right = boxes[:, :, None, None].unbind(1)
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+
+
+def with_background(cams: Tensor, power: float) -> Tensor:
+    """Put the background score `(1 - highest CAM) ** power` before the CAMs of one image.
+
+    Args:
+        cams: (n, H, W) in [0, 1] of the classes the image bears; n may be 0.
+        power: the papers' alpha; the larger, the weaker the background.
+
+    Returns:
+        (n + 1, H, W) scores in [0, 1], plane 0 background; they do not sum to 1.
+
+    Source: PSA (CVPR 2018), section 3.1.
+    """
+    if not len(cams):
+        return cams.new_ones(1, *cams.shape[1:])
+    return torch.cat([(1 - cams.amax(dim=0, keepdim=True)) ** power, cams])
+
+
+def beside_context(cams: Tensor, context: Tensor) -> Tensor:
+    """Set CAMs (K, h, w) to 0 where one of the context classes' CAMs (n, h, w) is higher."""
+    if not len(context):
+        return cams
+    return torch.where(cams >= context.amax(dim=0), cams, 0.0)
 
 
 def to_labels(
@@ -94,7 +114,7 @@ def region_map(
     ids: Tensor | None = None,
     background: bool = True,
 ) -> Tensor:
-    """As `to_labels`, but what lies between the thresholds is UNCERTAIN (-1), not ignored.
+    """Turn CAMs into region maps: as `to_labels`, but what lies between the thresholds is UNCERTAIN (-1), not ignored.
 
     Source: SeCo (CVPR 2024), section 3.2, and its released code.
     """
@@ -116,11 +136,11 @@ def pseudo_masks(
     ids: Tensor | None = None,
     background: bool = True,
 ) -> Tensor:
-    """Training masks for a decoder from CAMs: two background scores, refinement, and what both agree on.
+    """Make training masks for a decoder from CAMs: what a high and a low background score agree on after refinement.
 
     At half the CAMs' size, softmax scores over the present tags and a constant background are refined by their
-    neighbours; a pixel bears its class where class beats the high background score, is background where even the low
-    one beats every class, and is ignored otherwise and outside the box.
+    neighbours. A pixel gets a class where the class beats the high background score, and background where even the low
+    one beats every class. It is ignored otherwise, and outside the box.
 
     Args:
         cams: (B, T, H, W) in [0, 1].
@@ -138,56 +158,38 @@ def pseudo_masks(
     Source: SeCo (CVPR 2024), section 3.2; the scheme is AFA's (CVPR 2022).
     """
     height, width = cams.shape[-2:]
-    half = F.interpolate(cams, size=(height // 2, width // 2), mode="bilinear", align_corners=False)
+    half = resize(cams, (height // 2, width // 2))
     absent = (tags <= 0)[:, :, None, None]
     logits = half.masked_fill(absent, -torch.inf)
     ids = _default_ids(cams) if ids is None else ids
     if not background:
-        # A sharper softmax: without a background to win against, differences of CAMs must decide alone.
-        refined = _enlarge(refine((logits * 10).softmax(dim=1).nan_to_num(0.0)), height, width)
-        share, best = refined.max(dim=1)
-        labels = torch.where(share > high, _ids_of(best, ids), IGNORE)
+        # The differences of CAMs have to decide alone. An image without tags has a softmax over nothing, which is NaN.
+        scores = (logits * NO_BACKGROUND_SHARPNESS).softmax(dim=1).nan_to_num(0.0)
+        fraction, best = resize(refine(scores), (height, width)).max(dim=1)
+        labels = torch.where(fraction > high, _ids_of(best, ids), IGNORE)
     else:
+        # Both backgrounds are refined at once, as two sets of planes.
         planes = [
             torch.cat([torch.full_like(half[:, :1], score), logits], dim=1).softmax(dim=1) for score in (high, low)
         ]
-        refined = _enlarge(refine(torch.cat(planes, dim=1)), height, width)
-        with_background = F.pad(ids, (1, 0))
-        sure, lenient = (_ids_of(part.argmax(dim=1), with_background) for part in refined.chunk(2, dim=1))
+        refined = resize(refine(torch.cat(planes, dim=1)), (height, width))
+        all_ids = F.pad(ids, (1, 0))
+        sure, lenient = (_ids_of(part.argmax(dim=1), all_ids) for part in refined.chunk(2, dim=1))
         labels = torch.where(sure > 0, sure, torch.where(lenient == 0, 0, IGNORE))
     return torch.where(inside_boxes(boxes, height, width), labels, IGNORE)
 
 
 def _best(cams: Tensor, tags: Tensor, ids: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Label id of the strongest present map at each pixel, and its strength."""
+    """Give the label id of the strongest present map at each pixel, and its strength."""
     strength, best = (cams * tags[:, :, None, None]).max(dim=1)
     return _ids_of(best, _default_ids(cams) if ids is None else ids), strength
 
 
 def _default_ids(cams: Tensor) -> Tensor:
+    """Give the ids 1..K to the maps of each image."""
     return torch.arange(1, cams.shape[1] + 1, device=cams.device).expand(len(cams), -1)
 
 
 def _ids_of(channels: Tensor, ids: Tensor) -> Tensor:
+    """Look up the label ids of channels (B, H, W) in each image's ids (B, T)."""
     return ids.gather(1, channels.flatten(1)).view_as(channels)
-
-
-def _enlarge(scores: Tensor, height: int, width: int) -> Tensor:
-    return F.interpolate(scores, size=(height, width), mode="bilinear", align_corners=False)
-
-
-def with_background(cams: Tensor, power: float) -> Tensor:
-    """Put the background score `(1 - highest CAM) ** power` before the CAMs of one image.
-
-    Args:
-        cams: (n, H, W) in [0, 1] of the classes the image bears; n may be 0.
-        power: the papers' alpha; the larger, the weaker the background.
-
-    Returns:
-        (n + 1, H, W) scores in [0, 1], plane 0 background; they do not sum to 1.
-
-    Source: PSA (CVPR 2018), section 3.1.
-    """
-    if not len(cams):
-        return cams.new_ones(1, *cams.shape[1:])
-    return torch.cat([(1 - cams.amax(dim=0, keepdim=True)) ** power, cams])

@@ -1,4 +1,11 @@
-"""Gaussian filtering of points in a feature space: the permutohedral lattice, and the exact sum it stands for."""
+"""Gaussian filtering of points in a feature space, by a permutohedral lattice.
+
+A filter has three steps: splat (each point adds its value to the d + 1 lattice vertices around it), blur (each vertex
+takes something of its neighbours along each direction), slice (each point reads its vertices). The tables of who
+touches whom are made once for a set of points, by `PermutohedralLattice.of`, with the functions below in their order:
+the simplex around each point, its barycentric weights, a key for each vertex, groups of equal keys, the splat table,
+and the vertices' neighbours. A filter then is a few weighted sums of rows (`embedding_bag`).
+"""
 
 from __future__ import annotations
 
@@ -11,13 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NO_KEY = torch.iinfo(torch.int64).max
-_BLOCK = 2**25  # pairs of points held at once by the exact filter
+_NO_KEY = torch.iinfo(torch.int64).max  # of vertices that only fill up the room; sorted behind all others
 
 
 @dataclass(frozen=True)
 class PermutohedralLattice:
-    """The filter `sum_j exp(-|f_i - f_j|^2 / 2) v_j`, up to a gain, in time and memory linear in the number of points.
+    """Filters `sum_j exp(-|f_i - f_j|^2 / 2) v_j`, up to a gain, in time and memory linear in the number of points.
 
     Each point lies in a simplex of d + 1 lattice vertices. Its value is splatted onto them with barycentric weights,
     the vertices are blurred along d + 1 directions with the kernel (1/2, 1, 1/2), and the points read them back. Only
@@ -44,7 +50,7 @@ class PermutohedralLattice:
 
     @classmethod
     def of(cls, features: Tensor, *, compact: bool = True) -> PermutohedralLattice:
-        """Place points in a lattice.
+        """Place points in a lattice, and make the tables of the filter.
 
         Args:
             features: (B, d, N) positions in units of the Gaussian's standard deviation; batch entries do not mix.
@@ -53,8 +59,12 @@ class PermutohedralLattice:
         """
         batch, dimensions, points = features.shape
         flat = features.float().transpose(0, 1).reshape(dimensions, batch * points)
+
+        # The simplex around each point, and the point's place in it.
         origin, rank, offset = _enclosing_simplex(flat)
         weights = _barycentric(offset)
+
+        # Points in the same simplex share its vertices: they are found once for each simplex, by a key of one integer.
         steps = _key_steps(dimensions, batch)
         entry = torch.arange(batch, device=features.device).repeat_interleave(points)
         simplices = _Groups.of(_key(origin, rank, steps).add_(entry), compact=compact)
@@ -62,8 +72,12 @@ class PermutohedralLattice:
         keys = _vertex_keys(*members, steps)  # pyright: ignore
         if not compact:
             keys.masked_fill_(simplices.sizes == 0, _NO_KEY)
+
+        # Simplices share corners: equal keys are one vertex.
         corners = _Groups.of(keys.flatten(), compact=compact)
         vertex_keys = keys.flatten().index_select(0, corners.first).masked_fill_(corners.sizes == 0, _NO_KEY)
+
+        # From vertices to points (slice), and from points to vertices (splat).
         vertices = corners.member_of.int().view_as(keys).t().contiguous()
         splat_points, splat_weights, splat_offsets = _splat_table(simplices, corners, weights)
         return cls(
@@ -76,11 +90,11 @@ class PermutohedralLattice:
         )
 
     def filter(self, values: Tensor) -> Tensor:
-        """Filter float32 values (B, N, C) of the points; gives (B, N, C)."""
+        """Filter float32 values (B, N, C) of the points into as many."""
         return LatticeSum.of(self).filter(values)
 
     def spread(self, values: Tensor) -> Tensor:
-        """Splat and blur: values (B * N, C) of the points to values (M + 1, C) of the vertices."""
+        """Splat and blur values (B * N, C) of the points; gives values (M + 1, C) of the vertices."""
         result = F.embedding_bag(
             self.splat_points, values, self.splat_offsets,
             mode="sum", per_sample_weights=self.splat_weights, include_last_offset=True,
@@ -92,7 +106,7 @@ class PermutohedralLattice:
         return result
 
     def scaled(self, factor: Tensor) -> PermutohedralLattice:
-        """The filter with each point's value multiplied by `factor` (B, N) on its way in and on its way out."""
+        """Give the filter that multiplies each point's value by `factor` (B, N) on its way in and on its way out."""
         factor = factor.flatten()
         return replace(
             self,
@@ -103,7 +117,7 @@ class PermutohedralLattice:
 
 @dataclass(frozen=True)
 class LatticeSum:
-    """The sum of filters over the same points: each point reads the vertices of all lattices at once.
+    """Sums filters over the same points: each point reads the vertices of all lattices at once.
 
     Attributes:
         parts: the lattices.
@@ -130,47 +144,15 @@ class LatticeSum:
         return F.embedding_bag(self.vertices, spread, mode="sum", per_sample_weights=self.weights).view(values.shape)
 
 
-@dataclass(frozen=True)
-class ExactGaussian:
-    """The same filter as the plain sum over all pairs of points: quadratic time, memory bounded by blocks of rows.
-
-    Attributes:
-        features: (B, d, N) positions in units of the Gaussian's standard deviation.
-        factor: (B, N) by which each point's value is multiplied on its way in and on its way out.
-    """
-
-    features: Tensor
-    factor: Tensor
-
-    @classmethod
-    def of(cls, features: Tensor) -> ExactGaussian:
-        """Filter over points at `features` (B, d, N)."""
-        return cls(features.float(), torch.ones_like(features[:, 0], dtype=torch.float32))
-
-    def filter(self, values: Tensor) -> Tensor:
-        """Filter values (B, N, C) of the points; gives (B, N, C)."""
-        points = self.features.transpose(1, 2)
-        values = values * self.factor[..., None]
-        rows = [
-            torch.cdist(part, points, compute_mode="donot_use_mm_for_euclid_dist").square_().mul_(-0.5).exp_() @ values
-            for part in points.split(max(1, _BLOCK // values.shape[1]), dim=1)
-        ]
-        return torch.cat(rows, dim=1) * self.factor[..., None]
-
-    def scaled(self, factor: Tensor) -> ExactGaussian:
-        """The filter with each point's value multiplied by `factor` (B, N) on its way in and on its way out."""
-        return replace(self, factor=self.factor * factor)
-
-
 def position_features(height: int, width: int, sigma: float, device: torch.device) -> Tensor:
-    """(2, H * W) x and y of each pixel, in units of `sigma` pixels; a lattice is not symmetric in their order."""
+    """Give x and y of each pixel, (2, H * W), in units of `sigma` pixels; a lattice is not symmetric in their order."""
     x = torch.arange(width, dtype=torch.float32, device=device).expand(height, width)
     y = torch.arange(height, dtype=torch.float32, device=device)[:, None].expand(height, width)
     return torch.stack([x, y]).flatten(1) / sigma
 
 
 def colour_features(images: Tensor, sigma_xy: float, sigma_rgb: float) -> Tensor:
-    """(B, 5, H * W) x, y and colours of each pixel of images (B, 3, H, W), in units of their standard deviations."""
+    """Give x, y and colours of each pixel of images (B, 3, H, W), (B, 5, H * W), in units of standard deviations."""
     batch, _, height, width = images.shape
     positions = position_features(height, width, sigma_xy, images.device).expand(batch, -1, -1)
     return torch.cat([positions, images.flatten(2) / sigma_rgb], dim=1)
@@ -178,7 +160,7 @@ def colour_features(images: Tensor, sigma_xy: float, sigma_rgb: float) -> Tensor
 
 @dataclass(frozen=True)
 class _Groups:
-    """Members with equal keys, groups in ascending order of key.
+    """Groups n members by equal keys; the G groups are in ascending order of their keys.
 
     Attributes:
         order: (n,) the members, group after group.
@@ -213,13 +195,15 @@ class _Groups:
 
 
 def _enclosing_simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The simplex about each of (d, n) points, all (d + 1, n).
+    """Find the simplex around each of (d, n) points.
 
     Returns:
-        The remainder-0 vertex in units of d + 1, the coordinates' ranks by offset (int8; 0: the largest), and the
-        point's offset from the vertex in units of d + 1.
+        Of each simplex, all (d + 1, n): the vertex of remainder 0 in units of d + 1, the ranks of its coordinates by
+        the point's offset (int8; 0: the largest), and the point's offset from that vertex in units of d + 1.
     """
     dimensions, count = features.shape
+
+    # Embed the points in the plane of d + 1 coordinates whose sum is 0, so scaled that a blur is a Gaussian of width 1.
     elevated = features.new_empty(dimensions + 1, count)
     ahead = features.new_zeros(count)
     for j in range(dimensions, 0, -1):
@@ -227,10 +211,15 @@ def _enclosing_simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         torch.sub(ahead, scaled, alpha=j, out=elevated[j])
         ahead = ahead + scaled
     elevated[0] = ahead
+
+    # Round to the nearest multiple of d + 1 in each coordinate; the sum of what is rounded may leave the plane.
     offset = elevated.mul_(1 / (dimensions + 1))
     origin = offset.round()
     offset -= origin
     excess = origin.sum(dim=0).to(torch.int8)
+
+    # Rank the coordinates by what rounding left of them. The excess of the sum shifts the ranks, and coordinates whose
+    # rank so falls out of 0..d are those that are rounded the other way to come back into the plane.
     rank = torch.arange(dimensions + 1, dtype=torch.int8, device=features.device)[:, None] + excess
     for i in range(dimensions):
         for j in range(i + 1, dimensions + 1):
@@ -242,7 +231,11 @@ def _enclosing_simplex(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _barycentric(offset: Tensor) -> Tensor:
-    """Weights (d + 1, n) of the vertices with remainder 0, 1, ..., d: steps between the offsets in falling order."""
+    """Compute the weights (d + 1, n) of the vertices with remainder 0, 1, ..., d.
+
+    They are the differences of neighbouring offsets, sorted from the largest down.
+    """
+    # A sorting network of exchanges: for so few rows faster than a sort of the columns.
     falling = list(offset)
     for end in range(len(falling) - 1, 0, -1):
         for i in range(end):
@@ -255,18 +248,20 @@ def _barycentric(offset: Tensor) -> Tensor:
 
 
 def _key_steps(dimensions: int, batch: int) -> list[int]:
-    """What one step along each of the d + 1 coordinates adds to a key; the first coordinate is implied by the others.
+    """Give what one step along each of the d + 1 coordinates adds to the key of a vertex.
 
-    The coordinates are a key's digits, the batch entry is what remains. Coordinates beyond a digit's range wrap into
-    the next; two vertices that exist would have to lie just so to collide. The last coordinate, which grows with the
-    last feature alone, counts most: vertices over positions (x, y) are then numbered row by row, as pixels are.
+    The coordinates are the key's digits, except the first, which follows from the others, as their sum is fixed. The
+    lowest digit is the batch entry. A coordinate that exceeds the range of its digit wraps into the next one; for
+    two vertices to have the same key, they would have to lie exactly so far apart. The last coordinate,
+    which grows with the last feature alone, is the highest digit: vertices over positions (x, y) are then numbered row
+    by row, as pixels are, and neighbours lie near each other in memory.
     """
     base = int((2**63 / batch) ** (1 / dimensions))
     return [0] + [batch * base**j for j in range(dimensions)]
 
 
 def _key(origin: Tensor, rank: Tensor, steps: list[int]) -> Tensor:
-    """Keys (n,) of simplices: a remainder-0 vertex plus ranks, which fit in between such vertices."""
+    """Compute the keys (n,) of simplices: that of the vertex of remainder 0, plus the ranks, which fit in between."""
     sides = len(steps)
     key = origin.new_zeros(origin.shape[1], dtype=torch.int64)
     for coordinate, order, step in zip(origin, rank, steps, strict=True):
@@ -275,9 +270,9 @@ def _key(origin: Tensor, rank: Tensor, steps: list[int]) -> Tensor:
 
 
 def _vertex_keys(origin: Tensor, rank: Tensor, entry: Tensor, steps: list[int]) -> Tensor:
-    """Keys (d + 1, n) of simplices' vertices with remainder 0, 1, ..., d.
+    """Compute the keys (d + 1, n) of the simplices' vertices with remainder 0, 1, ..., d.
 
-    From each vertex to the next, every coordinate grows by 1, and that of the highest rank left falls by d + 1.
+    From each vertex to the next, every coordinate grows by 1, and the one of the highest rank left falls by d + 1.
     """
     ranked = torch.empty(rank.shape, dtype=torch.int64, device=rank.device)
     for order, step in zip(rank, steps, strict=True):
@@ -287,14 +282,16 @@ def _vertex_keys(origin: Tensor, rank: Tensor, entry: Tensor, steps: list[int]) 
 
 
 def _splat_table(simplices: _Groups, corners: _Groups, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Points and weights vertex after vertex, and where each vertex begins.
+    """List the points that touch each vertex and their weights, vertex after vertex, and where each vertex begins.
 
-    A vertex' points are those of the simplices about it, whose points lie together in `simplices.order`.
+    A vertex's points are those of the simplices around it, and a simplex's points lie together in `simplices.order`.
     """
     sides, points = weights.shape
+    # Where the points of each (corner, simplex) begin in d + 1 copies of the points sorted by simplex, and how many.
     copies = points * torch.arange(sides, dtype=torch.int32, device=weights.device)
     first = (simplices.starts.int() + copies[:, None]).flatten().index_select(0, corners.order)
     counts = simplices.sizes.int().repeat(sides).index_select(0, corners.order)
+    # The positions of all these points, range after range.
     ends = F.pad(counts.cumsum(0, dtype=torch.int32), (1, 0))
     taken = (first - ends[:-1]).repeat_interleave(counts, output_size=weights.numel())
     taken += torch.arange(weights.numel(), dtype=torch.int32, device=weights.device)
@@ -307,11 +304,13 @@ def _splat_table(simplices: _Groups, corners: _Groups, weights: Tensor) -> tuple
 
 
 def _neighbours(keys: Tensor, steps: list[int]) -> Tensor:
-    """Tables (d + 1, M + 1, 3) of each vertex and its neighbours along each direction, from ascending keys (M,)."""
+    """Look up each vertex's neighbours along each direction, (d + 1, M + 1, 3), by ascending keys (M,)."""
     count = len(keys)
     own = torch.arange(count, dtype=torch.int32, device=keys.device)
     tables = torch.full((len(steps), count + 1, 3), count, dtype=torch.int32, device=keys.device)
     for table, step in zip(tables, steps, strict=True):
+        # One step along a direction adds 1 to every coordinate and takes d + 1 from one. Whoever is found ahead of a
+        # vertex has that vertex behind.
         sought = keys + (sum(steps) - len(steps) * step)
         found = _search(keys, sought).clamp_(max=count - 1)
         ahead = torch.where(keys.index_select(0, found) == sought, found, count)
@@ -323,10 +322,8 @@ def _neighbours(keys: Tensor, steps: list[int]) -> Tensor:
 
 
 def _search(keys: Tensor, sought: Tensor) -> Tensor:
-    """How many of ascending keys are smaller than each of those sought, which ascend as well.
-
-    NumPy's search goes on from where the last one ended, which takes half as long.
-    """
+    """Count how many of ascending keys are smaller than each of those sought, which ascend as well."""
+    # NumPy's search goes on from where the last one ended, which takes half as long.
     if keys.device.type == "cpu":
         return torch.from_numpy(np.searchsorted(keys.numpy(), sought.numpy()))
     return torch.searchsorted(keys, sought)

@@ -1,4 +1,4 @@
-"""Segmentation over several scales of the input at once, as DeepLab-v2 is trained and tested."""
+"""Segmentation of several scales of an image at once, as DeepLab-v2 is trained and tested."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tagmask.ops.distributed import global_mean
 from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.resize import resize
 
 SCALES = (0.5, 0.75)
 
@@ -17,7 +18,7 @@ SCALES = (0.5, 0.75)
 def multi_scale_logits(
     forward: Callable[[Tensor], Tensor], images: Tensor, scales: Sequence[float] = SCALES
 ) -> list[Tensor]:
-    """Logits of the images, of each scaled copy, and the largest of all, which is what a test takes.
+    """Compute the logits of the images and of each scaled copy, and the largest of all, which is what a test takes.
 
     Args:
         forward: (B, 3, H', W') images to logits (B, C, h, w).
@@ -31,14 +32,14 @@ def multi_scale_logits(
     """
     logits = [forward(images)]
     for scale in scales:
-        logits.append(forward(_resize(images, [int(side * scale) for side in images.shape[-2:]])))
+        logits.append(forward(resize(images, [int(side * scale) for side in images.shape[-2:]])))
     size = logits[0].shape[-2:]
-    largest = torch.stack([logits[0], *(_resize(other, size) for other in logits[1:])]).amax(dim=0)
+    largest = torch.stack([logits[0], *(resize(other, size) for other in logits[1:])]).amax(dim=0)
     return [*logits, largest]
 
 
 def multi_scale_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
-    """Sum over `logits` (B, C, h_i, w_i) of the cross-entropy to labels (B, H, W) at their size; 255 is left out.
+    """Sum the cross-entropies of `logits` (B, C, h_i, w_i) to labels (B, H, W) shrunk to their sizes; 255 is left out.
 
     Each term is the mean over its own labelled pixels, 0 where there are none.
     """
@@ -46,8 +47,8 @@ def multi_scale_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 
 def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """The label (B, *size) at the centre of each cell of label maps (B, H, W)."""
-    # In whole numbers: where a centre falls between two pixels, interpolation in float takes either.
+    """Shrink label maps (B, H, W) to (B, *size): each cell takes the label of the pixel at its centre."""
+    # In whole numbers: where a centre falls between two pixels, rounding in float would choose between them by chance.
     rows, columns = (
         (2 * torch.arange(cells, device=labels.device) + 1) * pixels // (2 * cells)
         for cells, pixels in zip(size, labels.shape[-2:], strict=True)
@@ -56,9 +57,6 @@ def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute the mean cross-entropy over the labelled pixels of all processes."""
     total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
     return global_mean(total, (labels != IGNORE).sum())
-
-
-def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
-    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)

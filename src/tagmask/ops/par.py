@@ -1,4 +1,4 @@
-"""Pixel-adaptive refinement (PAR): scores moved to where the image's colours say, by local weighted averages."""
+"""Pixel-adaptive refinement (PAR): scores are averaged over neighbours of like colour, and so come to follow edges."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 ITERATIONS = 10
-SHARPNESS = 0.3
-POSITION_WEIGHT = 0.01
+SHARPNESS = 0.3  # the smaller, the more a likeness of colour counts
+POSITION_WEIGHT = 0.01  # of nearness, beside a weight of 1 for the likeness of colour
 # Pixels whose neighbours are weighed at once on a CPU: what is computed on the way then stays in its cache.
 CHUNK = 1024
 
@@ -21,9 +21,9 @@ CHUNK = 1024
 def pixel_adaptive_refinement(
     images: Tensor, masks: Tensor, *, dilations: Sequence[int] = DILATIONS, iterations: int = ITERATIONS
 ) -> Tensor:
-    """Average scores over 8 neighbours at each of several distances, weighted by likeness of colour, again and again.
+    """Average scores repeatedly over 8 neighbours at each of several distances, weighted by likeness of colour.
 
-    Holds two tables of 4 bytes for each pixel and neighbour, 384 bytes a pixel, whatever the number of classes.
+    It holds two tables of 4 bytes for each pixel and neighbour, 384 bytes a pixel, whatever the number of classes.
 
     Args:
         images: (B, 3, H, W) in 0..255.
@@ -40,9 +40,11 @@ def pixel_adaptive_refinement(
     masks = masks.float()
     if masks.shape[-2:] != images.shape[-2:]:
         masks = F.interpolate(masks, size=(height, width), mode="bilinear", align_corners=True)
+    # Who a pixel's neighbours are, and how much each counts: the same in every iteration.
     steps = _steps(tuple(dilations), images.device)
     neighbours = _neighbours(batch, height, width, steps)
     weights = _weights(images.float(), neighbours, steps)
+    # The averages, over rows of scores, one for each pixel.
     scores = masks.permute(0, 2, 3, 1).reshape(-1, masks.shape[1]).contiguous()
     for _ in range(iterations):
         scores = F.embedding_bag(neighbours, scores, mode="sum", per_sample_weights=weights)
@@ -51,14 +53,14 @@ def pixel_adaptive_refinement(
 
 @lru_cache(maxsize=4)
 def _steps(dilations: tuple[int, ...], device: torch.device) -> Tensor:
-    """(n, 2) int32 rows and columns from a pixel to its neighbours."""
+    """List the (n, 2) int32 steps, rows and columns, from a pixel to its neighbours."""
     around = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx]
     steps = [(dilation * dy, dilation * dx) for dilation in dilations for dy, dx in around]
     return torch.tensor(steps, dtype=torch.int32, device=device)
 
 
 def _neighbours(batch: int, height: int, width: int, steps: Tensor) -> Tensor:
-    """(B * H * W, n) index of each pixel's neighbours; beyond the rim stands the nearest pixel of the rim."""
+    """Give the indices (B * H * W, n) of each pixel's neighbours; beyond the rim, the nearest pixel on the rim."""
     rows, columns, entries = (
         torch.arange(count, dtype=torch.int32, device=steps.device) for count in (height, width, batch)
     )
@@ -68,10 +70,12 @@ def _neighbours(batch: int, height: int, width: int, steps: Tensor) -> Tensor:
 
 
 def _weights(images: Tensor, neighbours: Tensor, steps: Tensor) -> Tensor:
-    """(B * H * W, n) weight of each neighbour in a pixel's average: a share by colour and a little by distance."""
+    """Weigh each neighbour in a pixel's average, (B * H * W, n): by likeness of colour, and a little by nearness."""
     colours = images.transpose(0, 1).flatten(1).contiguous()
     squared = steps.float().square().sum(dim=1)
+    # Nearness is the same everywhere.
     near = (-squared / (squared.sqrt().var() * SHARPNESS**2)).softmax(dim=0) * POSITION_WEIGHT
+    # Likeness of colour, relative to the spread of the colours around the pixel.
     weights = torch.empty(neighbours.shape, device=images.device)
     chunk = len(neighbours) if images.is_cuda else CHUNK
     for begin in range(0, len(neighbours), chunk):

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.api import Model
-from tagmask.engine.inference import network_size, score, to_label_map
+from tagmask.engine.inference import score, to_label_map
+from tagmask.engine.photographs import Photograph
 from tagmask.errors import TagmaskError
 
 
@@ -51,11 +52,11 @@ def explain(model: Model, photo: Image.Image, tags: Sequence[str] | None = None)
     """
     method, config = model.method, model.run.recipe.inference
     ids = None if tags is None else _ids(model, tags)
-    resized = photo.resize(network_size(photo.width, photo.height, config), Image.Resampling.BILINEAR)
-    pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
-    images = method.network.backbone.normalise(pixels.to(next(method.parameters()).device).float() / 255)
+    photograph = Photograph.of(photo, config)
+    pixels = photograph.pixels[None].to(next(method.parameters()).device)
+    images = method.network.backbone.normalise(pixels.float() / 255)
     scores = score(method, images, config, "decoder")[0]
-    labels, _ = to_label_map(scores, ids, photo, config, "decoder", method.background)
+    labels, _ = to_label_map(scores, ids, photograph, config, "decoder", method.background)
     return Explanation(
         labels=labels,
         cams=score(method, images, config, "cam")[0, : method.num_classes].cpu().numpy(),  # beyond: surroundings

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagmask.api import Model, load
+from tagmask.engine.progress import report_skipped
 from tagmask.errors import TagmaskError
 from tagmask.serve.guard import Guard
 from tagmask.serve.page import KEYS, STYLE, build_page
@@ -158,10 +159,7 @@ def serve(
 ) -> None:
     """Serve the page until interrupted; arguments and errors as of `serving`."""
     with serving(run, other, images=images, masks=masks, review=review, port=port) as (address, left_out):
-        for reason in left_out[:10]:
-            print(f"left out: {reason}")
-        if len(left_out) > 10:
-            print(f"left out: {len(left_out)} masks in all")
+        report_skipped(left_out, "masks")
         print(f"page: {address}   (Ctrl+C ends it)", flush=True)
         try:
             threading.Event().wait()
