@@ -144,13 +144,15 @@ def test_forward_pass_is_timed() -> None:
 
 
 def test_run_that_was_begun_goes_on_with_its_own_recipe(
-    cooccur: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    cooccur: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="tagmask")
     overrides = ["backbone.weights=null", "training.steps=2", "training.batch=2", "training.workers=0", "views.crop=64"]
     run = api.train(cooccur, output=tmp_path / "run", overrides=overrides)
-    assert ALARM in capsys.readouterr().err
+    assert ALARM in caplog.text
+    caplog.clear()
     recipe: Recipe = open_run(run).recipe
     assert recipe.training.steps == 2
     api.train(cooccur, output=run)
-    assert "recipe chosen" not in capsys.readouterr().err
+    assert "recipe chosen" not in caplog.text
     assert open_run(run).recipe == recipe

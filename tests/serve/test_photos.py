@@ -98,7 +98,7 @@ def test_pixel_limit_holds_before_decoding(tmp_path: Path) -> None:
 def test_upload_that_is_no_image_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(b"no image")
-    with pytest.raises(TagmaskError, match="no image format"):
+    with pytest.raises(TagmaskError, match="none of the formats"):
         open_photo(path)
 
 

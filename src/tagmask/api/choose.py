@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import statistics
 import time
@@ -14,10 +15,11 @@ import torch
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.engine.device import default_device, machine_memory
-from tagmask.engine.progress import plain_console
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
 from tagmask.recipes.load import BackboneConfig, Recipe, load_recipe
+
+logger = logging.getLogger(__name__)
 
 Weights = Literal["cached", "reachable", "missing"]
 
@@ -136,11 +138,10 @@ def choose_recipe(
 
 
 def tell(chosen: Chosen) -> None:
-    """Print the reasons to the console, what costs accuracy in red."""
-    console = plain_console()
-    console.print("recipe chosen for this data and machine:")
+    """Log the reasons; what costs accuracy is a warning."""
+    logger.info("recipe chosen for this data and machine:")
     for reason in chosen.reasons:
-        console.print(f"  - {reason}", style="bold red" if reason.startswith(ALARM) else "")
+        logger.log(logging.WARNING if reason.startswith(ALARM) else logging.INFO, "  - %s", reason)
 
 
 def this_machine() -> Machine:

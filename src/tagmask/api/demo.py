@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from rich.table import Table
 
 from tagmask.api import evaluate_cams, evaluate_method, label, load, open_data, train
 from tagmask.data.dataset import Dataset
@@ -17,11 +17,12 @@ from tagmask.data.images import open_image
 from tagmask.data.label_maps import write_png
 from tagmask.data.synthetic import make_cooccur
 from tagmask.engine.inference import Item, stream
-from tagmask.engine.progress import plain_console
 from tagmask.evaluation.pictures import heat_map, overlay
 from tagmask.evaluation.result import Result
 from tagmask.evaluation.tables import to_json
 from tagmask.recipes.load import load_recipe
+
+logger = logging.getLogger(__name__)
 
 IMAGES, SIZE, MEET, ALONE = 3000, 64, 0.9, 0.7
 SHOWN, ENLARGED = 8, 3
@@ -41,14 +42,16 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
     Returns:
         mIoU in percent of both decoders on the test split, no tags given.
     """
-    folder, console, start = Path(output) / f"seed{seed}", plain_console(), time.perf_counter()
+    folder, start = Path(output) / f"seed{seed}", time.perf_counter()
     data = folder / "data"
     if not (data / "tags.csv").exists():
-        console.print(f"making {IMAGES} images of {SIZE} x {SIZE}: objects meet their context {MEET:.0%} of the time")
+        logger.info(
+            "making %d images of %d x %d: objects meet their context %.0f%% of the time", IMAGES, SIZE, SIZE, 100 * MEET
+        )
         make_cooccur(data, images=IMAGES, size=SIZE, meet=MEET, alone=ALONE, seed=seed)
     results: dict[str, Result] = {}
     for name in dict.fromkeys(("cam", method)):
-        console.print(f"training {name}")
+        logger.info("training %s", name)
         run = train(data, recipe=f"{name}/demo", output=folder / name, overrides=[f"training.seed={seed}"])
         model = load(run)
         recipe = load_recipe(run / "recipe.yaml")
@@ -58,24 +61,18 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
         write_text(run / "scores.json", _scores(results[name], cams))
         label(run, data, output=run / "masks", split=["train"])
     write_png(folder / "pictures.png", _pictures(folder, list(results), held_out))
-    console.print(_table(results))
-    console.print(f"masks: {folder}/*/masks   pictures: {folder}/pictures.png   metrics: {folder}/*/metrics.jsonl")
-    console.print(f"{time.perf_counter() - start:.0f} seconds")
+    logger.info("test split, decoder, no tags given, protocol seco; FP/TP is the mean over classes")
+    for name, result in results.items():
+        unbounded = f" (+ {result.scores.unbounded} infinite)" if result.scores.unbounded else ""
+        ratio = result.scores.mean_confusion_ratio
+        logger.info("%-6s mIoU %.1f %%   FP/TP %.2f%s", name, 100 * result.scores.miou, ratio, unbounded)
+    logger.info("masks: %s/*/masks   pictures: %s/pictures.png   metrics: %s/*/metrics.jsonl", *3 * (folder,))
+    logger.info("%.0f seconds", time.perf_counter() - start)
     return {name: round(100 * result.scores.miou, 2) for name, result in results.items()}
 
 
 def _scores(decoder: Result, cams: Result) -> str:
     return json.dumps({"decoder": to_json(decoder), "cam": to_json(cams)}, indent=1) + "\n"
-
-
-def _table(results: dict[str, Result]) -> Table:
-    table = Table(title="test split, decoder, no tags given, seco protocol")
-    for column in ("method", "mIoU %", "confusion ratio FP/TP, mean over classes"):
-        table.add_column(column)
-    for name, result in results.items():
-        unbounded = f" (+ {result.scores.unbounded} infinite)" if result.scores.unbounded else ""
-        table.add_row(name, f"{100 * result.scores.miou:.1f}", f"{result.scores.mean_confusion_ratio:.2f}{unbounded}")
-    return table
 
 
 def _pictures(folder: Path, names: list[str], dataset: Dataset) -> Image.Image:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from tagmask.data.check import doubtful_classes
 from tagmask.data.dataset import PathLike
 from tagmask.data.splits import check_context, evaluation_split, open_data, training_split
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import overridden
 from tagmask.engine.pipeline import changeable, check_stages, stages_of
-from tagmask.engine.progress import plain_console
 from tagmask.engine.run import create_run, open_run
 from tagmask.engine.stage import check_start, run_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method
 from tagmask.methods.base import Method
+from tagmask.models.weights import missing_weights
 from tagmask.recipes.load import Recipe, load_recipe
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -58,6 +62,8 @@ def train(
             "learns from; this recipe has none: choose one with stages, or add --set segmenter.start=weights"
         )
     dataset = open_data(data, chosen.data)
+    for problem in doubtful_classes(dataset):
+        logger.warning("%s", problem)
     if chosen.data.context:
         check_context(training_split(dataset, chosen.data))
     where = Path(data or chosen.data.path or "").resolve()
@@ -82,9 +88,11 @@ def train(
     steps = chosen.training.stop or chosen.training.steps
     if not chosen.staged and begins >= steps:
         scores = None
-        plain_console().print(
-            f"method.decoder_from is {begins} and training ends after {steps} steps: the run will have CAMs alone"
+        logger.warning(
+            "method.decoder_from is %d and training ends after %d steps: the run will have CAMs alone", begins, steps
         )
+    if not (folder / "run.json").exists():
+        _check_weights(chosen)
     stages = stages_of(chosen, training, folder, scores) if chosen.staged else []
     check_start(stages, from_stage)
     free = changeable(chosen, from_stage)
@@ -94,6 +102,13 @@ def train(
     elif not (folder / MODEL_FILE).exists():
         run_training(chosen, training, folder, evaluate=scores)
     return folder
+
+
+def _check_weights(recipe: Recipe) -> None:
+    """Raise a TagmaskError where a weight file of any stage is missing, before the first stage begins."""
+    missing = missing_weights(recipe)
+    if missing:
+        raise TagmaskError("; ".join(each.advice for each in missing))
 
 
 def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tuple[str, ...]) -> Recipe:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from tagmask.data.confidence import CONFIDENCE
 from tagmask.data.images import is_image_name
+from tagmask.data.ledger import LEDGER
 from tagmask.data.readers.class_vectors import find_class_vectors
 from tagmask.data.readers.coco import find_coco
 from tagmask.data.readers.cvat import find_cvat
@@ -86,6 +88,9 @@ def given(path: Path, format: Found) -> Path:
     return path
 
 
+OWN = (CONFIDENCE, LEDGER)
+
+
 def find_table(folder: Path) -> Path | None:
     """Return `tags.csv` or `tags.jsonl` of a folder, else its only table; None where it has none.
 
@@ -115,7 +120,9 @@ def _of_file(path: Path) -> Found:
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES and file.is_file())
+    """The tables in a folder; the one that tagmask writes beside masks tells what it found, and no tags."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in TABLE_SUFFIXES and file.name not in OWN)
+    return sorted(file for file in files if file.is_file())
 
 
 def _tags_table(folder: Path) -> Path | None:
