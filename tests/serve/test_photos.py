@@ -9,6 +9,7 @@ from PIL import Image
 from tagmask.api import Model
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import load_recipe
+from tagmask.serve import photos
 from tagmask.serve.photos import Photo, Photos, find_photos, inside, open_photo
 
 
@@ -86,13 +87,15 @@ def test_what_leads_out_of_the_folder_is_refused(tmp_path: Path) -> None:
             inside(path, root)
 
 
-def test_pixel_limit_holds_before_decoding(tmp_path: Path) -> None:
+def test_pixel_limit_holds_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _image(tmp_path / "a.png", (50, 40))
-    assert open_photo(path, most=2000).size == (50, 40)
+    monkeypatch.setattr(photos, "MAX_PIXELS", 2000)
+    assert open_photo(path).size == (50, 40)
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.index(b"IDAT") + 6])  # the header alone: decoding it would fail in another way
+    monkeypatch.setattr(photos, "MAX_PIXELS", 1999)
     with pytest.raises(TagmaskError, match="50 x 40 is"):
-        open_photo(path, most=1999)
+        open_photo(path)
 
 
 def test_upload_that_is_no_image_is_an_error(tmp_path: Path) -> None:

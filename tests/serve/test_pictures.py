@@ -49,10 +49,10 @@ def test_uncertainty_is_bright_where_unsure() -> None:
     assert grey[:, -5:].mean() > grey[:, :5].mean() + 50
 
 
-def test_legend_names_classes_by_share_and_given_tags_without_pixels() -> None:
+def test_legend_names_classes_by_fraction_and_given_tags_without_pixels() -> None:
     labels = np.array([[1, 3, 3, 0, 255]], np.uint8)
     html = pictures.legend(labels, ["cat", "dog", "<cow>"], voc_palette(), tags=["dog"], background=True)
-    rows = re.findall(r'tm-name">(.*?)<.*?tm-share">(.*?)<', html)
+    rows = re.findall(r'tm-name">(.*?)<.*?tm-fraction">(.*?)<', html)
     assert rows == [
         ("&lt;cow&gt;", "40.0%"),
         ("cat", "20.0%"),

@@ -211,9 +211,11 @@ def test_classes_and_files_a_table_cannot_hold_are_errors(candidates: list[Candi
             Review(candidates, file, CLASSES)
 
 
-def test_masks_beside_the_table_would_be_taken_for_the_truth(candidates: list[Candidate], tmp_path: Path) -> None:
+def test_masks_beside_the_table_would_be_taken_for_the_ground_truth(
+    candidates: list[Candidate], tmp_path: Path
+) -> None:
     (tmp_path / "labelled").rename(tmp_path / "masks")
-    with pytest.raises(TagmaskError, match="for the truth"):
+    with pytest.raises(TagmaskError, match="for the ground truth"):
         Review(candidates, tmp_path / "review.csv", CLASSES)
     review = Review(candidates, tmp_path / "reviews" / "first.csv", CLASSES)
     review.decide("a", "keep", ["cat"])

@@ -16,7 +16,7 @@ from tagmask.serve.photos import find_photos
 from tagmask.serve.review import Review, find_candidates
 from tagmask.serve.review_tab import ReviewPage
 
-NAME, STAGE, FACTS, LEGEND, TAGS, PROGRESS, MESSAGE = range(7)
+SHOWING, STAGE, FACTS, LEGEND, TAGS, PROGRESS, MESSAGE = range(7)
 
 
 def test_view_holds_the_mask_to_download(model: Model, photo: Path, tmp_path: Path) -> None:
@@ -67,11 +67,16 @@ def review(model: Model, masks: Path, tmp_path: Path) -> ReviewPage:
     return ReviewPage(Review(candidates, tmp_path / "review.csv", model.classes), model, (photos.root, masks))
 
 
+def _name(shown: list) -> str:
+    return shown[SHOWING].partition(" ")[2]
+
+
 def test_review_begins_with_the_least_confident(review: ReviewPage) -> None:
     first = review.start()
     name = next(iter(review.review.candidates))
-    assert first[NAME] == name
+    assert _name(first) == name
     assert first[STAGE].count("<img") == 2
+    assert f'data-showing="{first[SHOWING]}"' in first[FACTS]
     assert first[TAGS] == list(review.review.tags(name))
     assert f"1 of {len(review.review)}" in first[FACTS]
     assert first[MESSAGE] == ""
@@ -79,35 +84,61 @@ def test_review_begins_with_the_least_confident(review: ReviewPage) -> None:
 
 def test_decision_leads_to_the_next(review: ReviewPage) -> None:
     names = list(review.review.candidates)
-    shown = review.decide(names[0], "keep", review.review.tags(names[0]))
-    assert shown[NAME] == names[1]
+    first = review.start()
+    shown = review.decide(first[SHOWING], "keep", first[TAGS])
+    assert _name(shown) == names[1]
     assert "1 of" in shown[PROGRESS]
     assert "kept, saved" in shown[MESSAGE]
-    back = review.step(shown[NAME], -1)
-    assert back[NAME] == names[0]
+    back = review.step(shown[SHOWING], -1)
+    assert _name(back) == names[0]
     assert "kept" in back[FACTS]
 
 
+def test_image_painted_ahead_is_the_one_that_is_shown(review: ReviewPage) -> None:
+    first = review.start()
+    shown = review.decide(first[SHOWING], "keep", first[TAGS])
+    assert shown[STAGE] == review.show(_name(shown))[STAGE] != first[STAGE]
+
+
+def test_press_that_overtook_the_page_changes_no_decision(review: ReviewPage) -> None:
+    first = review.start()
+    second = review.decide(first[SHOWING], "keep", first[TAGS])
+    late = review.decide(first[SHOWING], "redo", first[TAGS])
+    assert "not stored" in late[MESSAGE]
+    assert {name: own.verdict for name, own in review.review.decisions.items()} == {_name(first): "keep"}
+    review.decide(second[SHOWING], "redo", second[TAGS])
+    review.step(late[SHOWING], 1)
+    assert "not stored" in review.decide(late[SHOWING], "redo", late[TAGS])[MESSAGE]
+    verdicts = {name: own.verdict for name, own in review.review.decisions.items()}
+    assert verdicts == {_name(first): "keep", _name(second): "redo"}
+    again = review.step(second[SHOWING], -1)
+    review.decide(again[SHOWING], "redo", again[TAGS])  # looked at once more, it can be decided anew
+    assert review.review.decisions[_name(first)].verdict == "redo"
+
+
 def test_refused_decision_stays_with_the_tags_as_chosen(review: ReviewPage, model: Model) -> None:
-    name = review.start()[NAME]
+    first = review.start()
+    name = _name(first)
     changed = [tag for tag in model.classes if tag not in review.review.tags(name)]
-    shown = review.decide(name, "keep", changed)
-    assert (shown[NAME], shown[TAGS]) == (name, changed)
+    shown = review.decide(first[SHOWING], "keep", changed)
+    assert (_name(shown), shown[TAGS]) == (name, changed)
     assert "tags were changed" in shown[MESSAGE]
     assert not review.review.file.exists()
+    review.decide(shown[SHOWING], "tags", shown[TAGS])
+    assert review.review.tags(name) == tuple(changed)
 
 
 def test_end_of_the_review_is_said(review: ReviewPage) -> None:
     shown = review.start()
     for _ in range(len(review.review)):
-        shown = review.decide(shown[NAME], "redo", shown[TAGS])
+        shown = review.decide(shown[SHOWING], "redo", shown[TAGS])
     assert "All are decided" in shown[MESSAGE]
     assert "All are decided" in review.start()[MESSAGE]
 
 
 def test_pair_that_cannot_be_shown_is_said_and_can_be_left(review: ReviewPage, tmp_path: Path) -> None:
-    name = review.start()[NAME]
+    name = _name(review.start())
     review.mask_folder = tmp_path
     shown = review.show(name)
     assert "leads out of" in shown[STAGE]
-    assert review.step(name, 1)[NAME] != name
+    assert _name(review.step(shown[SHOWING], 1)) != name

@@ -1,1 +1,1 @@
-"""The page: try a run on photographs, compare two runs, review a folder of masks."""
+"""The page in the browser: it tries a run on photographs, compares two runs, and reviews a folder of masks."""

@@ -1,4 +1,4 @@
-"""Why a mask is what it is: CAMs of the classes, tag scores, and where the network was unsure."""
+"""Explain a mask: the CAM of each class, the scores of the tags, and where the network was unsure."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tagmask.errors import TagmaskError
 
 @dataclass(frozen=True)
 class Explanation:
-    """One photograph through one run; K classes, h x w the network's size.
+    """What one run makes of one photograph; K classes, h x w the network's size.
 
     Attributes:
         labels: (H, W) uint8 label map at the photograph's own size, as `Model.predict` gives it.
         cams: (K, h, w) float32 class activation maps in [0, 1], each scaled to its own maximum.
         tag_scores: (K,) float32 probability of each tag, in 0..1.
-        uncertainty: (h, w) float32 in [0, 1]: one minus the winner's share, before any refinement.
+        uncertainty: (h, w) float32 in [0, 1]: one minus the winning class's probability, before any refinement.
     """
 
     labels: np.ndarray
@@ -34,13 +34,13 @@ class Explanation:
 
     @property
     def confidence(self) -> float:
-        """Mean share of the winners, in 0..1: what `confidence.csv` holds where masks are not refined."""
+        """The mean probability of the winning class, in 0..1: what `confidence.csv` holds where nothing is refined."""
         return float(1 - self.uncertainty.mean())
 
 
 @torch.inference_mode()
 def explain(model: Model, photo: Image.Image, tags: Sequence[str] | None = None) -> Explanation:
-    """Label one photograph and say why.
+    """Label one photograph and explain the result.
 
     Args:
         model: a loaded run.
@@ -59,7 +59,9 @@ def explain(model: Model, photo: Image.Image, tags: Sequence[str] | None = None)
     labels, _ = to_label_map(scores, ids, photograph, config, "decoder", method.background)
     return Explanation(
         labels=labels,
-        cams=score(method, images, config, "cam")[0, : method.num_classes].cpu().numpy(),  # beyond: surroundings
+        cams=score(method, images, config, "cam")[0, : method.num_classes]
+        .cpu()
+        .numpy(),  # the rest are context classes
         tag_scores=method.network(images).logits[0].float().sigmoid().cpu().numpy(),
         uncertainty=_uncertainty(scores, ids, method.background).cpu().numpy(),
     )
@@ -75,7 +77,7 @@ def _ids(model: Model, tags: Sequence[str]) -> list[int]:
 
 
 def _uncertainty(logits: Tensor, ids: Sequence[int] | None, background: bool) -> Tensor:
-    """One minus the winner's share of the planes that may win, (h, w) of logits (C, h, w)."""
+    """Return (h, w), one minus the highest probability among the planes that may win; logits are (C, h, w)."""
     if ids is not None:
         channels = [0, *(index + 1 for index in ids)] if background else list(ids)
         logits = logits[channels]

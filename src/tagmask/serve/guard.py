@@ -1,4 +1,4 @@
-"""What stands before the page: it answers this machine's browser and its own site, and loads nothing from elsewhere."""
+"""Guard the page: it answers this machine's browser and its own site, and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Guard:
         self.hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; the ASGI interface."""
+        """Answer one request, as an ASGI application does."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return

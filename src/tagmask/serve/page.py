@@ -1,4 +1,4 @@
-"""The page as a whole: a heading and the tabs."""
+"""Build the page as a whole: a heading and the tabs."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STYLE, KEYS = HERE / "page.css", HERE / "page.js"
 def build_page(
     models: Sequence[Model], examples: Sequence[Path], downloads: Path, review: ReviewPage | None
 ) -> gr.Blocks:
-    """The page, not yet served.
+    """Build the page, without serving it.
 
     Args:
         models: one run, or two to compare.
         examples: photographs to offer.
         downloads: folder for the masks that are made.
-        review: the review, where there is one.
+        review: the review to show in a tab of its own; None: no such tab.
     """
     import gradio as gr
 

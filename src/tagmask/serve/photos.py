@@ -1,4 +1,4 @@
-"""The photographs the page may show: those of the folder or data set it was given, and uploads within limits."""
+"""Find and open the photographs that the page may show: those of its folder or data set, and uploads within limits."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Photo:
 
     Attributes:
         path: of the file.
-        tags: names of the classes it bears; None where nobody says.
-        unknown: names of the classes of which nobody knows.
-        split: of its data set, or nothing.
-        context: names of the surroundings it shows, `~` before those of which nobody knows.
+        tags: names of the classes it shows; None where nobody says.
+        unknown: names of the classes of which nobody knows whether it shows them.
+        split: the name of its split of the data set, or nothing.
+        context: names of the context classes it shows, with `~` before those of which nobody knows.
     """
 
     path: Path
@@ -39,18 +39,18 @@ class Photo:
 
 @dataclass(frozen=True)
 class Photos:
-    """What there is to show.
+    """The photographs that the page may show.
 
     Attributes:
-        root: no file outside of it is opened.
-        by_name: photographs by the name that their masks bear.
+        root: the folder they lie in; no file outside of it is opened.
+        by_name: each photograph under the name that its mask has.
     """
 
     root: Path
     by_name: dict[str, Photo]
 
     def examples(self, count: int) -> list[Path]:
-        """Up to `count` files that a browser shows and the limits admit, spread evenly over the names."""
+        """Choose up to `count` files that a browser can show and that keep the limits, spread evenly over the names."""
         paths = [photo.path for _, photo in sorted(self.by_name.items())]
         shown = [path for path in paths if path.suffix.lower() in SHOWN_BY_BROWSERS]
         spread = shown[:: max(1, len(shown) // count)][:count]
@@ -63,8 +63,8 @@ def find_photos(model: Model, images: Path | None, *, review: Path | None = None
     Args:
         model: its classes are the tags that count.
         images: a folder of images, searched through, or a data set that `train` reads; in a plain folder, the
-            innermost folder that bears a class's name gives the tag. None: the run's own data.
-        review: a table that is no data set, should it lie in the folder.
+            innermost folder with the name of a class gives the tag. None: the run's own data.
+        review: the table of the review; where it lies in the folder, it is not taken for a data set.
 
     Raises:
         TagmaskError: nothing is there, or the data set cannot be read.
@@ -94,7 +94,7 @@ def find_photos(model: Model, images: Path | None, *, review: Path | None = None
 
 
 def inside(path: Path, root: Path) -> Path:
-    """The path without links.
+    """Resolve a path and its links, and refuse one that leads out of a folder.
 
     Raises:
         TagmaskError: it leads out of the root.
@@ -107,23 +107,23 @@ def inside(path: Path, root: Path) -> Path:
     return real
 
 
-def open_photo(path: Path, *, most: int = MAX_PIXELS) -> Image.Image:
-    """Open a photograph, upright and RGB, if it has no more than `most` pixels; larger ones are not decoded.
+def open_photo(path: Path) -> Image.Image:
+    """Open a photograph, upright and RGB; one of more than MAX_PIXELS is refused before it is decoded.
 
     Raises:
         TagmaskError: no image, damaged, or too large.
     """
     width, height = image_size(path)
-    if width * height > most:
+    if width * height > MAX_PIXELS:
         raise TagmaskError(
             f"{path}: {width} x {height} is {width * height / 1e6:.0f} million pixels, and the page takes "
-            f"{most / 1e6:.0f} million; scale it down, or use `tagmask predict`"
+            f"{MAX_PIXELS / 1e6:.0f} million; scale it down, or use `tagmask predict`"
         )
     return open_image(path)
 
 
 def _is_data_set(folder: Path, review: Path | None) -> bool:
-    """Whether a folder says tags by more than names of folders; the review's own table does not count."""
+    """Tell whether a folder gives tags by more than names of folders; the review's own table does not count."""
     try:
         found, place = detect(folder)
     except TagmaskError:

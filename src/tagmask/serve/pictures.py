@@ -1,4 +1,4 @@
-"""What the page shows, as HTML with its pictures inside, so that nothing is fetched from anywhere."""
+"""Make the HTML that the page shows, with its pictures inside, so that nothing is fetched from anywhere."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MOST_CAMS = 24
 
 
 def class_palette(classes: Sequence[str], order: Sequence[str]) -> np.ndarray:
-    """A (256, 3) uint8 palette for label maps of `classes`, each class in the colour of its place in `order`.
+    """Make a (256, 3) uint8 palette for label maps of `classes`, each class in the colour of its place in `order`.
 
-    With `classes` equal to `order` it is VOC's. Two runs with other classes share the colours of those they share.
+    Where `classes` is `order`, it is VOC's palette. A class that two runs have in common has one colour in both.
     """
     voc = voc_palette()
     palette = voc.copy()
@@ -31,13 +31,13 @@ def class_palette(classes: Sequence[str], order: Sequence[str]) -> np.ndarray:
     return palette
 
 
-def shares(labels: np.ndarray) -> np.ndarray:
-    """The (256,) share of the pixels that bear each id."""
+def fractions(labels: np.ndarray) -> np.ndarray:
+    """Return the fraction of the pixels that has each id, (256,), in 0..1."""
     return np.bincount(labels.ravel(), minlength=256) / labels.size
 
 
 def stage(photo: Image.Image, labels: np.ndarray, palette: np.ndarray, *, describe: str) -> str:
-    """The photograph with its mask as a layer above, whose opacity is the style variable `--mask-opacity`.
+    """Lay a mask over its photograph; the style variable `--mask-opacity` is the mask's opacity.
 
     Args:
         photo: (H, W) RGB.
@@ -57,7 +57,7 @@ def stage(photo: Image.Image, labels: np.ndarray, palette: np.ndarray, *, descri
 
 
 def uncertainty_picture(photo: Image.Image, uncertainty: np.ndarray) -> str:
-    """The photograph, grey, under its uncertainty (h, w) in [0, 1]: dark where sure, bright where not."""
+    """Paint the uncertainty, (h, w) in [0, 1], over the grey photograph: dark where sure, bright where not."""
     shown = shrink(photo, LONG_SIDE)
     grey = np.asarray(shown.convert("L").convert("RGB"))
     picture = Image.fromarray(heat_map(grey, _enlarged(uncertainty, shown.size), 0.75))
@@ -71,32 +71,35 @@ def uncertainty_picture(photo: Image.Image, uncertainty: np.ndarray) -> str:
 def legend(
     labels: np.ndarray, classes: Sequence[str], palette: np.ndarray, *, tags: Sequence[str], background: bool
 ) -> str:
-    """Colours, names and pixel shares of what is in a label map, the largest first; of `tags` even if nothing is."""
-    share = shares(labels)
+    """List what is in a label map by colour, name and fraction of the pixels, the largest first.
+
+    Classes among `tags` are listed even if no pixel has them; the background is listed where there is one.
+    """
+    fraction = fractions(labels)
     rows: list[tuple[float, str, str]] = [
-        (share[label], name, _hex(palette[label]))
+        (fraction[label], name, _hex(palette[label]))
         for label, name in enumerate(classes, start=1)
-        if share[label] > 0 or name in tags
+        if fraction[label] > 0 or name in tags
     ]
     rows.sort(key=lambda row: -row[0])
     if background:
-        rows.append((share[0], "background", "transparent"))
-    if share[IGNORE] > 0:
-        rows.append((share[IGNORE], "ignored", _hex(palette[IGNORE])))
+        rows.append((fraction[0], "background", "transparent"))
+    if fraction[IGNORE] > 0:
+        rows.append((fraction[IGNORE], "ignored", _hex(palette[IGNORE])))
     return '<ul class="tm-legend">' + "".join(_legend_row(*row) for row in rows) + "</ul>"
 
 
 def describe(labels: np.ndarray, classes: Sequence[str]) -> str:
-    """A label map in words: the classes in it with their pixel shares."""
-    share = shares(labels)
-    found = [f"{name} {share[label]:.1%}" for label, name in enumerate(classes, start=1) if share[label] > 0]
+    """Put a label map into words: the classes in it, each with its fraction of the pixels."""
+    fraction = fractions(labels)
+    found = [f"{name} {fraction[label]:.1%}" for label, name in enumerate(classes, start=1) if fraction[label] > 0]
     return "mask: " + (", ".join(found) or "background only")
 
 
 def cam_gallery(
     photo: Image.Image, cams: np.ndarray, tag_scores: np.ndarray, classes: Sequence[str], tags: Sequence[str]
 ) -> str:
-    """The CAM of each class over the photograph with the probability of its tag: given tags first, then by that.
+    """Show each class's CAM over the photograph, with its tag's probability: given tags first, then the most probable.
 
     Args:
         photo: RGB.
@@ -128,7 +131,7 @@ def cam_gallery(
 
 
 def shrink(image: Image.Image, long_side: int) -> Image.Image:
-    """The picture with its longer side at most `long_side` pixels."""
+    """Scale a picture down so that its longer side has at most `long_side` pixels."""
     factor = long_side / max(image.size)
     if factor >= 1:
         return image
@@ -136,26 +139,26 @@ def shrink(image: Image.Image, long_side: int) -> Image.Image:
 
 
 def alert(message: str) -> str:
-    """An error as the page shows it."""
+    """Format an error for the page."""
     return f'<p class="tm-alert" role="alert">{escape(message)}</p>'
 
 
 def note(message: str) -> str:
-    """A remark as the page shows it."""
+    """Format a remark for the page."""
     return f'<p class="tm-note" role="status">{escape(message)}</p>'
 
 
 def heading(title: str, remark: str) -> str:
-    """A panel's heading with a remark beside it."""
+    """Format a panel's heading, with a remark beside it."""
     return f'<h3 class="tm-heading">{escape(title)} <small>{escape(remark)}</small></h3>'
 
 
-def _legend_row(share: float, name: str, colour: str) -> str:
+def _legend_row(fraction: float, name: str, colour: str) -> str:
     return (
         f'<li><span class="tm-chip" style="background-color: {colour}"></span>'
         f'<span class="tm-name">{escape(name)}</span>'
-        f'<span class="tm-bar"><span style="width: {share:.2%}; background-color: {colour}"></span></span>'
-        f'<span class="tm-share">{share:.1%}</span></li>'
+        f'<span class="tm-bar"><span style="width: {fraction:.2%}; background-color: {colour}"></span></span>'
+        f'<span class="tm-fraction">{fraction:.1%}</span></li>'
     )
 
 

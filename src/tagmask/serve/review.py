@@ -1,4 +1,4 @@
-"""Going through a folder of masks, the least confident first, and writing down what a person says of each."""
+"""Go through a folder of masks, the least confident first, and write down what a person says of each."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Candidate:
     """One mask to look at.
 
     Attributes:
-        name: as in `confidence.csv`.
+        name: its name in `confidence.csv`.
         image, mask: the files.
         confidence: in 0..1; None where the labelling gave none.
-        tags: names of the classes the image bears; where nobody says, of the classes in the mask.
-        unknown: names of the classes of which nobody knows.
-        split: of its data set, or nothing.
-        tagged: whether somebody says the tags.
-        context: names of surroundings, `~` before those of which nobody knows; written back as they are.
+        tags: names of the classes in the image; where nobody gave any, of the classes in the mask.
+        unknown: names of the classes of which nobody knows whether the image shows them.
+        split: the name of its split of the data set, or nothing.
+        tagged: whether somebody gave the tags.
+        context: names of context classes, with `~` before those of which nobody knows; written back as they are.
     """
 
     name: str
@@ -50,14 +50,17 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was said of a mask: keep it, redo it with the tags it has, or that its tags were wrong; and its tags."""
+    """What a person said of a mask (keep it, redo it with its tags, or its tags were wrong), and its tags now."""
 
     verdict: Verdict
     tags: tuple[str, ...]
 
 
 def find_candidates(masks: Path, photos: Photos, classes: Sequence[str]) -> tuple[list[Candidate], list[str]]:
-    """What `tagmask label` or `tagmask predict` wrote, the least confident first, and what of it cannot be shown.
+    """List the masks that `tagmask label` or `tagmask predict` wrote, the least confident first.
+
+    Returns:
+        what can be reviewed, and a line for each mask that cannot be shown.
 
     Raises:
         TagmaskError: no such folder, not written by them, of other classes, or nothing to show.
@@ -101,11 +104,11 @@ def find_candidates(masks: Path, photos: Photos, classes: Sequence[str]) -> tupl
 
 
 class Review:
-    """Decisions on candidates, written to a table of tags after each.
+    """The decisions on candidates; after each the whole table is written to disk.
 
-    The table lists the images whose tags a person vouches for: all that came with tags, and all decided on. `train`
-    reads it as it is; the verdict stands in a column of its own, which readers leave alone. A table that is there is
-    taken up, rows of images that are no candidates kept. Methods may be called from several threads.
+    The table lists the images whose tags a person vouches for: all that came with tags, and all that were decided.
+    `train` reads it as it is; the verdict stands in a column of its own, which readers leave alone. A table that is
+    already there is continued, and its rows of other images are kept. Methods may be called from several threads.
 
     Raises:
         TagmaskError: the file is something else, lies where it would be misread, or cannot hold the class names.
@@ -129,7 +132,7 @@ class Review:
             raise TagmaskError(f"{file}: expected a .csv file in a folder that is there; correct --review")
         if (file.parent / "masks" / CONFIDENCE).exists():
             raise TagmaskError(
-                f"{file}: `train` would take the masks beside it ({file.parent / 'masks'}) for the truth; give "
+                f"{file}: `train` would take the masks beside it ({file.parent / 'masks'}) for the ground truth; give "
                 "--review a file in another folder, as reviews/first.csv"
             )
         self._written = file.read_bytes() if file.exists() else None
@@ -140,35 +143,35 @@ class Review:
         return len(self.candidates)
 
     def position(self, name: str) -> int:
-        """Place in the order, from 0."""
+        """Return the candidate's place in the order, from 0."""
         return self._place[self._known(name).name]
 
     def tags(self, name: str) -> tuple[str, ...]:
-        """The tags as they stand: decided, else as given."""
+        """Return the tags as they stand: as decided, else as given."""
         decision = self.decisions.get(name)
         return self._known(name).tags if decision is None else decision.tags
 
     def beside(self, name: str, step: int) -> str:
-        """The candidate `step` places further; the last and the first are each other's neighbours."""
+        """Return the candidate `step` places further; after the last comes the first."""
         return self._order[(self.position(name) + step) % len(self._order)]
 
     def undecided(self, after: str | None = None) -> str | None:
-        """The next candidate without a decision, from the start where the end is reached; None: all are decided."""
+        """Return the next candidate without a decision; after the last comes the first. None: all are decided."""
         start = 0 if after is None else self.position(after) + 1
         turn = self._order[start:] + self._order[:start]
         return next((name for name in turn if name not in self.decisions), None)
 
     def decide(self, name: str, verdict: Verdict, tags: Sequence[str]) -> None:
-        """Note a decision and write the table.
+        """Store a decision and write the table.
 
         Args:
-            name: of the candidate.
+            name: the candidate's name.
             verdict: `keep`, `redo`, or `tags` for tags that were wrong.
-            tags: names of the classes the image bears, as the person left them.
+            tags: names of the classes in the image, as the person left them.
 
         Raises:
             TagmaskError: verdict and tags do not fit each other, or the file cannot be written or is no longer as it
-                was left; nothing is noted then.
+                was left; nothing is stored then.
         """
         chosen = tuple(tag for tag in self._classes if tag in tags)
         changed = set(chosen) != set(self.tags(name))
@@ -186,7 +189,7 @@ class Review:
                 raise
 
     def counts(self) -> dict[str, int]:
-        """How many candidates bear each verdict."""
+        """Count the candidates that have each verdict."""
         verdicts = [decision.verdict for decision in self.decisions.values()]
         return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
@@ -260,7 +263,7 @@ def _check_classes(path: Path, classes: Sequence[str]) -> None:
 
 
 def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
-    """The rows below a header that must be exactly this one."""
+    """Read the rows of a CSV file below its header, which must be this one."""
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -1,11 +1,15 @@
-"""The tab to go through a folder of masks."""
+"""The tab that goes through a folder of masks."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from html import escape
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tagmask.api import Model
 from tagmask.data.masks import PngMask
@@ -17,10 +21,15 @@ from tagmask.serve.try_tab import opacity_slider
 
 KEYS = "K keep · R redo · T to the tags, Ctrl+Enter saves them · ← → back and forth without a decision"
 SAID = {"keep": "kept", "redo": "to redo", "tags": "tags fixed"}
+OUT_OF_STEP = "This decision came after another one on the same image, so it was not stored. Look, and decide again."
 
 
 class ReviewPage:
-    """What the review tab shows of a review.
+    """What the review tab shows, and what it does with the decisions that come back.
+
+    Each answer is a *showing*: a number, a space and the name of the image, unique while the page is served. The
+    browser sends it back with the next button. A showing can be answered once, so that a decision is stored for the
+    image that was on the screen, and a second press that overtook the page is refused instead of changing the first.
 
     Args:
         review: the decisions.
@@ -31,57 +40,91 @@ class ReviewPage:
     def __init__(self, review: Review, model: Model, folders: tuple[Path, Path]) -> None:
         self.review, self.model = review, model
         self.photo_folder, self.mask_folder = folders
+        self._numbers = itertools.count(1)
+        self._unanswered: set[str] = set()
+        self._painter = ThreadPoolExecutor(max_workers=1)
+        self._ahead: dict[str, Future[tuple[str, np.ndarray]]] = {}
 
-    def show(self, name: str, message: str = "") -> list[Any]:
-        """The candidate's name, stage, facts, legend, tags, progress and message."""
+    def show(self, name: str, message: str = "", tags: Sequence[str] | None = None) -> list[Any]:
+        """Return the values of the tab's components for one image.
+
+        Args:
+            name: of the candidate.
+            message: HTML to show below.
+            tags: what the tags' field holds; None: the tags as they stand.
+
+        Returns:
+            showing, stage, facts, legend, tags, progress and message.
+        """
         try:
             stage, legend = self._pictures(name)
         except TagmaskError as error:
             stage, legend = pictures.alert(str(error)), ""
-        return [name, stage, self._facts(name), legend, list(self.review.tags(name)), self._progress(), message]
+        self._paint_ahead(name)
+        showing = f"{next(self._numbers)} {name}"
+        self._unanswered.add(showing)
+        shown_tags = list(self.review.tags(name) if tags is None else tags)
+        return [showing, stage, self._facts(name, showing), legend, shown_tags, self._progress(), message]
 
     def start(self) -> list[Any]:
-        """The first candidate without a decision, else the first."""
+        """Show the first candidate without a decision, else the first."""
         name = self.review.undecided()
         if name is None:
-            return self.show(self.review.beside(next(iter(self.review.candidates)), 0), self._all_done())
+            return self.show(next(iter(self.review.candidates)), self._all_done())
         return self.show(name)
 
-    def decide(self, name: str, verdict: Verdict, tags: Sequence[str]) -> list[Any]:
-        """Note a decision and show what comes next; where it cannot be noted, stay and say why."""
+    def decide(self, showing: str, verdict: Verdict, tags: Sequence[str]) -> list[Any]:
+        """Store a decision on the image of a showing, and show what comes next.
+
+        Where the decision cannot be stored, the same image is shown again with the reason. That is so for a showing
+        that was answered before, too.
+        """
+        name = _name(showing)
+        if showing not in self._unanswered:
+            return self.show(name, pictures.alert(OUT_OF_STEP))
+        self._unanswered.remove(showing)
         try:
             self.review.decide(name, verdict, tags)
         except TagmaskError as error:
-            stay = self.show(name, pictures.alert(str(error)))
-            stay[4] = list(tags)
-            return stay
+            return self.show(name, pictures.alert(str(error)), tags)
         following = self.review.undecided(after=name)
         said = pictures.note(f"{name}: {SAID[verdict]}, saved.")
         return self.show(name, said + self._all_done()) if following is None else self.show(following, said)
 
-    def step(self, name: str, by: int) -> list[Any]:
-        """The candidate before or after this one."""
-        return self.show(self.review.beside(name, by))
+    def step(self, showing: str, by: int) -> list[Any]:
+        """Show the candidate `by` places from the one of a showing, without a decision."""
+        self._unanswered.discard(showing)
+        return self.show(self.review.beside(_name(showing), by))
 
     def _pictures(self, name: str) -> tuple[str, str]:
+        ahead, classes = self._ahead.pop(name, None), self.model.classes
+        stage, labels = ahead.result() if ahead else self._paint(name)
+        background = self.model.run.recipe.data.background
+        palette = pictures.class_palette(classes, classes)
+        return stage, pictures.legend(labels, classes, palette, tags=self.review.tags(name), background=background)
+
+    def _paint(self, name: str) -> tuple[str, np.ndarray]:
+        """Return the photograph under its mask as HTML, and the label map, (H, W) uint8."""
         candidate, classes = self.review.candidates[name], self.model.classes
         photo = open_photo(inside(candidate.image, self.photo_folder))
         labels = PngMask(inside(candidate.mask, self.mask_folder)).load(photo.height, photo.width)
-        palette = pictures.class_palette(classes, classes)
-        words = pictures.describe(labels, classes)
-        background = self.model.run.recipe.data.background
-        return (
-            pictures.stage(photo, labels, palette, describe=words),
-            pictures.legend(labels, classes, palette, tags=self.review.tags(name), background=background),
-        )
+        words, palette = pictures.describe(labels, classes), pictures.class_palette(classes, classes)
+        return pictures.stage(photo, labels, palette, describe=words), labels
 
-    def _facts(self, name: str) -> str:
+    def _paint_ahead(self, name: str) -> None:
+        """Begin to paint what comes after a decision on this candidate, so that it is there when it is asked for."""
+        following = self.review.undecided(after=name)
+        if following is not None and following != name and following not in self._ahead:
+            self._ahead = {following: self._painter.submit(self._paint, following)}
+
+    def _facts(self, name: str, showing: str) -> str:
         candidate, decision = self.review.candidates[name], self.review.decisions.get(name)
         confidence = "unknown" if candidate.confidence is None else f"{candidate.confidence:.2f}"
         source = "given" if candidate.tagged else "read off the mask: nobody has given any"
         kind, said = (decision.verdict, SAID[decision.verdict]) if decision else ("none", "not decided")
         return (
-            f'<p class="tm-facts"><b>{escape(name)}</b> · {self.review.position(name) + 1} of {len(self.review)}<br>'
+            f'<p class="tm-facts" data-showing="{escape(showing)}"><b>{escape(name)}</b> · '
+            f"{self.review.position(name) + 1} of {len(self.review)}<br>"
             f"confidence {confidence} · tags {source} · "
             f'<span class="tm-verdict tm-{kind}">{said}</span></p>'
         )
@@ -101,7 +144,7 @@ class ReviewPage:
 
 
 def build(page: ReviewPage, blocks: Any) -> None:
-    """Lay the tab out; called inside a `gradio.Blocks`, which is given for its load event."""
+    """Lay the tab out; to be called inside a `gradio.Blocks`, which is given for its load event."""
     import gradio as gr
 
     with gr.Row(equal_height=False, elem_id="review-panel"):
@@ -122,19 +165,24 @@ def build(page: ReviewPage, blocks: Any) -> None:
                 forth = gr.Button("Next →", elem_id="review-forth", size="sm", min_width=90)
             message = gr.HTML(elem_id="review-message")
             gr.HTML(pictures.note(KEYS))
-    name = gr.Textbox(visible=False, elem_id="review-name")
-    outputs = [name, stage, facts, legend, tags, progress, message]
+    showing = gr.Textbox(visible=False)
+    outputs = [showing, stage, facts, legend, tags, progress, message]
     quiet: dict[str, Any] = {
         "concurrency_id": "review",
         "show_progress": "hidden",
+        "trigger_mode": "multiple",  # page.js sends one press at a time; gradio would drop what comes too early
         "api_visibility": "private",
     }
     for button, verdict in zip((keep, redo, fix), VERDICTS, strict=True):
-        button.click(_deciding(page, verdict), [name, tags], outputs, **quiet)
-    back.click(lambda shown: page.step(shown, -1), name, outputs, **quiet)
-    forth.click(lambda shown: page.step(shown, 1), name, outputs, **quiet)
+        button.click(_deciding(page, verdict), [showing, tags], outputs, **quiet)
+    back.click(lambda shown: page.step(shown, -1), showing, outputs, **quiet)
+    forth.click(lambda shown: page.step(shown, 1), showing, outputs, **quiet)
     blocks.load(page.start, None, outputs, **quiet)
 
 
 def _deciding(page: ReviewPage, verdict: Verdict) -> Any:
-    return lambda name, tags: page.decide(name, verdict, tags or [])
+    return lambda showing, tags: page.decide(showing, verdict, tags or [])
+
+
+def _name(showing: str) -> str:
+    return showing.partition(" ")[2]

@@ -1,4 +1,4 @@
-"""Serving the page on this machine, and nowhere else."""
+"""Serve the page on this machine, and nowhere else."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def serving(
 
     Args:
         run: run folder.
-        other: a second one, to compare.
+        other: a second run folder, to compare.
         images: folder or data set of photographs: examples, and what the masks under review are of; by default the
             run's own data.
         masks: folder that `tagmask label` or `tagmask predict` wrote, to review.
@@ -52,10 +52,10 @@ def serving(
         port: to listen on, at 127.0.0.1 alone.
 
     Yields:
-        the page's address, and what of the masks cannot be reviewed, a line each.
+        the page's address, and a line for each mask that cannot be reviewed.
 
     Raises:
-        TagmaskError: whatever is wrong with any of them, the port is taken, or gradio is not installed.
+        TagmaskError: an argument is wrong, the port is taken, or gradio is not installed.
     """
     if (masks is None) != (review is None):
         raise TagmaskError("--masks and --review go together: the masks to look at, and the CSV file for the decisions")
@@ -81,7 +81,7 @@ def serving(
 
 
 def _application(blocks: gr.Blocks) -> FastAPI:
-    """The page as an ASGI application that shares nothing and serves no file but its own."""
+    """Make an ASGI application of the page; it has no share link and serves no file but its own."""
     import gradio
     from fastapi import FastAPI
     from gradio.themes import Default
@@ -115,7 +115,7 @@ def _application(blocks: gr.Blocks) -> FastAPI:
 
 @contextmanager
 def _listening(port: int) -> Iterator[socket.socket]:
-    """A socket on the port, ours from the first moment on."""
+    """Open a socket on the port before the slow work begins, so that nobody else takes it meanwhile."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -168,7 +168,7 @@ def serve(
 
 
 def _photos(model: Model, images: Path | None, review: Path | None) -> Photos | None:
-    """The photographs; without --images and without a review, the page can do without them."""
+    """Find the photographs; None where there are none and the page can do without: no --images, no review."""
     try:
         return find_photos(model, images, review=review)
     except TagmaskError:
@@ -188,7 +188,7 @@ def _review(
 
 @contextmanager
 def _environment(temporary: str) -> Iterator[None]:
-    """Gradio's settings as the page needs them: files in `temporary`, nothing sent home, none of the shell's."""
+    """Give gradio the page's settings and none of the shell's: files go to `temporary`, nothing is sent home."""
     before = {name: value for name, value in os.environ.items() if name.startswith("GRADIO_")}
     for name in before:
         del os.environ[name]

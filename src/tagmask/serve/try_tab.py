@@ -1,4 +1,4 @@
-"""The tab to try a run on photographs, or to see what two runs make of the same one."""
+"""The tab that tries a run on a photograph, or two runs on the same one."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SET_OPACITY = "(value) => {{ document.documentElement.style.setProperty('--{}', 
 
 @dataclass(frozen=True)
 class View:
-    """What one run shows of one photograph.
+    """What the page shows of one run and one photograph.
 
     Attributes:
         stage, uncertainty, legend, cams: HTML.
-        mask: the palette PNG to download.
+        mask: the file to download, a palette PNG.
         labels: (H, W) uint8 label map.
     """
 
@@ -44,17 +44,17 @@ class View:
 
 
 def all_classes(models: Sequence[Model]) -> list[str]:
-    """The names of all runs, each once, those of the first run first."""
+    """List the classes of all runs, each once, those of the first run first."""
     return list(dict.fromkeys(name for model in models for name in model.classes))
 
 
 def view(model: Model, path: Path, tags: Sequence[str], order: Sequence[str], downloads: Path) -> View:
-    """One run's view of a photograph.
+    """Label a photograph by one run, and make what the page shows of it.
 
     Args:
         model: the run.
-        path: of the photograph.
-        tags: of any run's classes; none: all classes can win.
+        path: the photograph's file.
+        tags: names of classes of any of the runs; none: all classes can win.
         order: the classes of all runs, which the colours follow.
         downloads: folder for the mask.
 
@@ -74,7 +74,7 @@ def view(model: Model, path: Path, tags: Sequence[str], order: Sequence[str], do
         stage=pictures.stage(photo, result.labels, palette, describe=pictures.describe(result.labels, model.classes)),
         uncertainty=pictures.uncertainty_picture(photo, result.uncertainty),
         legend=pictures.legend(result.labels, model.classes, palette, tags=known, background=background)
-        + f'<p class="tm-note">confidence {result.confidence:.2f}: mean share of the winning class</p>',
+        + f'<p class="tm-note">confidence {result.confidence:.2f}: mean probability of the winning class</p>',
         cams=pictures.cam_gallery(photo, result.cams, result.tag_scores, model.classes, known),
         mask=mask,
         labels=result.labels,
@@ -82,7 +82,7 @@ def view(model: Model, path: Path, tags: Sequence[str], order: Sequence[str], do
 
 
 def agreement(first: np.ndarray, second: np.ndarray, models: Sequence[Model]) -> float:
-    """Share of the pixels to which two runs give the same class, by name."""
+    """Return the fraction of the pixels to which two runs give the same class, by name, in 0..1."""
     order = all_classes(models)
     tables = []
     for model in models:
@@ -94,20 +94,20 @@ def agreement(first: np.ndarray, second: np.ndarray, models: Sequence[Model]) ->
 
 
 def remark(tags: Sequence[str], models: Sequence[Model], views: Sequence[View]) -> str:
-    """What to say above the results: which tags a run does not know, and how far two runs agree."""
+    """Say which tags a run does not know, and how far two runs agree."""
     parts = [
         f"{model.run.folder.name} does not know {', '.join(missing)}."
         for model in models
         if (missing := [tag for tag in tags if tag not in model.classes])
     ]
     if len(views) == 2:
-        share = agreement(views[0].labels, views[1].labels, models)
-        parts.append(f"The runs agree on {share:.1%} of the pixels.")
+        same = agreement(views[0].labels, views[1].labels, models)
+        parts.append(f"The runs agree on {same:.1%} of the pixels.")
     return pictures.note(" ".join(parts)) if parts else ""
 
 
 def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) -> None:
-    """Lay the tab out; called inside a `gradio.Blocks`."""
+    """Lay the tab out; to be called inside a `gradio.Blocks`."""
     import gradio as gr
 
     order = all_classes(models)
@@ -177,7 +177,7 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
 
 
 def opacity_slider(name: str) -> None:
-    """A slider of the opacity of its tab's masks, which acts in the browser alone, by the style variable `--NAME`."""
+    """Add a slider for the opacity of a tab's masks; it sets the style variable `--NAME` in the browser."""
     import gradio as gr
 
     slider = gr.Slider(0, 1, OPACITY, step=0.05, label="Opacity of the mask", elem_id=name, buttons=[])
