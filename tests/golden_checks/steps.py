@@ -73,16 +73,16 @@ def _run_seco(vectors: Vectors, tolerance_of: Callable[[int], Tolerance]) -> Non
     names = ("multiscale_cams", "region_map", "to_labels", "tag_views", "local_contrast", "refined_pseudo_masks")
     for row, step in enumerate(vectors["param_iteration"].tolist()):
         number = int(vectors["in_batch"][row])
-        flipped = torch.tensor([False, True])
+        images = vectors["in_image"][number]
         batch = make_batch(
             method,
-            vectors["in_image"][number],
+            images,
             vectors["in_tags"][number],
-            range(2),
+            range(len(images)),
             boxes=vectors["in_boxes"][number],
             weak=vectors["in_weak"][number],
             strong=vectors["in_strong"][number],
-            strong_flipped=flipped,
+            strong_flipped=torch.arange(len(images)) % 2 == 1,
         )
         corners = tensor(vectors["in_corners_image"][row])
         assert np.array_equal(vectors["in_corners_image"][row], vectors["in_corners_strong"][row])
