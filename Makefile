@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint types bench docs clean
+.PHONY: demo test lint types mutants bench docs clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -31,6 +31,10 @@ lint: .venv/dev.stamp
 
 types: .venv/dev.stamp
 	$(PY) -m pyright
+
+# make mutants [ARGS='ops/cam --fraction 0.2']: which changed lines no test notices (docs/mutants.md); hours, so not in CI
+mutants: .venv/dev.stamp
+	$(PY) scripts/mutants.py $(ARGS)
 
 # make bench NAME=seco_step: one benchmark; its last line is one JSON object
 bench: .venv/dev.stamp

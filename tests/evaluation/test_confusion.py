@@ -76,3 +76,37 @@ def test_other_types_than_bytes_are_refused() -> None:
         ConfusionMatrix(3).add(np.zeros(4, dtype=np.int64), np.zeros(4, dtype=np.uint8))
     with pytest.raises(ValueError, match="classes=255"):
         ConfusionMatrix(255)
+
+
+def test_counts_are_whole_numbers_and_start_at_nothing() -> None:
+    for background, ids in ((True, [0, 1, 2]), (False, [1, 2])):
+        matrix = ConfusionMatrix(2, background=background)
+        assert matrix.ids.tolist() == ids
+        assert matrix.counts.shape == (len(ids), len(ids))
+        assert matrix.ignored.shape == (len(ids),)
+        assert matrix.counts.dtype == matrix.ignored.dtype == np.int64
+        assert not matrix.counts.any()
+        assert not matrix.ignored.any()
+    assert ConfusionMatrix(3).background
+    for number in (0, 255):
+        with pytest.raises(ValueError, match=rf"classes={number}, expected 1\.\.254"):
+            ConfusionMatrix(number)
+    assert ConfusionMatrix(1).counts.shape == (2, 2)
+
+
+def test_matrices_with_and_without_background_do_not_merge() -> None:
+    with pytest.raises(ValueError, match="different classes"):
+        ConfusionMatrix(3).merge(ConfusionMatrix(3, background=False))
+
+
+def test_the_refusal_names_the_ids_that_there_are() -> None:
+    one, nine = np.array([1], np.uint8), np.array([9], np.uint8)
+    for background, lowest in ((True, 0), (False, 1)):
+        with pytest.raises(TagmaskError, match=rf"ids go from {lowest} to 3, and 255 is ignored"):
+            ConfusionMatrix(3, background=background).add(nine, one)
+    with pytest.raises(TypeError, match="prediction is int64"):
+        ConfusionMatrix(3).add(one, np.array([1]))
+    empty = np.zeros((0, 4), np.uint8)
+    matrix = ConfusionMatrix(3)
+    matrix.add(empty, empty)
+    assert not matrix.counts.any()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,32 @@ def test_nothing_to_score_and_unknown_protocols_are_errors() -> None:
         score(ConfusionMatrix(3))
     with pytest.raises(TagmaskError, match=r"'voc'.*seco, sccam, seam, eps, irn"):
         score(matrix_of([[1, 0], [0, 1]]), "voc")
+
+
+def test_scores_are_named_and_seco_s_by_default() -> None:
+    matrix = matrix_of([[1, 0], [0, 1]])
+    assert score(matrix).protocol == "seco"
+    assert [score(matrix, name).protocol for name in PROTOCOLS] == ["seco", "sccam", "seam", "eps", "irn"]
+
+
+def test_a_single_true_pixel_counts_in_the_mean_recall() -> None:
+    scores = score(matrix_of([[3, 1, 0], [1, 0, 0], [0, 0, 0]]))
+    assert scores.mean_class_accuracy == pytest.approx((0.75 + 0) / 2)
+    assert np.isnan(scores.recall[2])
+
+
+def test_nothing_is_divided_aloud() -> None:
+    """Classes that nobody predicts or bears give NaN or infinity, and no warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = score(matrix_of([[0, 2, 0], [0, 0, 0], [0, 0, 0]]))
+        assert np.isnan(score(matrix_of([[2, 0], [0, 0]])).mean_confusion_ratio)
+    assert scores.unbounded == 1
+    assert np.isnan(scores.precision[0])
+    assert np.isinf(scores.confusion_ratio[1])
+
+
+def test_one_pixel_is_enough_to_score() -> None:
+    assert score(matrix_of([[1, 0], [0, 0]])).miou == 1
+    assert score(matrix_of([[0, 0], [0, 0]], ignored=[0, 1]), "seam").coverage == 0
+    assert score(matrix_of([[0, 0], [0, 0]], ignored=[0, 1]), "seam").miou == 0

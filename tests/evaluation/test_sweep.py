@@ -73,3 +73,44 @@ def test_sizes_and_ids_are_checked() -> None:
         ThresholdSweep(3).add(cams, np.full_like(ground_truth, 9))
     with pytest.raises(ValueError, match="ascend"):
         ThresholdSweep(3, np.array([0.2, 0.1]))
+
+
+def test_a_sweep_of_one_s_own_thresholds() -> None:
+    sweep = ThresholdSweep(2, np.array([0.25, 0.5]))
+    cams = np.array([[[0.2, 0.25, 0.3, 0.6, 0.9]], [[0.1, 0.2, 0.3, 0.7, 0.2]]])  # doubles
+    ground_truth = np.array([[0, 1, 1, 2, 255]], dtype=np.uint8)
+    sweep.add(cams, ground_truth)
+    assert sweep.histogram.dtype == np.int64
+    assert sweep.histogram.sum() == 4
+    assert sweep.matrix(0).counts.tolist() == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    assert sweep.matrix(1).counts.tolist() == [[1, 0, 0], [2, 0, 0], [0, 0, 1]]
+    assert not sweep.matrix(0).ignored.any()
+    result = sweep.result()
+    assert result.miou == pytest.approx([(1 / 2 + 1 / 2 + 1) / 3, (1 / 3 + 0 + 1) / 3])
+    assert result.best_threshold == 0.25
+    assert result.thresholds.tolist() == [0.25, 0.5]
+    assert result.best.protocol == "seco"
+
+
+def test_thresholds_are_sixty_hundredths_in_single_precision() -> None:
+    """A CAM in single precision of exactly a threshold does not exceed it."""
+    assert THRESHOLDS.dtype == ThresholdSweep(1).thresholds.dtype == np.float32
+    assert THRESHOLDS.tolist() == [np.float32(hundredth) / np.float32(100) for hundredth in range(60)]
+    sweep = ThresholdSweep(1, [0.1, 0.2, 0.3])  # pyright: ignore[reportArgumentType]
+    sweep.add(np.float32([[[0.1, 0.2, 0.3]]]), np.ones((1, 3), np.uint8))
+    assert [int(sweep.matrix(index).counts[1, 1]) for index in range(3)] == [2, 1, 0]
+    for wrong in ([], [0.2, 0.2]):
+        with pytest.raises(ValueError, match="ascend"):
+            ThresholdSweep(1, np.array(wrong))
+    assert ThresholdSweep(1, np.array([0.2])).result is not None
+
+
+def test_images_of_nothing_known_count_nothing() -> None:
+    sweep = ThresholdSweep(2)
+    sweep.add(torch.rand(2, 3, 4), np.full((3, 4), 255, np.uint8))
+    assert not sweep.histogram.any()
+    half = torch.rand(2, 3, 4).bfloat16().requires_grad_()  # as it comes from a network
+    sweep.add(half, np.zeros((3, 4), np.uint8))
+    assert sweep.histogram.sum() == 12
+    with pytest.raises(TagmaskError, match="id 3, but there are 2 classes"):
+        sweep.add(half, np.full((3, 4), 3, np.uint8))

@@ -10,7 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.methods.affinitynet import AffinityHead, affinity_loss
+from tagmask.data.batch import Batch
+from tagmask.methods.affinitynet import Affinity, AffinityHead, affinity_loss
+from tagmask.methods.registry import build_method
+from tests.conftest import STAGED_SIDE, staged_recipe
 
 NAMES = Path(__file__).parents[1] / "golden" / "resnet38_state_dict.json"
 
@@ -52,3 +55,32 @@ def test_a_kind_without_a_pair_costs_nothing_and_stays_finite(label: int, seed: 
 
 def test_a_grid_smaller_than_the_radius_has_no_pairs() -> None:
     assert float(affinity_loss(torch.randn(1, 4, 3, 3), torch.zeros(1, 3, 3, dtype=torch.long)).loss) == 0
+
+
+def test_the_network_learns_from_masks_at_the_centres_of_its_cells() -> None:
+    torch.manual_seed(0)
+    backbone = build_method(staged_recipe("cam"), 3).network.backbone
+    method = Affinity(backbone, 3)
+    assert (method.num_classes, method.background, method.needs_masks, method.has_decoder) == (3, True, True, False)
+    widths = [module.out_channels for name, module in method.network.heads.named_children() if name != "f9"]
+    assert widths == [64, 128, 256][-len(backbone.tap_widths) :]
+    masks = torch.randint(0, 4, (2, 96, 96), generator=torch.Generator().manual_seed(1))
+    masks[:, :8] = 255
+    images = torch.randn(2, 3, STAGED_SIDE, STAGED_SIDE)
+    features = torch.rand(2, 5, 12, 12)
+    method.network.forward = lambda given: features if given is images else None  # pyright: ignore
+    unused = torch.ones(2, 3)
+    losses = method(Batch(images, unused, unused, torch.zeros(2, 4), torch.arange(2), 1, masks=masks), 0)
+    expected = affinity_loss(features, masks[:, 4::8, 4::8])
+    assert {name: float(value) for name, value in losses.items()} == {
+        "loss": float(expected.loss),
+        "background": float(expected.background),
+        "foreground": float(expected.foreground),
+        "negative": float(expected.negative),
+    }
+
+
+def test_the_last_layer_begins_four_times_as_wide_as_xavier() -> None:
+    weight = AffinityHead().f9.weight
+    bound = 4 * math.sqrt(6 / (448 + 448))
+    assert bound * 0.99 < float(weight.abs().max()) <= bound

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from tagmask.errors import TagmaskError
-from tagmask.methods import registry
+from tagmask.methods import registry, seco
 from tagmask.methods.base import Method
 from tagmask.recipes import load as recipe
 from tagmask.recipes import sections
@@ -44,6 +44,8 @@ def test_name_of_another_method_is_refused() -> None:
     class OtherConfig(MethodSection):
         name: Literal["seco"] = "seco"
 
+    assert sections.METHODS["seco"] is seco.SecoConfig  # known, as its module has been imported
+
     with pytest.raises(TagmaskError, match="there is a method 'seco' already"):
         registry.register(OtherConfig)(Mine)
 
@@ -64,3 +66,10 @@ def test_entry_point_is_loaded_when_its_name_is_asked_for(monkeypatch: pytest.Mo
     assert load_recipe({"method": "mine"}).method.name == "mine"
     with pytest.raises(TagmaskError, match="no method 'yours'; there are: "):
         load_recipe({"method": "yours"})
+
+
+def test_the_former_name_of_register_warns_where_it_is_called() -> None:
+    with pytest.warns(DeprecationWarning, match="decorator `register`") as told:
+        registry.register_method(MineConfig, Mine)
+    assert told[0].filename == __file__
+    assert sections.METHODS["mine"].method_class is Mine

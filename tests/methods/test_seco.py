@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.data.batch import Batch
+from tagmask.errors import TagmaskError
 from tagmask.methods import seco
 from tagmask.methods.registry import build_method
 from tagmask.methods.seco import Seco, cut_patches, draw_corners, tag_views
+from tagmask.methods.seco_losses import move_prototypes
+from tagmask.ops.cam import multiscale_cams
 from tests.conftest import tiny_recipe
 
 
@@ -221,3 +224,196 @@ def test_teacher_moves_in_every_step() -> None:
     method.losses(make_batch(), 0)
     moved = method.teacher["projection"].layers[0].weight
     torch.testing.assert_close(moved, before + 0.25)
+
+
+def given_to(name: str, monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple, dict]]:
+    """Arguments of every call of a function that the method's module uses."""
+    calls: list[tuple[tuple, dict]] = []
+    real = getattr(seco, name)
+
+    def noted(*arguments: object, **options: object) -> object:
+        calls.append((arguments, options))
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(seco, name, noted)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("quirks", "expected"), [("[]", [[0, 5, 1, 6], [1, 4, 0, 3]]), ("[ptc_box]", [[0, 40, 8, 48], [7, 35, 2, 22]])]
+)
+def test_boxes_of_the_token_contrast_are_in_tokens(
+    quirks: str, expected: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounded to whole tokens of 8 pixels; the release takes them in pixels."""
+    calls, contrasts = given_to("to_labels", monkeypatch), given_to("patch_token_contrast", monkeypatch)
+    batch = make_batch(2)._replace(boxes=torch.tensor([[0, 40, 8, 48], [7, 35, 2, 22]]))
+    method = make_seco(f"method.quirks={quirks}", "method.pseudo_mask.low=0.2", "method.pseudo_mask.high=0.6")
+    method.losses(batch, 0)
+    ((cams,), options) = calls[0]
+    assert options["boxes"].tolist() == expected
+    assert (options["low"], options["high"], options["background"]) == (0.2, 0.6, True)
+    assert options["ids"].tolist() == [[1, 2, 3], [2, 0, 0]]
+    assert options["tags"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert cams.shape == (2, 3, 6, 6)
+    assert contrasts[0][0][1].shape == (2, 6, 6)
+
+
+@pytest.mark.parametrize(("last_from", "which"), [(5, "last"), (6, "aux")])
+def test_which_classifier_s_cams_regions_and_masks_come_from(
+    last_from: int, which: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regions, masks = given_to("region_map", monkeypatch), given_to("refined_pseudo_masks", monkeypatch)
+    method, batch = (
+        make_seco(f"method.region_last_from={last_from}", f"method.pseudo_mask_last_from={last_from}"),
+        make_batch(),
+    )
+    with torch.no_grad():
+        present = method._present(batch, method.network(batch.images).tokens)
+        every = multiscale_cams(
+            lambda images: method.network.maps(method.network.backbone(images)), batch.images, (1.0, 0.5)
+        )
+    assert present.label_ids.tolist() == [[1, 2, 3], [2, 0, 0], [3, 0, 0]]
+    for own, whole in zip((present.last, present.aux), every, strict=True):
+        torch.testing.assert_close(
+            own, torch.stack([image[index] for image, index in zip(whole, present.channels, strict=True)])
+        )
+    assert not torch.allclose(present.last, present.aux)
+    method.losses(batch, 5)
+    torch.testing.assert_close(regions[0][0][0], getattr(present, which))
+    torch.testing.assert_close(masks[0][0][2], getattr(present, which))
+    assert regions[0][1]["boxes"] is batch.boxes
+
+
+def test_noise_depends_on_step_and_place_and_not_on_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, regions = make_seco(), torch.zeros(4, 5, 6, dtype=torch.int64)
+    whole = method._noise(regions, 7)
+    assert whole.shape == (4, 5, 6)
+    assert torch.equal(method._noise(regions, 7), whole)
+    assert not torch.equal(method._noise(regions, 8), whole)
+    method.draw_seed += 1
+    assert torch.equal(method._noise(regions, 6), whole)
+    for rank in (0, 1):
+        monkeypatch.setattr(seco, "world", lambda rank=rank: (rank, 2))
+        assert torch.equal(method._noise(regions[:2], 6), whole[2 * rank : 2 * rank + 2])
+    again = make_seco("method.quirks=[reseed]")
+    assert torch.equal(again._noise(regions, 7), again._noise(regions, 8))
+
+
+@pytest.mark.parametrize(
+    ("queue", "images", "processes", "first"), [(15, 3, 1, 98), (16, 3, 1, 97), (30, 3, 1, 97), (30, 3, 2, 98)]
+)
+def test_keys_are_queued_early_enough_to_fill_the_queue(
+    queue: int, images: int, processes: int, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step brings 3 patches and 2 views of each image; one step more than fills it."""
+    method = make_seco(f"method.queue={queue}", "method.contrast_from=100")
+    monkeypatch.setattr(seco, "world", lambda: (0, processes))
+    assert method._contrast_fills_from(images) == first
+
+
+def test_patches_need_room_in_the_crop() -> None:
+    for changes, message in (
+        (("views.crop=48", "method.patch_size=49"), "patch_size 49 is larger than views.crop 48"),
+        (("views.crop=48", "method.patch_size=47", "method.patches=5"), "patches 5: .* have 4 places in a crop of 48"),
+    ):
+        with pytest.raises(TagmaskError, match=message):
+            Seco.check(tiny_recipe("seco", *changes))
+    Seco.check(tiny_recipe("seco", "views.crop=48", "method.patch_size=48", "method.patches=1"))
+    Seco.check(tiny_recipe("seco", "views.crop=48", "method.patch_size=47", "method.patches=4"))
+
+
+def test_what_has_not_begun_to_learn_has_gradients_of_zero_by_the_quirk() -> None:
+    with_quirk, without = make_seco("method.quirks=[zero_gradients]"), make_seco("method.quirks=[]")
+    losses = [method.losses(make_batch(), 0) for method in (with_quirk, without)]
+    assert losses[0].keys() == losses[1].keys()
+    torch.testing.assert_close(losses[0]["loss"], losses[1]["loss"])
+    for method, own in zip((with_quirk, without), losses, strict=True):
+        own["loss"].backward()
+        late = [*method.network.decoder.parameters(), *method.projection.parameters()]
+        assert all((parameter.grad is not None) == (method is with_quirk) for parameter in late)
+        assert not any(parameter.grad.any() for parameter in late if parameter.grad is not None)
+
+
+def test_what_is_contrasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Queries by the student, keys by the teacher, then the queue, which begins with the same keys."""
+    locally, globally = given_to("local_contrast", monkeypatch), given_to("global_contrast", monkeypatch)
+    views = given_to("tag_views", monkeypatch)
+    method, batch = make_seco("method.lil_temperature=0.2", "method.lig_temperature=0.3"), make_batch()
+    method.losses(batch, 5)
+    ((queries, tags, keys, key_tags), options) = locally[0]
+    assert options == {"temperature": 0.2, "form": "reference"}
+    assert queries.shape == (15, 24)
+    assert keys.shape == (15 + 31, 24)
+    assert torch.equal(keys[15:], method.queue)
+    assert torch.equal(keys[:15], method.queue[:15])
+    assert torch.equal(key_tags[:15], tags)
+    assert torch.equal(key_tags[15:], method.queue_tags)
+    torch.testing.assert_close(keys.norm(dim=1), torch.ones(46))
+    torch.testing.assert_close(queries.norm(dim=1), torch.ones(15))
+    assert queries.requires_grad
+    assert not keys.requires_grad
+    ((again, revised, prototypes), options) = globally[0]
+    assert options == {"temperature": 0.3}
+    assert again is queries
+    assert revised.shape == tags.shape
+    assert prototypes is method.prototypes
+    ((regions, corners, size, area, _), options) = views[0]
+    assert (regions.shape, corners.shape, size, area) == ((3, 48, 48), (3, 3, 2), 16, 0.2)
+    assert options == {"count_ids": False, "empty_tag": -1, "background": True}
+    # The first two rows of an image are its whole views, then come its patches.
+    with torch.no_grad():
+        whole = method.projection(method.network.backbone(batch.images).class_token)
+        patches = cut_patches(batch.images, corners, 16)
+        local = method.projection(method.network.backbone(patches).class_token).view(3, 3, -1)
+        other = method.projection(method.network.backbone(batch.weak).class_token)
+    rows = queries.detach().view(3, 5, -1)
+    torch.testing.assert_close(rows[:, 0], whole)
+    torch.testing.assert_close(rows[:, 1], other)
+    torch.testing.assert_close(rows[:, 2:], local)
+
+
+def test_prototypes_move_by_images_of_one_known_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = given_to("move_prototypes", monkeypatch)
+    method, batch = make_seco("method.prototype_momentum=0.7", "method.prototypes_from=2"), make_batch()
+    known = batch.known.clone()
+    known[2, 0] = 0
+    before = method.prototypes.clone()
+    method.losses(batch._replace(known=known), 1)
+    assert not calls
+    assert torch.equal(method.prototypes, before)
+    method.losses(batch._replace(known=known), 2)
+    ((_, tokens, tags, momentum), _) = calls[0]
+    assert tokens.shape == (3, 24)
+    assert tags.tolist() == [-1, 2, -1]
+    assert momentum == 0.7
+    changed = (method.prototypes - before).abs().sum(dim=1)
+    assert torch.equal(method.prototypes[1], move_prototypes(before, tokens, tags, 0.7)[1].detach())
+    assert changed[1] > 0
+
+
+def test_corners_in_images_that_are_not_square() -> None:
+    regions, noise = torch.zeros(1, 12, 20, dtype=torch.int64), torch.zeros(1, 12, 20)
+    noise[0, 3, 14] = 0.5  # the centre of a patch of 4 at top 1 and left 12
+    assert draw_corners(regions, 1, 4, noise).tolist() == [[[1, 12]]]
+    regions[0, 9, 4] = -1  # an uncertain pixel comes before any noise
+    assert draw_corners(regions, 1, 4, noise).tolist() == [[[7, 2]]]
+    assert draw_corners(regions, 2, 4, noise)[0, 0].tolist() == [1, 12]  # one is too few for two
+
+
+def test_the_release_cuts_flipped_views_where_the_image_was_cut() -> None:
+    batch = make_batch()._replace(strong_flipped=torch.ones(3, dtype=torch.bool))
+    assert Seco.needs_views is True
+    assert batch.strong is not None
+    corners = torch.tensor([[[0, 1], [5, 9], [30, 32]]] * 3)
+    for quirks, left in (
+        ("[strong_flip]", corners),
+        ("[]", torch.stack([corners[..., 0], 32 - corners[..., 1]], dim=-1)),
+    ):
+        method, seen = make_seco(f"method.quirks={quirks}"), []
+        method.teacher["backbone"].register_forward_hook(
+            lambda module, inputs, output, seen=seen: seen.append(inputs[0])
+        )
+        tokens = torch.zeros(3, method.projection.layers[0].in_features)
+        method._keys(batch, tokens, tokens, corners)
+        assert torch.equal(seen[0], cut_patches(batch.strong, left, 16))

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagmask.methods import seco_losses
 from tagmask.methods.seco_losses import global_contrast, local_contrast, move_prototypes, patch_token_contrast
 
 
@@ -125,3 +126,79 @@ def test_contrast_under_autocast_is_that_of_fp32(form: str) -> None:
     for one, other in zip(plain, mixed, strict=True):
         assert other.dtype == torch.float32
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_token_contrast_is_the_formula_of_toco(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With three processes that hold the same, sums of pairs are three times as large, and so is each one's part."""
+    monkeypatch.setattr(seco_losses, "world", lambda: (0, processes))
+    monkeypatch.setattr(seco_losses, "sum_over_processes", lambda value: processes * value)
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(2, 5, 3, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (2, 3, 4), generator=generator)
+    labels[0, 0, 0] = labels[1, 2, :2] = 255
+    sums, counts = {True: 0.0, False: 0.0}, {True: 0, False: 0}
+    for image in range(2):
+        tokens, names = F.normalize(features[image].flatten(1), dim=0), labels[image].flatten().tolist()
+        for i in range(12):
+            for j in range(12):
+                if i != j and 255 not in (names[i], names[j]):
+                    sums[names[i] == names[j]] += abs(float(tokens[:, i] @ tokens[:, j]))
+                    counts[names[i] == names[j]] += 1
+    near, far = (sums[alike] * processes / (processes * counts[alike] + 1) for alike in (True, False))
+    loss = patch_token_contrast(features, labels)
+    assert float(loss) == pytest.approx(0.5 * (1 - near) + 0.5 * far, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("form", "below", "others", "noisy"),
+    [
+        ("reference", 11, 0, True),
+        ("reference", 10, 0, False),
+        ("reference", 11, 1, False),  # columns of other tags count as entries of 0, above the mean
+        ("supcon", 11, 0, True),
+        ("supcon", 10, 0, False),
+        ("supcon", 11, 5, True),
+    ],
+)
+def test_rows_with_over_ten_times_as_many_below_their_mean_are_noisy(
+    form: str, below: int, others: int, noisy: bool
+) -> None:
+    near, far, other = torch.tensor([1.0, 0.0]), torch.tensor([0.6, 0.8]), torch.tensor([0.0, 1.0])
+    keys = torch.stack([near] + [far] * below + [other] * others)
+    key_tags = torch.tensor([3] * (1 + below) + [4] * others)
+    queries, tags = torch.stack([near, far]), torch.tensor([3, 3])
+    # To the second query all but one key are alike and one is far: none of its rows is noisy.
+    loss, revised = local_contrast(queries, tags, keys, key_tags, temperature=0.5, form=form)
+    assert revised.tolist() == [0 if noisy else 3, 3]
+    assert loss.isfinite()
+
+
+def test_supervised_contrast_in_loops() -> None:
+    generator = torch.Generator().manual_seed(5)
+    queries, keys = unit(generator, 4, 5), unit(generator, 9, 5)
+    tags, key_tags = torch.tensor([1, 2, -1, 3]), torch.tensor([1, 2, 2, 1, 0, -1, 2, 1, 1])
+    loss, revised = local_contrast(queries, tags, keys, key_tags, temperature=0.3, form="supcon")
+    rows = []
+    for query, tag in zip(queries, tags.tolist(), strict=True):
+        scores = (query @ keys.T / 0.3).exp()
+        seen = sum(scores[j] for j in range(9) if int(key_tags[j]) != -1)
+        own = [float((scores[j] / seen).log()) for j in range(9) if int(key_tags[j]) == tag != -1]
+        if own:
+            rows.append(-sum(own) / len(own))
+    assert len(rows) == 2
+    assert float(loss) == pytest.approx(sum(rows) / 2, rel=1e-6)
+    assert torch.equal(revised, tags)
+
+
+def test_global_contrast_in_loops() -> None:
+    generator = torch.Generator().manual_seed(6)
+    queries, prototypes = unit(generator, 6, 5), unit(generator, 4, 5)
+    tags = torch.tensor([1, 3, 0, -1, 3, 4])
+    rows = []
+    for query, tag in zip(queries, tags.tolist(), strict=True):
+        if tag > 0:
+            scores = (query @ prototypes.T / 0.2).exp()
+            rows.append(-math.log(float(scores[tag - 1] / (scores[0] + scores[2] + scores[3]))))
+    loss = global_contrast(queries, tags, prototypes, temperature=0.2)
+    assert float(loss) == pytest.approx(sum(rows) / 4, rel=1e-6)

@@ -194,3 +194,50 @@ def _resident(key: str) -> float:
     """In MB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) / 1024
+
+
+def test_the_papers_powers_and_steps() -> None:
+    affinity, cams = affinity_matrix(torch.rand(4, 8, 9)), torch.rand(2, 60, 70)
+    scores, ids = torch.rand(3, 72), torch.tensor([1, 4])
+    settings = {"beta": 8, "logt": 8}
+    assert torch.equal(random_walk(affinity, scores), random_walk(affinity, scores, **settings))
+    assert torch.equal(walk_scores(affinity, cams, 4), walk_scores(affinity, cams, 4, stride=8, **settings))
+    assert torch.equal(
+        walk_to_labels(affinity, cams, ids, 0.4), walk_to_labels(affinity, cams, ids, 0.4, stride=8, **settings)
+    )
+    pooled = F.avg_pool2d(F.pad(with_background(cams, 0.4), (0, 2, 0, 4)), 8)
+    for beta, logt in ((2, 1), (1, 3)):
+        walked = random_walk(affinity, pooled.flatten(1), beta=beta, logt=logt).view(1, 3, 8, 9)
+        torch.testing.assert_close(walk_scores(affinity, cams, 0.4, beta=beta, logt=logt), walked)
+        best = F.interpolate(walked, scale_factor=8, mode="bilinear", align_corners=False)[..., :60, :70].argmax(dim=1)
+        labels = walk_to_labels(affinity, cams, ids, 0.4, beta=beta, logt=logt)
+        assert torch.equal(labels, torch.tensor([0, 1, 4])[best])
+
+
+def test_the_refusal_names_both_grids() -> None:
+    with pytest.raises(ValueError, match=r"affinities of 4 cells for a grid of \(8, 9\)"):
+        walk_scores(torch.eye(4), torch.zeros(1, 64, 72), 16)
+
+
+def test_pairs_of_a_smaller_radius() -> None:
+    assert pair_offsets(2) == [(0, 1), (1, -1), (1, 0), (1, 1)]
+    assert pair_offsets(3) == [(0, 1), (0, 2)] + [(1, c) for c in (-2, -1, 0, 1, 2)] + [
+        (2, c) for c in (-2, -1, 0, 1, 2)
+    ]
+    source, target = pair_positions(3, 4, 2)
+    assert source.tolist() == [1, 2, 5, 6]
+    assert target.tolist() == [[2, 3, 6, 7], [4, 5, 8, 9], [5, 6, 9, 10], [6, 7, 10, 11]]
+    labels = torch.tensor([[[0, 0, 1, 1], [0, 255, 1, 2], [0, 0, 0, 2]]])
+    background, foreground, negative = pair_labels(labels, 2)
+    assert background[0].int().tolist() == [[0, 0, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    assert foreground[0].int().tolist() == [[0, 1, 0, 0], [0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
+    assert negative[0].int().tolist() == [[1, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1], [1, 1, 0, 1]]
+
+
+def test_confident_labels_are_means_of_cells_and_none_outside() -> None:
+    low = torch.zeros(2, 4, 8)
+    low[0], low[1, :, :3] = 0.3, 0.5  # three columns of four in the first cell: 0.375 on average
+    high = low.clone()
+    assert confident_labels(low, high, 4).tolist() == [[1, 0]]
+    assert confident_labels(low * 0 + 6e-6, high * 0 + 2e-5, 4).tolist() == [[0, 0]]
+    assert confident_labels(low * 0 + 9e-6, high * 0 + 9e-6, 4).tolist() == [[255, 255]]

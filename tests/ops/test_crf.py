@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tagmask.errors import TagmaskError
+from tagmask.ops import crf
 from tagmask.ops.crf import PRESETS, CrfParameters, _mean_field, crf_on_cams, dense_crf
 from tests.golden_checks import load, tensor
 from tests.golden_checks.refine import assert_same_marginals
@@ -122,6 +123,13 @@ def test_classes_under_a_floor_are_left_out() -> None:
     assert not dense_crf(image, scores, preset=SMALL, present_above=0.02)[3].any()
 
 
+def test_a_class_as_probable_as_the_floor_is_left_out() -> None:
+    image, scores = scene(10, 12, 3)
+    scores = torch.cat([scores, torch.full((1, 10, 12), 0.5)])
+    assert not dense_crf(image, scores, preset=SMALL, present_above=0.5)[3].any()
+    assert dense_crf(image, scores, preset=SMALL, present_above=0.49)[3].any()
+
+
 def test_scores_of_nothing_are_shared_out_evenly() -> None:
     image, _ = scene(6, 7, 1)
     assert float(dense_crf(image, torch.zeros(3, 6, 7), preset=SMALL).sum(0).min()) == pytest.approx(1)
@@ -229,3 +237,66 @@ def test_scores_may_lie_in_memory_in_any_order() -> None:
     assert torch.equal(scores, before)
     assert torch.equal(dense_crf(image, scores.contiguous(memory_format=torch.channels_last)), expected)
     assert torch.equal(dense_crf(image, scores.transpose(0, 1).contiguous().transpose(0, 1)), expected)
+
+
+def test_presets_are_those_of_the_papers() -> None:
+    """Standard deviation and weight over positions, then deviations over positions and colours and weight over both."""
+    assert {
+        "cam": CrfParameters(3, 3, 80, 13, 10, 10),
+        "seco": CrfParameters(1, 1, 121, 5, 4, 10),
+        "deeplabv2": CrfParameters(1, 3, 67, 3, 4, 10),
+        "irn": CrfParameters(3, 3, 50, 5, 10, 10),
+    } == PRESETS
+    image, scores = scene(9, 11, 2)
+    assert torch.equal(dense_crf(image, scores), dense_crf(image, scores, preset="cam"))
+
+
+@pytest.mark.parametrize(
+    "name", ["gaussian_sxy", "gaussian_weight", "bilateral_sxy", "bilateral_srgb", "bilateral_weight"]
+)
+def test_what_may_be_nothing(name: str) -> None:
+    if name.endswith("weight"):
+        assert getattr(replace(SMALL, **{name: 0}), name) == 0
+    else:
+        with pytest.raises(TagmaskError, match=f"{name} is 0; .* above 0"):
+            replace(SMALL, **{name: 0})
+    with pytest.raises(TagmaskError, match=f"{name} is nan"):
+        replace(SMALL, **{name: float("nan")})
+
+
+def test_filters_of_positions_are_kept_unless_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = crf._cached_position_filter
+    monkeypatch.setattr(crf, "CACHED_PIXELS", 6 * 7)
+    results = []
+    for height, added in ((6, 1), (6, 0), (7, 0), (7, 0)):
+        kept.cache_clear() if added else None
+        before = kept.cache_info().misses
+        results.append(dense_crf(*scene(height, 7, 2), preset=SMALL))
+        assert kept.cache_info().misses - before == added
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[2], results[3])
+    monkeypatch.setattr(crf, "CACHED_PIXELS", 2**20)
+    torch.testing.assert_close(dense_crf(*scene(7, 7, 2), preset=SMALL), results[3])
+
+
+def test_energies_of_any_size_are_the_same_mean_field() -> None:
+    """Above and below the bound at which a pixel's largest energy has to be looked for; two sets of scores at once."""
+    image, scores = scene(10, 12, 3)
+    for weight in (20, 70, 90, 150, 170, 200, 230, 300):
+        parameters = replace(SMALL, bilateral_weight=weight)
+        kernel = pairwise_kernel(image, parameters).float()
+        sets = torch.stack([scores, scores.flip(0)])
+        logits = sets.flatten(2).clamp(1e-5, 1).log().permute(2, 0, 1).contiguous()
+        marginals = _mean_field(logits, lambda values, kernel=kernel: kernel @ values, SMALL.iterations)
+        for own, each in zip(marginals.unbind(1), sets, strict=True):
+            expected = brute_force(image, each, parameters)
+            torch.testing.assert_close(own.t().reshape(scores.shape), expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("change", [{"bilateral_weight": 0, "gaussian_weight": 6}, {"gaussian_weight": 0}])
+def test_each_kernel_of_the_lattice_is_near_the_exact_one(change: dict[str, float]) -> None:
+    image, scores = scene(24, 30, 3)
+    parameters = replace(SMALL, **change)
+    lattice, exact = dense_crf(image, scores, preset=parameters), brute_force(image, scores, parameters)
+    assert float((lattice - exact).abs().mean()) < 0.03
+    assert float((exact - scores).abs().mean()) > 0.1

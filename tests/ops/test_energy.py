@@ -107,3 +107,24 @@ def test_lower_where_alike_pixels_agree() -> None:
     labels = torch.full((1, 16, 16), 255)
     boxes = torch.tensor([[0, 16, 0, 16]])
     assert float(dense_energy(images, side, labels, boxes)) < float(dense_energy(images, mixed, labels, boxes))
+
+
+def test_constants_of_seco() -> None:
+    step = random_step(4)
+    explicit = dense_energy(*step, weight=1e-7, sigma_rgb=15.0, sigma_xy=100.0, scale=0.5)
+    assert float(explicit.detach()) < 0
+    assert torch.equal(dense_energy(*step), explicit)
+
+
+def test_equals_its_definition_at_sizes_that_the_scale_does_not_divide() -> None:
+    images, logits, labels, boxes = random_step(5, size=23)
+    loss = dense_energy(images, logits, labels, boxes, weight=1.0, sigma_rgb=20.0, sigma_xy=40.0, scale=0.3)
+    scores = F.interpolate(logits.softmax(dim=1), size=(6, 6), mode="bilinear", align_corners=False)
+    rows = torch.arange(6) * 23 // 6
+    outside = (rows < 2) | (rows >= 21)
+    scores = scores.masked_fill(outside, 0.0)
+    gate = torch.where(outside, 0.0, 1 - scores.amax(dim=1, keepdim=True))
+    gate = torch.where(labels[:, None, rows[:, None], rows] == 255, 1.0, gate)
+    features = colour_features(images[:, :, rows[:, None], rows], 40 * 0.3, 20.0)
+    filtered = PermutohedralLattice.of(features).filter(scores.flatten(2).mT).mT.reshape(scores.shape)
+    torch.testing.assert_close(loss, -(scores * gate * filtered).sum() / 2)

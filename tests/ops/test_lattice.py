@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tagmask.ops.lattice import LatticeSum, PermutohedralLattice, position_features
+from tagmask.ops.lattice import LatticeSum, PermutohedralLattice, colour_features, position_features
 from tests.ops.exact import ExactGaussian
 
 seeds = st.integers(0, 2**16)
@@ -125,3 +125,73 @@ def test_a_sum_is_its_parts_added() -> None:
     parts = [PermutohedralLattice.of(features) for features in (first, second)]
     expected = parts[0].filter(values) + parts[1].filter(values)
     torch.testing.assert_close(LatticeSum.of(*parts).filter(values), expected)
+
+
+def test_far_points_do_not_mix() -> None:
+    features = torch.tensor([[[0.0, 100.0], [0.0, -100.0]]])
+    filtered = PermutohedralLattice.of(features).filter(torch.tensor([[[1.0, 0.0], [0.0, 1.0]]]))
+    assert torch.equal(filtered[0] > 0, torch.eye(2, dtype=torch.bool))
+
+
+def test_features_are_x_y_then_colours() -> None:
+    images = torch.arange(2 * 3 * 2 * 3).view(2, 3, 2, 3)
+    features = colour_features(images, 2.0, 10.0)
+    assert features.shape == (2, 5, 6)
+    assert features[1, 0].tolist() == [0, 0.5, 1, 0, 0.5, 1]
+    assert features[1, 1].tolist() == [0, 0, 0, 0.5, 0.5, 0.5]
+    torch.testing.assert_close(features[1, 2:], images[1].flatten(1) / 10)
+
+
+def test_features_of_double_precision_filter_single() -> None:
+    features, values = random_points(6, 1, 2, 20)
+    filtered = PermutohedralLattice.of(features.double()).filter(values)
+    assert filtered.dtype == torch.float32
+    torch.testing.assert_close(filtered, PermutohedralLattice.of(features).filter(values))
+
+
+def test_two_sums_of_three_lattices_and_of_one() -> None:
+    parts, values = [], random_points(1, 2, 2, 30)[1]
+    for seed, dimensions in ((1, 2), (2, 5), (3, 1)):
+        parts.append(PermutohedralLattice.of(random_points(seed, 2, dimensions, 30)[0]))
+    for some in (parts, parts[1:], parts[:1]):
+        expected = torch.stack([part.filter(values) for part in some]).sum(dim=0)
+        torch.testing.assert_close(LatticeSum.of(*some).filter(values), expected)
+
+
+def test_values_may_lie_in_memory_in_any_order() -> None:
+    features, values = random_points(7, 2, 2, 30)
+    lattice = PermutohedralLattice.of(features)
+    scattered = values.mT.contiguous().mT
+    assert torch.equal(lattice.filter(scattered), lattice.filter(values))
+
+
+@pytest.mark.parametrize("compact", [True, False])
+def test_tables_are_of_four_bytes_and_consistent(compact: bool) -> None:
+    """Memory is what bounds the size of an image, so no index takes eight."""
+    features, _ = random_points(8, 2, 3, 25)
+    lattice = PermutohedralLattice.of(features, compact=compact)
+    for table in (lattice.vertices, lattice.splat_points, lattice.splat_offsets, lattice.neighbours):
+        assert table.dtype == torch.int32
+    assert lattice.weights.dtype == lattice.splat_weights.dtype == torch.float32
+    room = len(lattice.splat_offsets) - 2
+    assert lattice.vertices.shape == lattice.weights.shape == (50, 4)
+    assert lattice.splat_points.shape == lattice.splat_weights.shape == (200,)
+    assert lattice.neighbours.shape == (4, room + 1, 3)
+    assert room == (int(lattice.vertices.max()) + 1 if compact else 200)
+    torch.testing.assert_close(lattice.weights.sum(dim=1), torch.full((50,), 1 / (1 + 2.0**-3)))
+    # Each vertex is its own middle, and if another is ahead of it, then it is behind that one.
+    for table in lattice.neighbours[:, : int(lattice.vertices.max()) + 1].long():
+        own, ahead, _ = table.unbind(1)
+        assert own.tolist() == list(range(len(table)))
+        exists = ahead < len(table)
+        assert torch.equal(table[ahead[exists], 2], own[exists])
+
+
+def test_a_lattice_with_room_for_all_asks_nothing_of_the_host() -> None:
+    """Torch's `meta` device has no values: whoever reads one back, or mixes devices, is refused."""
+    lattice = PermutohedralLattice.of(torch.zeros(2, 5, 30, device="meta"), compact=False)
+    both = LatticeSum.of(lattice, PermutohedralLattice.of(torch.zeros(2, 2, 30, device="meta"), compact=False))
+    values = torch.zeros(2, 30, 4, device="meta")
+    for filtered in (lattice.filter(values), both.filter(values)):
+        assert filtered.shape == (2, 30, 4)
+        assert filtered.device.type == "meta"

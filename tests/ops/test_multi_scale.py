@@ -72,3 +72,23 @@ def test_the_segmenter_learns_from_copies_and_answers_with_the_largest() -> None
         losses = method(batch, 0)
     torch.testing.assert_close(losses["loss"], torch.as_tensor(expected))
     assert set(losses) == {"loss", "seg"}
+
+
+def test_copies_are_enlarged_and_the_largest_is_taken_pixel_by_pixel() -> None:
+    images = torch.randn(2, 3, 36, 50, generator=torch.Generator().manual_seed(3))
+    scales = (0.5, 0.75)
+    copies = [F.interpolate(images, size=(int(36 * s), int(50 * s)), mode="bilinear") for s in scales]
+    maps = [F.avg_pool2d(each, 4) for each in (images, *copies)]
+    given = multi_scale_logits(lambda views: F.avg_pool2d(views, 4), images)
+    for own, expected in zip(given, maps, strict=False):
+        torch.testing.assert_close(own, expected)
+    large = [F.interpolate(own, size=(9, 12), mode="bilinear", align_corners=False) for own in maps]
+    torch.testing.assert_close(given[-1], torch.stack(large).amax(dim=0))
+    assert len(multi_scale_logits(network, images, (0.4,))) == 3
+
+
+def test_the_label_at_the_centre_of_each_cell() -> None:
+    labels = torch.arange(24).view(1, 4, 6)
+    assert shrink_labels(labels, (2, 3)).tolist() == [[[7, 9, 11], [19, 21, 23]]]
+    assert shrink_labels(labels, (1, 1)).tolist() == [[[15]]]
+    assert torch.equal(shrink_labels(labels, (4, 6)), labels)

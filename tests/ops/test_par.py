@@ -100,3 +100,36 @@ def test_flat_images_are_averaged_evenly() -> None:
     inner = masks[0, 0]
     mean = (F.avg_pool2d(masks, 3, stride=1)[0, 0] * 9 - inner[1:-1, 1:-1]) / 8
     torch.testing.assert_close(refined[0, 0, 1:-1, 1:-1], mean, rtol=0.02, atol=0.02)
+
+
+def test_distances_and_repeats_are_those_of_the_papers() -> None:
+    images, masks = random_batch(6, 1, 2, 60, 58)
+    explicit = pixel_adaptive_refinement(images, masks, dilations=(1, 2, 4, 8, 12, 24), iterations=10)
+    assert torch.equal(pixel_adaptive_refinement(images, masks), explicit)
+
+
+def test_equals_the_plain_form_where_height_and_channels_agree() -> None:
+    """Three rows are as many as there are colours; masks of two rows have to grow all the same."""
+    images, _ = random_batch(7, 1, 1, 3, 5)
+    _, masks = random_batch(7, 1, 2, 3, 3)
+    enlarged = F.interpolate(masks, size=(3, 5), mode="bilinear", align_corners=True)
+    assert torch.equal(pixel_adaptive_refinement(images, masks, iterations=0), enlarged)
+
+
+def test_half_precision_is_refined_in_whole() -> None:
+    images, masks = random_batch(8, 1, 2, 9, 10)
+    refined = pixel_adaptive_refinement(images.to(torch.uint8), masks.bfloat16())
+    assert refined.dtype == torch.float32
+    expected = pixel_adaptive_refinement(images.to(torch.uint8).float(), masks.bfloat16().float())
+    assert torch.equal(refined, expected)
+    assert refined.is_contiguous()
+
+
+def test_a_pixel_and_a_neighbour_take_eight_bytes() -> None:
+    """Two tables of four, as the memory that is promised says."""
+    steps = par._steps((1, 2), torch.device("cpu"))
+    neighbours = par._neighbours(2, 5, 6, steps)
+    weights = par._weights(torch.rand(2, 3, 5, 6), neighbours, steps)
+    assert neighbours.shape == weights.shape == (60, 16)
+    assert neighbours.dtype == torch.int32
+    assert weights.dtype == torch.float32

@@ -62,3 +62,40 @@ def test_scores_stretch_each_map() -> None:
 def test_saliency_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"saliency of \(3, 3\) for an image of \(6, 5\)"):
         fuse_labels(torch.zeros(1, 6, 5), torch.zeros(0, dtype=torch.long), torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("saliency", "probability", "label"), [(31, 0.1, 0), (32, 0.1, 255), (0, 0.8, 0), (0, 0.81, 255), (0, 0.89, 255)]
+)
+def test_thresholds_of_saliency_and_probability(saliency: int, probability: float, label: int) -> None:
+    """Salient from 32 of 255 on; a class is sure above 0.8; two scores are in conflict above 0.9."""
+    marginals = torch.zeros(3, 10, 10)
+    marginals[2] = 0.5
+    maps = torch.full((10, 10), 255, dtype=torch.uint8)
+    maps[0, 0] = saliency
+    marginals[:, 0, 0] = torch.tensor([0.0, probability, 0.0])
+    assert int(fuse_labels(marginals, torch.tensor([3, 7]), maps)[0, 0]) == label
+
+
+def test_two_high_scores_are_in_conflict() -> None:
+    marginals = torch.zeros(3, 10, 10)
+    marginals[1] = 0.95
+    for other, label in ((0.9, 3), (0.91, 255)):
+        marginals[2, 0, 0] = other
+        labels = fuse_labels(marginals, torch.tensor([3, 7]))
+        assert int(labels[0, 0]) == label
+        assert int(labels[5, 5]) == 3
+    assert labels.dtype == torch.int64
+
+
+def test_a_saliency_map_is_the_background_score_in_place_of_the_crf_s() -> None:
+    marginals = torch.tensor([[[0.9, 0.9]], [[0.5, 0.5]]])
+    saliency = torch.tensor([[20, 200]], dtype=torch.uint8)  # background of 0.92 and 0.22
+    assert fuse_labels(marginals, torch.tensor([4]), saliency).tolist() == [[0, 4]]
+    assert fuse_labels(marginals, torch.tensor([4])).tolist() == [[255, 255]]  # background alone is no label
+
+
+def test_the_power_of_the_background_score() -> None:
+    maps = torch.tensor([[[0.0, 1.0, 3.0, 4.0]], [[0.0, 8.0, 4.0, 2.0]]])
+    torch.testing.assert_close(attention_scores(maps)[0], torch.tensor([[1.0, 0.0, 0.25**4, 0.0]]))
+    torch.testing.assert_close(attention_scores(maps, 2)[0], torch.tensor([[1.0, 0.0, 0.25**2, 0.0]]))

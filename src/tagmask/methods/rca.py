@@ -103,7 +103,8 @@ class RcaConfig(MethodSection):
             return values
         gone = {key for key, _ in FORMER_QUIRKS} - cls.model_fields.keys()
         found = {pair: quirk for pair, quirk in FORMER_QUIRKS.items() if values.get(pair[0]) == pair[1]}
-        taken = {key: value for key, value in values.items() if key not in gone and key not in dict(found)}
+        gone |= {key for key, _ in found}
+        taken = {key: value for key, value in values.items() if key not in gone}
         if found:
             taken["quirks"] = [*taken.get("quirks", ()), *found.values()]
         return taken
