@@ -152,7 +152,9 @@ def make_batch(
     method: Method, images: np.ndarray, tags: np.ndarray, indices: range, **others: np.ndarray | Tensor
 ) -> Batch:
     """The batch that the network sees; half a grey level is added, which spares the release a rounding."""
-    pictures = {name: tensor(view).float() + 0.5 for name, view in {"images": images, **others}.items() if view.ndim == 4}
+    pictures = {
+        name: tensor(view).float() + 0.5 for name, view in {"images": images, **others}.items() if view.ndim == 4
+    }
     rest = {name: torch.as_tensor(value) for name, value in others.items() if value.ndim != 4}
     height, width = images.shape[-2:]
     batch = Batch(
@@ -204,7 +206,9 @@ def assert_learnt(vectors: Vectors, places: Places, row: int, tolerance: Toleran
         what = f"step {row}: gradient of {name}"
         assert_near(norm_of(gradient), np.array(norm), tolerance.gradient_norm, f"norm of {what}")
         mean_square = norm / gradient.numel() ** 0.5
-        assert_near(_sample(gradient), vectors[f"out_grad_values_{name}"][row], tolerance.gradient, what, scale=mean_square)
+        assert_near(
+            _sample(gradient), vectors[f"out_grad_values_{name}"][row], tolerance.gradient, what, scale=mean_square
+        )
         assert_moved(vectors, places, name, row, tolerance.moved_norm, tolerance.moved)
 
 

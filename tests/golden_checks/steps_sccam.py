@@ -54,7 +54,11 @@ def sccam_step(vectors: Vectors) -> None:
                 assert_near(losses[ours], vectors[f"out_loss_{theirs}"][row], tolerance.loss, f"step {row}: {theirs}")
             parent, sub, features = outputs[-1]
             columns = vectors["out_feature_values"].shape[-1]
-            for name, value in (("logits_class", parent), ("logits_sub", sub), ("feature_values", features[:, :columns])):
+            for name, value in (
+                ("logits_class", parent),
+                ("logits_sub", sub),
+                ("feature_values", features[:, :columns]),
+            ):
                 assert_near(value, vectors[f"out_{name}"][row], 1e-4, f"step {row}: {name}")
             _compare_groups(vectors, row, optimizer)
             assert_learnt(vectors, places, row, tolerance)
