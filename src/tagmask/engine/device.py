@@ -59,8 +59,8 @@ def keep_freed_memory() -> bool:
     """Have glibc keep what is freed for the next tensor of this process instead of giving it back to the system.
 
     By default every tensor of 32 MiB or more is mapped anew and paged in zeroed, which took half the time of a
-    convolutional network's forward where it was measured (docs/experiments/kept-memory.md). The process then holds on to its
-    largest size so far.
+    convolutional network's forward where it was measured (docs/experiments/kept-memory.md). The process
+    then holds on to its largest size so far.
 
     Returns:
         whether it is so now: False where the C library is another one.
