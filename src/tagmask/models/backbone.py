@@ -198,8 +198,8 @@ class Backbone(nn.Module):
     def _choose_attention(self, tokens: Tensor) -> None:
         """Compute attention over tokens (B, n, D) as one fused kernel, or in bf16 on a CPU as two batched products.
 
-        On a CPU the products take half the time forward and a third backward (docs/experiments/attention.md), as long as
-        memory holds the scores of all pairs of tokens.
+        On a CPU the products take half the time forward and a third backward (docs/experiments/attention.md), as long
+        as memory holds the scores of all pairs of tokens.
         """
         if not self._attentions:
             return
