@@ -51,6 +51,16 @@ def order(masks: Path) -> list[str]:
     return [row["image"] for row in sorted(rows, key=lambda row: (float(row["confidence"]), row["image"]))]
 
 
+def _slow_down(monkeypatch: pytest.MonkeyPatch, delay: float) -> None:
+    decide = ReviewPage.decide
+
+    def slowly(*arguments: Any) -> list[Any]:
+        time.sleep(delay)
+        return decide(*arguments)
+
+    monkeypatch.setattr(ReviewPage, "decide", slowly)
+
+
 @pytest.mark.parametrize("delay", [0.0, 0.7])
 def test_keys_at_ten_a_second_decide_one_image_each(
     browser: Any,
@@ -62,13 +72,7 @@ def test_keys_at_ten_a_second_decide_one_image_each(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    decide = ReviewPage.decide
-
-    def slowly(*arguments: Any) -> list[Any]:
-        time.sleep(delay)
-        return decide(*arguments)
-
-    monkeypatch.setattr(ReviewPage, "decide", slowly)
+    _slow_down(monkeypatch, delay)
     review, keys = tmp_path / "review.csv", "krkkrrkr"
     with _reviewing(browser, run, cooccur, masks, review) as page:
         for key in keys:
@@ -114,3 +118,24 @@ def test_keys_beyond_the_last_image_change_no_decision(
         expect(page.locator("#review-message")).to_contain_text("All are decided")
         page.wait_for_timeout(1000)
     assert [_verdicts(review)[Path(name).stem] for name in order] == ["keep"] * len(order)
+
+
+def test_what_is_typed_after_t_is_no_decision(
+    browser: Any,
+    run: Path,
+    cooccur: Path,
+    masks: Path,
+    order: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _slow_down(monkeypatch, 0.7)
+    review = tmp_path / "review.csv"
+    with _reviewing(browser, run, cooccur, masks, review) as page:
+        for key in "ktrk":
+            page.keyboard.press(key)
+        expect(page.locator("#review-tags input")).to_be_focused()
+        expect(page.locator("#review-facts b")).to_have_text(order[1])
+        page.wait_for_timeout(1500)
+        expect(page.locator("#review-progress")).to_contain_text(f"1 of {len(order)} decided")
+    assert [_verdicts(review)[Path(name).stem] for name in order[:3]] == ["keep", "", ""]

@@ -4,12 +4,17 @@ import json
 import os
 import socket
 import sys
+import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 import pytest
+from typer.testing import CliRunner
 
+from tagmask.cli import app
 from tagmask.errors import TagmaskError
 from tagmask.serve import server
 
@@ -90,3 +95,24 @@ def test_request_cannot_name_a_file_as_its_upload(run: Path, photo: Path) -> Non
             said = answer.read().decode()
     assert "was not uploaded" in said
     assert "tm-mask" not in said
+
+
+def test_the_command_says_where_the_page_is_until_it_is_interrupted(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[tuple] = []
+
+    @contextmanager
+    def serving(*arguments: object, **options: object) -> Iterator[tuple[str, list[str]]]:
+        asked.append((arguments, options))
+        yield "http://127.0.0.1:7000/", ["a: no file"]
+
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "serving", serving)
+    monkeypatch.setattr(threading.Event, "wait", interrupt)
+    result = CliRunner().invoke(app, ["serve", str(run), "--port", "7000"])
+    assert (result.exit_code, asked[0][0], asked[0][1]["port"]) == (0, (run, None), 7000)
+    assert "page: http://127.0.0.1:7000/   (Ctrl+C ends it)" in result.output
+    assert "skipped: a: no file" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
@@ -125,9 +126,16 @@ def serve(
 
     Example: `tagmask serve runs/mine --images photos --masks masks --review reviews/first.csv`
     """
-    from tagmask.serve.server import serve as serve_page
+    from tagmask.engine.progress import report_skipped
+    from tagmask.serve.server import serving
 
-    serve_page(run, other, images=images, masks=masks, review=review, port=port)
+    with serving(run, other, images=images, masks=masks, review=review, port=port) as (address, left_out):
+        report_skipped(left_out, "masks")
+        typer.echo(f"page: {address}   (Ctrl+C ends it)")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            typer.echo()
 
 
 @app.command()

@@ -45,7 +45,7 @@ def explain(model: Model, photo: Image.Image, tags: Sequence[str] | None = None)
     Args:
         model: a loaded run.
         photo: upright RGB.
-        tags: classes it bears; then only they and background can win. None: all can.
+        tags: names of the classes in it; then only they and background can win. None: all can.
 
     Raises:
         TagmaskError: a tag is no class of the run.
@@ -57,11 +57,10 @@ def explain(model: Model, photo: Image.Image, tags: Sequence[str] | None = None)
     images = method.network.backbone.normalise(pixels.float() / 255)
     scores = score(method, images, config, "decoder")[0]
     labels, _ = to_label_map(scores, ids, photograph, config, "decoder", method.background)
+    cams = score(method, images, config, "cam")[0, : method.num_classes]  # the rest are context classes
     return Explanation(
         labels=labels,
-        cams=score(method, images, config, "cam")[0, : method.num_classes]
-        .cpu()
-        .numpy(),  # the rest are context classes
+        cams=cams.cpu().numpy(),
         tag_scores=method.network(images).logits[0].float().sigmoid().cpu().numpy(),
         uncertainty=_uncertainty(scores, ids, method.background).cpu().numpy(),
     )

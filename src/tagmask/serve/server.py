@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagmask.api import Model, load
-from tagmask.engine.progress import report_skipped
 from tagmask.errors import TagmaskError
 from tagmask.serve.guard import Guard
 from tagmask.serve.page import KEYS, STYLE, build_page
@@ -146,25 +145,6 @@ def _answering(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
     finally:
         server.should_exit = True
         thread.join()
-
-
-def serve(
-    run: Path,
-    other: Path | None = None,
-    *,
-    images: Path | None = None,
-    masks: Path | None = None,
-    review: Path | None = None,
-    port: int = PORT,
-) -> None:
-    """Serve the page until interrupted; arguments and errors as of `serving`."""
-    with serving(run, other, images=images, masks=masks, review=review, port=port) as (address, left_out):
-        report_skipped(left_out, "masks")
-        print(f"page: {address}   (Ctrl+C ends it)", flush=True)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            print()
 
 
 def _photos(model: Model, images: Path | None, review: Path | None) -> Photos | None:
