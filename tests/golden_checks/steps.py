@@ -174,7 +174,8 @@ def _compare_seco_state(
     """Learning rates, Adam's counters, queue and prototypes after a step."""
     for group, rates in zip(optimizer.param_groups, np.split(vectors["out_lr"][row], 2), strict=True):
         assert rates.tolist() == pytest.approx([group["lr"]] * 2, rel=1e-9)
-    counters = [int(optimizer.state[places.parameter(name)]["step"]) for name in vectors["param_watched"].tolist()]
+    learnt = [optimizer.state[places.parameter(name)] for name in vectors["param_watched"].tolist()]
+    counters = [int(state.get("step", 0)) for state in learnt]
     assert counters == vectors["out_adam_counter"][row].tolist(), f"step {row}: Adam's counters"
     moved = method.prototypes - places.state["prototypes"]
     assert_near(moved.norm(dim=1), vectors["out_prototypes_norms"][row], 1e-4, f"step {row}: norms of prototypes")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -14,6 +15,19 @@ def test_packaged_recipe_is_valid_and_survives_its_own_dump(name: str) -> None:
     recipe = load_recipe(name)
     assert name.startswith(recipe.method.name), "the path is the experiment's name"
     assert Recipe.model_validate(yaml.safe_load(recipe.dump())) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in recipe_names() if name.endswith("-paper")])
+def test_paper_recipe_has_every_quirk_and_trains_in_fp32(name: str) -> None:
+    recipe = load_recipe(name)
+    quirks = type(recipe.method).model_fields.get("quirks")
+    if quirks:
+        (quirk, _) = get_args(quirks.annotation)
+        assert sorted(recipe.method.quirks) == sorted(get_args(quirk))
+    trainings = [recipe.training, *(stage.training for stage in (recipe.segmenter,) if stage)]
+    if recipe.refine and recipe.refine.name == "affinity":
+        trainings.append(recipe.refine.affinity.training)
+    assert {training.precision for training in trainings} == {"32-true"}
 
 
 def test_packaged_recipes_inherit_nothing() -> None:
