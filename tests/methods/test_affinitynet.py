@@ -84,3 +84,14 @@ def test_the_last_layer_begins_four_times_as_wide_as_xavier() -> None:
     weight = AffinityHead().f9.weight
     bound = 4 * math.sqrt(6 / (448 + 448))
     assert bound * 0.99 < float(weight.abs().max()) <= bound
+
+
+def test_the_loss_is_a_quarter_of_each_kind_of_alike_pairs_and_half_of_unlike_ones() -> None:
+    generator = torch.Generator().manual_seed(2)
+    features, labels = (
+        torch.rand(2, 5, 12, 12, generator=generator),
+        torch.randint(0, 3, (2, 12, 12), generator=generator),
+    )
+    loss, background, foreground, negative = (float(part) for part in affinity_loss(features, labels))
+    assert len({round(part, 4) for part in (background, foreground, negative)}) == 3
+    assert math.isclose(loss, background / 4 + foreground / 4 + negative / 2, rel_tol=1e-5)

@@ -143,14 +143,17 @@ def test_cams_and_scores_of_tag_networks(background: str) -> None:
 def test_losses_of_plain_cam(step: int, background: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The classifier alone before `decoder_from`; then the decoder on masks of the CAMs, with its weight."""
     torch.manual_seed(0)
-    recipe = tiny_recipe("cam", f"data.background={background}", "method.decoder_weight=0.3", "method.scales=[1.0,0.5]")
+    changes = ("method.decoder_weight=0.3", "method.scales=[1.0,0.5]", "method.pooling=max")
+    recipe = tiny_recipe("cam", f"data.background={background}", *changes)
     method = build_method(recipe, 3)
     tags = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
     boxes = torch.tensor([[0, 48, 0, 48], [0, 40, 8, 48]])
     batch = Batch(IMAGES, tags, torch.ones(2, 3), boxes, torch.arange(2), 2)
     losses = method(batch, step)
     outputs = method.network(IMAGES)
+    strongest = outputs.tokens.patches.amax(dim=(2, 3), keepdim=True)
     torch.testing.assert_close(losses["cls"], F.multilabel_soft_margin_loss(outputs.logits, tags))
+    torch.testing.assert_close(outputs.logits, method.network.classifier(strongest).flatten(1))
     if step < 2:
         assert set(losses) == {"cls", "loss"}
         torch.testing.assert_close(losses["loss"], losses["cls"])

@@ -94,6 +94,21 @@ def test_contrast_and_gathering_begin_with_their_epochs(monkeypatch: pytest.Monk
     assert options["min_probability"] == 0.25
 
 
+def test_a_started_epoch_at_the_end_is_no_whole_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten steps of 4 are six epochs of 6 and two thirds of one: from image 30 on, in step 7, every tag gets its map."""
+    method = make_rca(gather_from=4)
+    method.start_training(TrainingSet(TAGS, PER_STEP, 10, STAGED_SIDE))
+    assert method.gathered is not None
+    gathering = calls(method.gathered, "update", monkeypatch)
+    for step in range(6, 10):
+        method.losses(make_batch(step), step)
+    assert [options["last"] for _, options in gathering] == [False, True, True, True]
+    for index in (0, 3):
+        for own, expected in zip(method.gathered_cams(index), method.gathered.of_image(index), strict=True):
+            assert torch.equal(own, expected)
+    assert method.gathered_cams(3)[0].tolist() == [0, 2]
+
+
 def test_a_training_of_less_than_an_epoch_gathers_as_in_its_last(monkeypatch: pytest.MonkeyPatch) -> None:
     method = make_rca(gather_from=0)
     method.start_training(TrainingSet(TAGS, PER_STEP, 1, STAGED_SIDE))

@@ -73,3 +73,38 @@ def test_the_former_name_of_register_warns_where_it_is_called() -> None:
         registry.register_method(MineConfig, Mine)
     assert told[0].filename == __file__
     assert sections.METHODS["mine"].method_class is Mine
+
+
+def test_a_backbone_without_its_weights_has_norms_as_frozen_as_with_them() -> None:
+    for weights, frozen, expected in (
+        ("a.pth", None, True),
+        (None, None, False),
+        ("a.pth", False, False),
+        (None, True, True),
+    ):
+        config = sections.BackboneConfig(
+            name="resnet18", weights=weights, freeze_norm=frozen, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
+        )
+        bare = registry.without_weights(config)
+        assert (bare.weights, bare.freeze_norm, bare.mean) == (None, expected, config.mean)
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_weights_are_fetched_unless_a_state_is_about_to_be_loaded(
+    pretrained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[sections.BackboneConfig] = []
+
+    class Asked(Exception):
+        pass
+
+    def noted(config: sections.BackboneConfig) -> None:
+        asked.append(config)
+        raise Asked
+
+    monkeypatch.setattr(registry, "Backbone", noted)
+    backbone = {"name": "resnet18", "weights": "a.pth", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
+    made = load_recipe({"method": "seco", "backbone": backbone})
+    with pytest.raises(Asked):
+        registry.build_method(made, 3, pretrained=pretrained)
+    assert asked[0].weights == ("a.pth" if pretrained else None)

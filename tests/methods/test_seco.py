@@ -417,3 +417,17 @@ def test_the_release_cuts_flipped_views_where_the_image_was_cut() -> None:
         tokens = torch.zeros(3, method.projection.layers[0].in_features)
         method._keys(batch, tokens, tokens, corners)
         assert torch.equal(seen[0], cut_patches(batch.strong, left, 16))
+
+
+@pytest.mark.parametrize(
+    ("quirk", "option", "value"),
+    [("patch_area", "count_ids", True), ("view_tag", "empty_tag", 1), ("none", "background", True)],
+)
+def test_quirks_reach_the_tags_of_views(
+    quirk: str, option: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = given_to("tag_views", monkeypatch)
+    quirks = "[]" if quirk == "none" else f"[{quirk}]"
+    make_seco(f"method.quirks={quirks}").losses(make_batch(), 5)
+    usual = {"count_ids": False, "empty_tag": -1, "background": True}
+    assert views[0][1] == {**usual, option: value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,18 @@ def test_the_papers_powers_and_steps() -> None:
         best = F.interpolate(walked, scale_factor=8, mode="bilinear", align_corners=False)[..., :60, :70].argmax(dim=1)
         labels = walk_to_labels(affinity, cams, ids, 0.4, beta=beta, logt=logt)
         assert torch.equal(labels, torch.tensor([0, 1, 4])[best])
+
+
+def test_grids_of_another_stride() -> None:
+    affinity, cams, ids = affinity_matrix(torch.rand(4, 5, 6)), torch.rand(2, 17, 24), torch.tensor([1, 4])
+    pooled = F.avg_pool2d(F.pad(with_background(cams, 0.4), (0, 0, 0, 3)), 4)
+    walked = random_walk(affinity, pooled.flatten(1), beta=2, logt=1).view(1, 3, 5, 6)
+    large = F.interpolate(walked, scale_factor=4, mode="bilinear", align_corners=False)[..., :17, :24]
+    labels = walk_to_labels(affinity, cams, ids, 0.4, beta=2, logt=1, stride=4)
+    assert torch.equal(labels, torch.tensor([0, 1, 4])[large.argmax(dim=1)])
+    for function in (walk_scores, walk_to_labels):
+        parameters = inspect.signature(function).parameters
+        assert [parameters[name].default for name in ("beta", "logt", "stride")] == [8, 8, 8]
 
 
 def test_the_refusal_names_both_grids() -> None:
