@@ -277,3 +277,16 @@ def test_gradient_of_the_contrast_reaches_the_projection_alone() -> None:
     loss.backward()
     moved = {name.split(".")[0] for name, value in heads.named_parameters() if value.grad is not None}
     assert moved == {"extra_F"}
+
+
+def test_one_entry_counts_as_much_as_two_that_are_the_same() -> None:
+    memory = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(1))
+    memory[1, 1] = memory[1, 0]
+    embeddings, classes = torch.randn(1, 3, 4, generator=torch.Generator().manual_seed(2)), torch.tensor([[1]])
+    losses = []
+    for entries in (1, 2):
+        counts = torch.ones(3, 5, dtype=torch.bool)
+        counts[1] = torch.arange(5) < entries
+        losses.append(region_contrast(embeddings, classes, torch.ones(1, 1), alone(classes), memory, counts))
+    assert float(losses[0]) > 0
+    torch.testing.assert_close(losses[0], losses[1])

@@ -143,3 +143,13 @@ def test_a_batch_larger_than_the_memory_is_refused() -> None:
     memory = RegionMemory(1, 1, length=2, prototypes=1)
     with pytest.raises(ValueError, match="3 images in a memory of 2"):
         memory.update(torch.ones(3, 1, 1, 2), torch.ones(3, 1, 1, 2) > 0, torch.ones(3, 1), torch.ones(3, 1))
+
+
+def test_a_class_with_as_many_regions_as_prototypes_has_them_as_its_prototypes() -> None:
+    memory = RegionMemory(2, 4, length=6, prototypes=3)
+    memory.queue.copy_(torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)))
+    memory.filled[0, :3], memory.filled[1, :2] = True, True
+    memory.refresh_prototypes(seed=0)
+    assert memory.ready.tolist() == [True, False]
+    found, expected = (sorted(rows.tolist()) for rows in (memory.prototypes[0], memory.queue[0, :3]))
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected))

@@ -183,6 +183,7 @@ def test_quirks_and_options_reach_the_parts() -> None:
     assert plain.network.heads.aggregation.attention == "softmax"
     assert quirky.network.heads.aggregation.attention == "products"
     assert make_rca(attention="mean").network.heads.aggregation.attention == "mean"
+    assert make_rca(memory_momentum=0.5).network.memory.momentum == 0.5
     # Noise is remembered from the start; without the quirk nothing is, until the first region comes.
     first, noise = (method.network.memory.entries()[0] for method in (plain, quirky))
     assert not first.any()
