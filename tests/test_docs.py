@@ -80,6 +80,8 @@ def place(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     modules = set(sys.modules)
+    for name in sections.method_names():
+        sections.section_of(name)  # what is loaded only in the copy would be forgotten with it
     known = dict(sections.METHODS)
     monkeypatch.setattr(sections, "METHODS", known)
     monkeypatch.setattr(registry, "METHODS", known)

@@ -26,6 +26,8 @@ class Mine(Method):
 
 @pytest.fixture(autouse=True)
 def forgotten_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in sections.method_names():
+        sections.section_of(name)  # what is loaded only in the copy would be forgotten with it
     known = dict(sections.METHODS)
     monkeypatch.setattr(sections, "METHODS", known)
     monkeypatch.setattr(registry, "METHODS", known)
