@@ -24,6 +24,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -294,7 +295,7 @@ def measure(module: str, tests: Sequence[str], fraction: float, seed: int, befor
     path, name = SOURCES / f"{module}.py", f"tagmask.{module.replace('/', '.')}"
     source = path.read_text(encoding="utf-8")
     pool = [f"tests/{test}" for test in tests if (ROOT / "tests" / test).exists()]
-    notes = Path(f"/tmp/mutants-{os.getpid()}.json")
+    notes = Path(tempfile.gettempdir()) / f"mutants-{os.getpid()}.json"
 
     def trace() -> int:
         reached = Reached(path)
