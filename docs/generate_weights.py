@@ -23,8 +23,9 @@ A recipe names a file as `backbone.weights`, or as `backbone.weights` of one of 
 - Any other name is a file. Download it and put it into the folder in which you run `tagmask`, or name its place:
   `--set backbone.weights=PATH`, `--set segmenter.backbone.weights=PATH`.
 
-Mean and standard deviation of the images come from this list where the recipe sets none. A file under one of these
-names is refused if its hash is another's. No file is ever unpickled: `.pth` files are read as tensors alone.
+Mean and standard deviation of the images come from this list where the recipe sets none (`backbone.mean`,
+`backbone.std`). A file under one of these names is refused if its hash is another's. No file is ever unpickled: `.pth`
+files are read as tensors alone.
 """
 
 STARTS = "## What recipes start from"

@@ -91,3 +91,13 @@ def test_a_key_that_stands_twice_is_refused(text: str, tmp_path: Path) -> None:
         TagmaskError, match=rf"recipe\.yaml: not a recipe: key '\w+' stands twice, again in line {line}"
     ):
         load_recipe(tmp_path / "recipe.yaml")
+
+
+def test_a_key_that_became_a_constant_is_still_read_with_its_value():
+    recipe = load_recipe("seco/voc", ["method.energy_weight=1e-7"])
+    assert not hasattr(recipe.method, "energy_weight")
+
+
+def test_a_key_that_became_a_constant_is_refused_with_another_value():
+    with pytest.raises(TagmaskError, match="energy_weight is 1e-07 and no option any more; leave it out"):
+        load_recipe("seco/voc", ["method.energy_weight=2e-7"])

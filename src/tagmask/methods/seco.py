@@ -31,11 +31,15 @@ from tagmask.recipes.sections import Fraction, MethodSection, Positive, PseudoMa
 
 Quirk = Literal["patch_area", "strong_flip", "view_tag", "ptc_box", "single_class", "reseed", "zero_gradients"]
 
+ENERGY_WEIGHT = 1e-7
+"""The factor inside the dense energy; `reg_weight` stands before it."""
+
 
 class SecoConfig(MethodSection):
     """SeCo (CVPR 2024). The defaults are the paper's constants for VOC."""
 
     former_keys: ClassVar = {"accidents": "quirks"}
+    constants: ClassVar = {"energy_weight": ENERGY_WEIGHT}
 
     name: Literal["seco"] = "seco"
     pooling: Literal["max", "mean"] = Field(
@@ -79,7 +83,6 @@ class SecoConfig(MethodSection):
     reg_weight: float = Field(
         default=0.05, ge=0, description="The weight of the dense energy; at 0 it is not computed."
     )
-    energy_weight: float = Field(default=1e-7, ge=0, description="A factor inside the dense energy.")
     ptc_from: int = Field(default=0, ge=0, description="The step from which the patch-token contrast counts.")
     contrast_from: int = Field(default=1001, ge=0, description="The step from which both contrasts count.")
     decoder_from: int = Field(default=2001, ge=0, description="The step from which the decoder learns.")
@@ -237,7 +240,7 @@ class Seco(TagMethod):
         terms = {"seg": (config.seg_weight, segmentation_loss(logits, masks, self.background))}
         if config.reg_weight > 0:
             pixels = self.network.backbone.pixels(batch.images)
-            energy = dense_energy(pixels, logits.float(), masks, batch.boxes, weight=config.energy_weight)
+            energy = dense_energy(pixels, logits.float(), masks, batch.boxes, weight=ENERGY_WEIGHT)
             terms["reg"] = config.reg_weight, energy
         return terms
 

@@ -47,11 +47,13 @@ class Section(BaseModel):
     Attributes:
         former_keys: keys that were renamed, by their former name.
         former_values: for a key, values that were renamed, by their former name.
+        constants: keys that are constants now, with their value; a recipe that says another is refused.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
     former_keys: ClassVar[Mapping[str, str]] = {}
     former_values: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    constants: ClassVar[Mapping[str, float]] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -60,6 +62,10 @@ class Section(BaseModel):
             return values
         taken = {}
         for key, value in values.items():
+            if key in cls.constants:
+                if value != cls.constants[key]:
+                    raise ValueError(f"{key} is {cls.constants[key]} and no option any more; leave it out")
+                continue
             new = cls.former_keys.get(key, key)
             now = cls.former_values.get(new, {}).get(value, value) if isinstance(value, str) else value
             if (new, now) != (key, value):
