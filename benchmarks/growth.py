@@ -81,7 +81,7 @@ def label_side(side: int, refine: str = "none") -> Callable[[], object]:
     from PIL import Image
 
     from tagmask.engine.device import keep_freed_memory
-    from tagmask.engine.inference import predict_one
+    from tagmask.engine.inference import predict_pictures
     from tagmask.methods.registry import build_method
     from tagmask.recipes.load import load_recipe
 
@@ -92,7 +92,7 @@ def label_side(side: int, refine: str = "none") -> Callable[[], object]:
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
-    return lambda: predict_one(method, image, None, recipe.inference)
+    return lambda: predict_pictures(method, [image], None, recipe.inference)
 
 
 def crf_side(side: int) -> Callable[[], object]:

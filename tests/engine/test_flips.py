@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from tagmask.data.images import picture_of
 from tagmask.engine import inference
-from tagmask.engine.inference import Item, check_source, predict_one, score, stream, to_label_map
+from tagmask.engine.inference import Item, check_source, predict_pictures, score, stream, to_label_map
 from tagmask.engine.photographs import Photograph, network_size
 from tagmask.errors import TagmaskError
 from tagmask.ops.cam import multiscale_cams
@@ -114,19 +115,22 @@ def test_label_maps_of_flipped_photographs_are_flipped(photographs: list[Item]) 
         assert (first[:, ::-1] == second).mean() > 0.97  # at ties either may win
 
 
-def test_stream_says_what_predict_one_says(photographs: list[Item]) -> None:
+def test_stream_says_what_predict_pictures_says(photographs: list[Item]) -> None:
     method = Lopsided()
     for prediction in stream(method, photographs, settings(size=16)):  # pyright: ignore
         for image in (prediction.item.path, str(prediction.item.path), Image.open(prediction.item.path)):
-            alone = predict_one(method, image, None, settings(size=16))  # pyright: ignore
+            pictures = [picture_of(image)]
+            (alone,) = predict_pictures(method, pictures, None, settings(size=16))  # pyright: ignore
             assert np.array_equal(alone.labels, prediction.labels)
             torch.testing.assert_close(alone.scores, prediction.scores)
             assert alone.confidence == pytest.approx(prediction.confidence)
-        tagged = predict_one(method, prediction.item.path, [1], settings(size=16))  # pyright: ignore
+        pictures = [picture_of(prediction.item.path)]
+        (tagged,) = predict_pictures(method, pictures, (1,), settings(size=16))  # pyright: ignore
         assert set(np.unique(tagged.labels)) == {0, 2}
-        assert (tagged.item.name, tagged.item.tags) == ("image", (1,))
-    transparent = Image.fromarray(PHOTO).convert("RGBA")
-    assert predict_one(method, transparent, None, settings()).labels.shape == (20, 28)  # pyright: ignore
+        assert (tagged.item.name, tagged.item.tags) == ("0", (1,))
+    transparent = picture_of(Image.fromarray(PHOTO).convert("RGBA"))
+    (found,) = predict_pictures(method, [transparent], None, settings())  # pyright: ignore
+    assert found.labels.shape == (20, 28)
 
 
 def test_images_of_one_size_go_together_and_all_come_out(photographs: list[Item]) -> None:

@@ -55,11 +55,9 @@ def test_is_exported(method: str, runs: dict[str, Path], tmp_path: Path) -> None
 
 @pytest.mark.parametrize("method", METHODS)
 def test_is_explained_on_the_page(method: str, runs: dict[str, Path], photo: Path) -> None:
-    from tagmask.serve.explain import explain
-
     model = api.load(runs[method], device="cpu")
     with Image.open(photo) as image:
-        found = explain(model, image.convert("RGB"), [model.classes[0]])
+        found = model.predict(image, [model.classes[0]])
     assert set(np.unique(found.labels)) <= {0, 1}
     assert found.tag_scores.shape == (len(model.classes),)
     assert len(found.cams) == len(model.classes)

@@ -15,9 +15,9 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_text
 from tagmask.data.images import open_image
 from tagmask.data.label_maps import write_png
+from tagmask.data.pictures import heat_map, overlay
 from tagmask.data.synthetic import make_cooccur
 from tagmask.engine.inference import Item, stream
-from tagmask.evaluation.pictures import heat_map, overlay
 from tagmask.evaluation.result import Result
 from tagmask.evaluation.tables import to_json
 from tagmask.recipes.load import load_recipe

@@ -39,7 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "export.masks": ("api.export",),
     "export.onnx": ("engine.onnx",),
     "export.output": ("data.writers.output",),
-    "export.png": ("evaluation.pictures", "data.label_maps"),
+    "export.png": ("data.pictures", "data.label_maps"),
     "export.regions": ("data.writers.regions",),
     "export.voc": ("data.writers.voc",),
     "export.yolo": ("data.writers.yolo",),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from math import ceil
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
@@ -40,6 +42,8 @@ _TURNED = frozenset({5, 6, 7, 8})
 _DEPTHS = (8, 10, 12, 14, 16)
 DARK = 64
 """Of colours of 16 bits Pillow reads the high byte alone; where it is always below this, they may be of 14 bits."""
+MEMORY = Path("(image in memory)")
+"""What messages name in place of the path of an image that has none."""
 _told: set[str] = set()
 _REDUCED = 5
 """Bits of a TIFF page's tag NewSubfileType that say: a smaller copy of another page (1), or a mask of it (4)."""
@@ -59,7 +63,7 @@ def is_image_name(name: str) -> bool:
     return bool(stem) and not name.startswith(".") and (dot + suffix).lower() in IMAGE_SUFFIXES
 
 
-def open_image(path: str | Path, *, longest: int | None = None) -> Image.Image:
+def open_image(path: str | Path | io.BytesIO, *, longest: int | None = None) -> Image.Image:
     """Decode an image file into an upright RGB picture.
 
     - The EXIF orientation is applied and then forgotten, so that nobody applies it twice.
@@ -70,7 +74,7 @@ def open_image(path: str | Path, *, longest: int | None = None) -> Image.Image:
     - Of an animation the first frame is taken. A TIFF of several pages is refused.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         longest: the most pixels that the longer side shall have. A larger picture is made smaller; a JPEG is so while
             it is decoded, in a fraction of the time and memory. None: as it is.
 
@@ -81,7 +85,7 @@ def open_image(path: str | Path, *, longest: int | None = None) -> Image.Image:
         TagmaskError: the file is missing, a folder, empty, damaged, cut short, of a format not in `FORMATS`, of several
             pages, of more pixels than `limit_pixels` allows, or of values without a known range.
     """
-    path = Path(path)
+    path = Path(path) if isinstance(path, str) else path
     with opened(path) as image:
         if longest is not None:
             factor = min(1.0, longest / max(image.size))
@@ -89,12 +93,63 @@ def open_image(path: str | Path, *, longest: int | None = None) -> Image.Image:
         halved = ";16" in str(getattr(image, "tile", ""))  # how its pixels are stored, known until it is decoded
         image.load()
         orientation = _orientation(image)
+        path = path if isinstance(path, Path) else MEMORY
         rgb = _to_rgb(image, path)
         if halved and image.mode == "RGB" and np.asarray(rgb).max() < DARK:
             _tell_once("its colours of 16 bits are nearly black; if they hold fewer bits, save it with 8", path)
     rgb.info.clear()
     upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
     return upright if longest is None else shrunk(upright, longest)
+
+
+ImageLike = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
+"""What `picture_of` takes for an image."""
+
+
+def picture_of(image: ImageLike) -> Image.Image:
+    """Turn an image in memory, or the file it lies in, into an RGB picture, by the rules of `open_image`.
+
+    Args:
+        image: a path; the bytes of a file, or a binary file object; a Pillow picture; or an array: (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4), red first, of uint8, bool, or float in 0..1; or grey of uint16.
+
+    Raises:
+        TagmaskError: as `open_image`; or of another type, shape or range.
+    """
+    if isinstance(image, str | Path):
+        return open_image(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(image, MEMORY)
+    if isinstance(image, np.ndarray):
+        return _to_rgb(_of_array(image), MEMORY)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return open_image(io.BytesIO(image))
+    if hasattr(image, "read"):
+        return open_image(io.BytesIO(image.read()))
+    raise TagmaskError(
+        f"image: is a {type(image).__name__}; expected a path, bytes, a Pillow picture or an array of shape (H, W, 3); "
+        "several images go to predict_many"
+    )
+
+
+def _of_array(pixels: np.ndarray) -> Image.Image:
+    """Make a picture of pixels in the mode that holds their type and channels."""
+    plain = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+    coloured = plain.ndim == 3 and plain.shape[2] in (3, 4)
+    if 0 in plain.shape or not (plain.ndim == 2 or coloured):
+        raise TagmaskError(
+            f"image: an array of shape {pixels.shape}; expected (H, W), (H, W, 3) or (H, W, 4), the colours last"
+        )
+    if plain.dtype == bool or np.issubdtype(plain.dtype, np.floating):
+        if not (plain.min() >= 0 and plain.max() <= 1):
+            raise TagmaskError("image: floating point pixels outside 0..1; divide them by their range, or give uint8")
+        plain = (plain.astype(np.float32) * 255).round().astype(np.uint8)
+    if plain.dtype == np.uint8 or (plain.dtype == np.uint16 and not coloured):
+        return Image.fromarray(plain)
+    raise TagmaskError(
+        f"image: pixels of {pixels.dtype}; expected uint8, float in 0..1, or for grey images uint16 "
+        "(pixels >> 8 makes uint8 of 16 bits)"
+    )
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -111,16 +166,19 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 @contextmanager
-def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
+def opened(path: Path | io.BytesIO, what: str = "image") -> Iterator[Image.Image]:
     """Yield an image file opened but not yet decoded; whatever goes wrong in the block becomes a TagmaskError."""
+    file, path = path, path if isinstance(path, Path) else MEMORY
     try:
-        with Image.open(path, formats=readable_formats()) as image:
+        with Image.open(file, formats=readable_formats()) as image:
             _check_pixels(image, path, what)
             _check_pages(image, path, what)
             yield image
     except TagmaskError:
         raise
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
+        if path is MEMORY:
+            raise TagmaskError(f"{path}: these bytes are no {what} of the formats {', '.join(FORMATS)}") from error
         raise _explained(path, what, error) from error
 
 

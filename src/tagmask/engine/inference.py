@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tagmask.data.images import open_image
 from tagmask.engine.device import autocast, keep_freed_memory
 from tagmask.engine.photographs import Photograph, open_ahead
 from tagmask.errors import TagmaskError
@@ -118,13 +117,23 @@ def stream(
 
 
 @torch.inference_mode()
-def predict_one(
-    method: Method, image: Path | str | Image.Image, tags: Sequence[int] | None, config: InferenceConfig
-) -> Prediction:
-    """Label one image, from a file or in memory, by the decoder."""
-    picture = image.convert("RGB") if isinstance(image, Image.Image) else open_image(image)
-    item = Item("image", Path(), None if tags is None else tuple(tags))
-    return next(_predictions(method, [(item, Photograph.of(picture, config))], config, "decoder"))
+def predict_pictures(
+    method: Method, pictures: Sequence[Image.Image], tags: tuple[int, ...] | None, config: InferenceConfig
+) -> list[Prediction]:
+    """Label upright RGB pictures by the decoder, in their order; those of one size go through the network together.
+
+    Args:
+        method: trained, in eval mode, on its device.
+        pictures: few enough to go through the network at once.
+        tags: class indices that may win beside background; None: all.
+        config: sizes, scales, flip, refinement.
+    """
+    groups: dict[torch.Size, list[tuple[Item, Photograph]]] = defaultdict(list)
+    for number, picture in enumerate(pictures):
+        photograph = Photograph.of(picture, config)
+        groups[photograph.pixels.shape].append((Item(str(number), Path(), tags), photograph))
+    found = [own for group in groups.values() for own in _predictions(method, group, config, "decoder")]
+    return sorted(found, key=lambda own: int(own.item.name))
 
 
 def _predictions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,10 +11,11 @@ import numpy as np
 from PIL import Image
 
 from tagmask.data.dataset import PathLike
-from tagmask.data.images import limit_pixels
+from tagmask.data.images import ImageLike, limit_pixels, picture_of
 from tagmask.engine.checkpoint import load_model
 from tagmask.engine.device import default_device
-from tagmask.engine.inference import predict_one
+from tagmask.engine.inference import predict_pictures
+from tagmask.engine.result import Result
 from tagmask.engine.run import AFFINITY, SEGMENTER, Run, open_run, rounds_of
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
@@ -36,22 +38,62 @@ class Model:
         """Names in id order; label-map id i + 1 is `classes[i]`."""
         return self.run.classes
 
-    def predict(self, image: PathLike | Image.Image | np.ndarray, tags: Sequence[str] | None = None) -> np.ndarray:
-        """The (H, W) uint8 label map of one image; where tags are given, only they and background can win.
+    def __repr__(self) -> str:
+        recipe, size = self.run.recipe, sum(parameter.numel() for parameter in self.method.parameters()) / 1e6
+        return (
+            f"<tagmask model {self.run.folder}: {recipe.method.name} on {recipe.backbone.name}, {size:.1f} million "
+            f"weights, {len(self.classes)} classes: {', '.join(self.classes)}>"
+        )
+
+    def predict(self, image: ImageLike, tags: Sequence[str] | None = None) -> Result:
+        """Label one image without tags; where tags are given, only they and background can win.
 
         Args:
-            image: a file, a picture, or (H, W, 3) uint8 pixels, red first.
-            tags: names of classes.
+            image: a file, its bytes, a binary file object, a Pillow picture, or an array: (H, W), (H, W, 3) or
+                (H, W, 4), red first, of uint8, uint16, or float in 0..1.
+            tags: names of the classes in it.
+
+        Returns:
+            The (H, W) uint8 label map; see `Result` for what else it knows.
 
         Raises:
             TagmaskError: the image does not open or is none, or a tag is no class of the run.
         """
+        return self.predict_many([image], tags)[0]
+
+    def predict_many(
+        self, images: Iterable[ImageLike], tags: Sequence[str] | None = None, *, batch: int = 8
+    ) -> list[Result]:
+        """Label several images; those of one size go through the network together.
+
+        Args:
+            images: each as `predict` takes it.
+            tags: names of the classes that may win in all of them beside background; None: all.
+            batch: the most images that go through the network, and are held opened, at a time.
+
+        Returns:
+            A result for each image, in their order.
+
+        Raises:
+            TagmaskError: an image does not open or is none, or a tag is no class of the run.
+        """
         if isinstance(tags, str):
             raise TagmaskError(f"tags: {tags!r} is one text; give a list of class names, as [{tags!r}]")
+        if tags is not None and not tags:
+            raise TagmaskError("tags: an empty list leaves nothing but background; leave tags out if nobody knows them")
+        if isinstance(images, str | Path | bytes | np.ndarray | Image.Image):
+            raise TagmaskError("images: is one image; give a list of images, or call predict")
         ids = None if tags is None else tuple(sorted({self._class_index(tag) for tag in tags}))
-        if isinstance(image, np.ndarray):
-            image = _picture(image)
-        return predict_one(self.method, image, ids, self.run.recipe.inference).labels
+        config = self.run.recipe.inference
+        pictures = iter(images)
+        results = []
+        while group := [picture_of(image) for image in islice(pictures, batch)]:
+            found = predict_pictures(self.method, group, ids, config)
+            results += [
+                Result(own, picture, self.classes, self.method, config)
+                for own, picture in zip(found, group, strict=True)
+            ]
+        return results
 
     @property
     def has_decoder(self) -> bool:
@@ -86,12 +128,6 @@ class Model:
         if tag not in self.classes:
             raise TagmaskError(f"tag {tag!r} is no class of {self.run.folder}; its classes: {', '.join(self.classes)}")
         return self.classes.index(tag)
-
-
-def _picture(pixels: np.ndarray) -> Image.Image:
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise TagmaskError(f"image: {pixels.dtype} of shape {pixels.shape}; pixels must be uint8 of shape (H, W, 3)")
-    return Image.fromarray(pixels)
 
 
 def load(run: PathLike, *, device: str | None = None) -> Model:

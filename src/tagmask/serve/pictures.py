@@ -10,8 +10,7 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from tagmask.data.label_maps import voc_palette
-from tagmask.evaluation.pictures import heat_map
+from tagmask.data.pictures import display_palette, heat_map
 from tagmask.ops.label_ids import IGNORE
 
 LONG_SIDE = 1024
@@ -22,12 +21,12 @@ MOST_CAMS = 24
 def class_palette(classes: Sequence[str], order: Sequence[str]) -> np.ndarray:
     """Make a (256, 3) uint8 palette for label maps of `classes`, each class in the colour of its place in `order`.
 
-    Where `classes` is `order`, it is VOC's palette. A class that two runs have in common has one colour in both.
+    Where `classes` is `order`, it is `display_palette`. A class that two runs have in common has one colour in both.
     """
-    voc = voc_palette()
-    palette = voc.copy()
+    bright = display_palette()
+    palette = bright.copy()
     for label, name in enumerate(classes, start=1):
-        palette[label] = voc[1 + order.index(name) % 254]
+        palette[label] = bright[1 + order.index(name) % 254]
     return palette
 
 

@@ -15,7 +15,6 @@ from tagmask.data.label_maps import write_label_map
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import IGNORE
 from tagmask.serve import pictures
-from tagmask.serve.explain import explain
 from tagmask.serve.photos import inside, open_photo
 
 if TYPE_CHECKING:
@@ -65,16 +64,17 @@ def view(model: Model, path: Path, tags: Sequence[str], order: Sequence[str], do
     if tags and not known:
         raise TagmaskError(f"{model.run.folder.name} knows none of these tags; its classes: {', '.join(model.classes)}")
     photo = open_photo(path)
-    result = explain(model, photo, known or None)
+    result = model.predict(photo, known or None)
+    uncertainty = result.uncertainty
     palette = pictures.class_palette(model.classes, order)
     mask = downloads / secrets.token_hex(8) / f"{path.stem}_mask.png"
-    write_label_map(mask, result.labels, palette)
+    write_label_map(mask, result.labels)
     background = model.run.recipe.data.background
     return View(
         stage=pictures.stage(photo, result.labels, palette, describe=pictures.describe(result.labels, model.classes)),
-        uncertainty=pictures.uncertainty_picture(photo, result.uncertainty),
+        uncertainty=pictures.uncertainty_picture(photo, uncertainty),
         legend=pictures.legend(result.labels, model.classes, palette, tags=known, background=background)
-        + f'<p class="tm-note">confidence {result.confidence:.2f}: mean probability of the winning class</p>',
+        + f'<p class="tm-note">confidence {1 - uncertainty.mean():.2f}: mean probability of the winning class</p>',
         cams=pictures.cam_gallery(photo, result.cams, result.tag_scores, model.classes, known),
         mask=mask,
         labels=result.labels,

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
-from tagmask.data.label_maps import voc_palette
+from tagmask.data.pictures import display_palette, heat_map, overlay
 from tagmask.engine.inference import Item, Prediction, Source, stream
-from tagmask.evaluation.pictures import heat_map, overlay
 from tagmask.evaluation.study import ImageFacts
 from tagmask.methods.base import Method
 from tagmask.ops.label_ids import IGNORE
@@ -78,7 +77,7 @@ def panels(
 
 def colour(label: int) -> str:
     """Return the CSS colour of a label id."""
-    return "rgb({}, {}, {})".format(*voc_palette()[label])
+    return "rgb({}, {}, {})".format(*display_palette()[label])
 
 
 def _panel(facts: ImageFacts, dataset: Dataset, prediction: Prediction, cams: Tensor, source: Source) -> Panel:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tagmask.data.label_maps import write_label_map
+from tagmask.data.label_maps import voc_palette, write_label_map
+from tagmask.data.pictures import display_palette, heat_map, outlines, overlay
 from tagmask.errors import TagmaskError
-from tagmask.evaluation.pictures import heat_map, overlay, voc_palette
 
 
 def test_palette_is_that_of_voc() -> None:
@@ -72,12 +72,52 @@ def test_what_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> N
 def test_overlay_mixes_colours_and_leaves_background(seed: int, opacity: float) -> None:
     generator = np.random.default_rng(seed)
     image = generator.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    labels = generator.choice(np.array([0, 1, 7, 255], dtype=np.uint8), (4, 5))
+    labels = np.kron(generator.choice(np.array([0, 1, 7, 255], dtype=np.uint8), (4, 5)), np.ones((4, 4), np.uint8))
+    image = np.kron(image, np.ones((4, 4, 1), np.uint8))
     mixed = overlay(image, labels, opacity)
     assert np.array_equal(mixed[labels == 0], image[labels == 0])
-    wanted = (1 - opacity) * image + opacity * voc_palette()[labels].astype(float)
+    weight = np.where(outlines(labels), 1.0, opacity)[..., None]
+    wanted = (1 - weight) * image + weight * display_palette()[labels].astype(float)
     assert np.abs(mixed - wanted)[labels != 0].max(initial=0.0) <= 0.51
     assert mixed.dtype == np.uint8
+
+
+def test_an_outline_is_as_wide_as_asked_on_both_sides_of_an_edge() -> None:
+    labels = np.zeros((8, 8), np.uint8)
+    labels[:, 4:] = 3
+    np.testing.assert_array_equal(np.flatnonzero(outlines(labels)[0]), [3, 4])
+    np.testing.assert_array_equal(np.flatnonzero(outlines(labels, 2)[0]), [2, 3, 4, 5])
+    np.testing.assert_array_equal(np.flatnonzero(outlines(labels.T)[:, 0]), [3, 4])
+    assert not outlines(np.full((8, 8), 3, np.uint8), 2).any()
+
+
+def _lab(rgb: np.ndarray, sight: np.ndarray) -> np.ndarray:
+    """Give CIELAB (n, 3) of colours (n, 3) in 0..255, seen with a (3, 3) matrix of linear light."""
+    light = np.where(rgb <= 10, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    to_xyz = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])
+    xyz = np.clip(light @ sight.T, 0, 1) @ to_xyz.T / (0.9505, 1, 1.0888)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def test_colours_are_told_apart_also_without_red_or_green() -> None:
+    """Matrices of full protanopia and deuteranopia: Machado, Oliveira and Fernandes 2009."""
+    protan = np.array([[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]])
+    deutan = np.array([[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]])
+    colours = display_palette()[1:13].astype(float)
+    for sight in (np.eye(3), protan, deutan):
+        seen = _lab(colours, sight)
+        apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1) + 1e3 * np.eye(12)
+        assert apart[:6, :6].min() >= 20
+        assert apart.min() >= 12
+
+
+def test_every_label_has_a_colour_and_ignored_is_grey() -> None:
+    palette = display_palette()
+    assert palette.shape == (256, 3)
+    assert len(np.unique(palette[1:37], axis=0)) == 36
+    assert palette[255].tolist() == [128, 128, 128]
+    assert palette[1:255].any(axis=1).all()
 
 
 def test_heat_rises_from_dark_to_light() -> None:
