@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tagmask.data.dataset import PathLike, check_class_list
-from tagmask.data.files import write_text
+from tagmask.data.files import replacing, write_text
+from tagmask.data.lock import locked
 from tagmask.data.readers.coco import CLASSES as COCO_CLASSES
 from tagmask.data.readers.voc import CLASSES as VOC_CLASSES
 from tagmask.engine.checkpoint import MODEL_FILE, load_model
@@ -94,13 +95,13 @@ def import_checkpoint(
             _check(recipe, len(names), Path(temporary), place)
         except TagmaskError as error:
             raise TagmaskError(str(error).replace(str(written), str(file))) from None
-        folder = create_run(output, recipe, names).folder
-        (folder / place).mkdir(exist_ok=True)
-        shutil.move(written, folder / place / MODEL_FILE)
-    for stage in done:
-        (folder / stage).mkdir(exist_ok=True)
-        write_text(folder / stage / DONE, json.dumps({"imported": Path(file).name}) + "\n")
-    return folder
+        with locked(output):
+            create_run(output, recipe, names)
+            with replacing(output / place / MODEL_FILE) as target:
+                shutil.copyfile(written, target)
+            for stage in done:
+                write_text(output / stage / DONE, json.dumps({"imported": Path(file).name}) + "\n")
+    return output
 
 
 def _stages(recipe: Recipe, trained: str) -> tuple[str, ...]:

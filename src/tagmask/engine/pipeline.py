@@ -194,7 +194,9 @@ class _Work:
 def check_stages(recipe: Recipe) -> None:
     """Raise a TagmaskError where sections of the recipe cannot go together."""
     if recipe.training.devices > 1:
-        raise TagmaskError("training.devices: a recipe of several stages runs on one device; set it to 1")
+        raise TagmaskError(
+            "training.devices: a recipe of several stages runs on one device; set it to 1 and start without torchrun"
+        )
     recipe.method.method_class.check(recipe)
     if recipe.segmenter is not None:
         own = segmenter_recipe(recipe)
