@@ -8,7 +8,7 @@ from pathlib import Path
 from tagmask.api.mask_folder import check_classes
 from tagmask.api.write_masks import Written
 from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
-from tagmask.data.dataset import Dataset, Record, check_class_list
+from tagmask.data.dataset import Dataset, Record, listed_classes
 from tagmask.data.files import write_classes
 from tagmask.data.lock import locked
 from tagmask.data.splits import open_data
@@ -99,7 +99,7 @@ def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...]
     listed = cams / CLASSES
     if not listed.is_file():
         return None
-    classes = check_class_list(listed.read_text(encoding="utf-8").splitlines(), str(listed))
+    classes = listed_classes(listed)
     if wanted and tuple(wanted) != classes:
         raise TagmaskError(
             f"data.classes: the CAMs' ids are those of {listed} ({', '.join(classes)}); leave data.classes out"

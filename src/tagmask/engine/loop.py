@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_text
+from tagmask.data.limits import parse_json
 from tagmask.data.views import BatchPositions, TrainingViews, training_loader
 from tagmask.engine.checkpoint import load_state, save_model, save_state
 from tagmask.engine.device import default_device, keep_freed_memory, launched_processes, resolve
@@ -221,6 +223,13 @@ class Log:
     def _forget_after(self, step: int) -> None:
         """Drop lines of steps that a killed run took after its last checkpoint, a half-written one too."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = (line for line in lines if line.endswith("\n"))
-            write_text(self.path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            write_text(self.path, "".join(line for line in lines if line.endswith("\n") and _step(line) <= step))
+
+
+def _step(line: str) -> float:
+    """The step of a line of `metrics.jsonl`; infinity where it is damaged."""
+    try:
+        return float(parse_json(line)["step"])
+    except (TagmaskError, ValueError, KeyError, TypeError):
+        return math.inf

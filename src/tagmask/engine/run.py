@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from tagmask.data.dataset import check_class_list
+from tagmask.data.dataset import listed_classes
 from tagmask.data.files import check_folder, classes_text, is_temporary, write_classes, write_text
+from tagmask.data.limits import parse_json
 from tagmask.data.lock import LOCK
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Round
@@ -73,7 +74,7 @@ def create_run(
                 "remove the folder"
                 + ("; where nothing but a later stage changes, --from STAGE makes it anew" if recipe.staged else "")
             )
-        before = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("training", training)
+        before = _description(folder / "run.json").get("training", training)
         anew = "data" in free
         if before != training and not anew:
             raise TagmaskError(
@@ -128,11 +129,8 @@ def open_run(folder: Path) -> Run:
     if not description.is_file():
         what = "no run folder (run.json is missing)" if folder.is_dir() else "no such run folder"
         raise TagmaskError(f"{folder}: {what}; give the --output of a `tagmask train` or `tagmask import`")
-    try:
-        values = json.loads(description.read_text(encoding="utf-8"))
-        form, writer = values["format"], values.get("tagmask", "?")
-    except (ValueError, KeyError, TypeError):
-        raise TagmaskError(f"{description}: damaged; expected a JSON object with the key 'format'") from None
+    values = _description(description)
+    form, writer = values["format"], values.get("tagmask", "?")
     if form != FORMAT:
         raise TagmaskError(
             f"{folder}: a run of format {form}, written by tagmask {writer}; this is tagmask "
@@ -143,8 +141,18 @@ def open_run(folder: Path) -> Run:
         raise TagmaskError(
             f"{folder}: classes.txt is missing, the class names in id order; write them again, one a line"
         )
-    names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
-    return Run(folder, recipe, check_class_list(names, str(folder / "classes.txt")))
+    return Run(folder, recipe, listed_classes(folder / "classes.txt"))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """Read a run's `run.json`."""
+    try:
+        values = parse_json(path.read_bytes())
+    except TagmaskError as error:
+        raise TagmaskError(f"{path}: damaged ({error}); copy the run again") from None
+    if not isinstance(values, dict) or "format" not in values:
+        raise TagmaskError(f"{path}: damaged; expected a JSON object with the key 'format'")
+    return values
 
 
 def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:

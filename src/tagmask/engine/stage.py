@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagmask.data.files import write_text
+from tagmask.data.limits import parse_json
 from tagmask.errors import TagmaskError
 
 logger = logging.getLogger(__name__)
@@ -85,9 +86,24 @@ def check_start(stages: Sequence[Stage], start: str | None) -> None:
 
 
 def read_costs(folder: Path) -> dict[str, dict[str, float]]:
-    """Read the seconds and bytes of each stage that was begun."""
+    """Read the seconds and bytes of each stage that was begun.
+
+    Raises:
+        TagmaskError: the file is damaged.
+    """
     path = folder / COSTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        costs = parse_json(path.read_bytes())
+        return {
+            name: {"seconds": float(cost["seconds"]), "bytes": int(cost["bytes"]), "done": bool(cost["done"])}
+            for name, cost in costs.items()
+        }
+    except (TagmaskError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise TagmaskError(
+            f"{path}: damaged; expected the seconds and bytes of each stage. Remove it: nothing else is lost"
+        ) from None
 
 
 def _account(folder: Path, names: Sequence[str], name: str, seconds: float, done: bool) -> dict[str, float]:
