@@ -284,11 +284,31 @@ def test_an_untouched_export_is_replaced_and_nothing_else(labelled, tmp_path, fo
     present = {file.relative_to(out).as_posix() for file in out.rglob("*") if file.is_file()}
     assert present == {*mark["files"], "tagmask-export.json"}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["masks", "out", "photos"]
-    changed = out / mark["files"][0]
-    later = (out / "tagmask-export.json").stat().st_mtime_ns + 10**9
-    os.utime(changed, ns=(later, later))
-    with pytest.raises(TagmaskError, match=f"holds {mark['files'][0]}, which was changed since the export"):
+    # A file that was changed is known by its content, also where its clock was set back, as `cp -p` and unzip do.
+    name = next(iter(mark["files"]))
+    before = (out / name).stat().st_mtime_ns
+    os.utime(out / name, ns=(before + 10**12, before + 10**12))  # a later clock alone is no change
+    export_masks(masks, photos, out, format=format)
+    (out / name).write_bytes(b"mine")
+    os.utime(out / name, ns=(before, before))
+    with pytest.raises(TagmaskError, match=f"holds {name}, which was changed since the export"):
         export_masks(masks, photos, out, format=format)
+
+
+def test_an_export_of_version_0_1_is_replaced_unless_it_is_newer_than_its_list(labelled, tmp_path) -> None:
+    masks, photos = labelled
+    out, mark = tmp_path / "out", tmp_path / "out" / "tagmask-export.json"
+    for changed in (False, True):
+        export_masks(masks, photos, out, format="voc")
+        values = json.loads(mark.read_text(encoding="utf-8"))
+        mark.write_text(json.dumps({**values, "files": list(values["files"])}), encoding="utf-8")
+        if not changed:
+            continue
+        name = next(iter(values["files"]))
+        later = mark.stat().st_mtime_ns + 10**9
+        os.utime(out / name, ns=(later, later))
+        with pytest.raises(TagmaskError, match=f"holds {name}, which was changed since the export"):
+            export_masks(masks, photos, out, format="voc")
 
 
 @pytest.mark.parametrize("call", ["first move", "second move", "removal"])

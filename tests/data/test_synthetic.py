@@ -160,8 +160,21 @@ def test_a_file_added_to_a_set_is_not_lost(tmp_path: Path) -> None:
     target = make_cooccur(tmp_path / "set", images=4, size=48, classes=3)
     mine = target / "images" / "mine.jpg"
     Image.new("RGB", (4, 4)).save(mine)
-    later = (target / "cooccur.json").stat().st_mtime_ns + 10**9
-    os.utime(mine, ns=(later, later))
+    os.utime(mine, ns=(0, 0))  # an old file, as `cp -p` brings it
     with pytest.raises(TagmaskError, match=r"images/mine\.jpg was added or changed since the set was made"):
         make_cooccur(target, images=4, size=48, classes=3)
     assert mine.exists()
+    mine.unlink()
+    mask = target / "masks" / "000001.png"
+    clock = mask.stat().st_mtime_ns
+    Image.new("L", (48, 48), 1).save(mask)
+    os.utime(mask, ns=(clock, clock))
+    with pytest.raises(TagmaskError, match=r"masks/000001\.png was added or changed"):
+        make_cooccur(target, images=4, size=48, classes=3)
+
+
+def test_a_set_whose_files_nobody_listed_is_not_replaced(tmp_path: Path) -> None:
+    target = make_cooccur(tmp_path / "set", images=2, size=32, classes=3)
+    (target / "cooccur.json").write_text('{"images": 2}')  # as version 0.1 wrote it
+    with pytest.raises(TagmaskError, match=r"its cooccur\.json lists no files; name another folder"):
+        make_cooccur(target, images=2, size=32, classes=3)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from tagmask.data.dataset import PathLike, check_class_list
-from tagmask.data.files import write_text
+from tagmask.data.dataset import PathLike, listed_classes
+from tagmask.data.files import replacing, write_text
+from tagmask.data.lock import locked
 from tagmask.data.readers.coco import CLASSES as COCO_CLASSES
 from tagmask.data.readers.voc import CLASSES as VOC_CLASSES
-from tagmask.engine.checkpoint import MODEL_FILE, load_model
+from tagmask.engine.checkpoint import MODEL_FILE, load_model, write_model
 from tagmask.engine.model import load_affinity, load_classifier, overridden, segmenter_recipe
 from tagmask.engine.run import AFFINITY, LABELS, create_run, open_run, rounds_of
 from tagmask.engine.stage import DONE
@@ -89,18 +89,18 @@ def import_checkpoint(
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary, place, MODEL_FILE)
         written.parent.mkdir(exist_ok=True)
-        save_file({name: value.contiguous() for name, value in checkpoint.tensors.items()}, written)
+        write_model(written, checkpoint.tensors)
         try:
             _check(recipe, len(names), Path(temporary), place)
         except TagmaskError as error:
             raise TagmaskError(str(error).replace(str(written), str(file))) from None
-        folder = create_run(output, recipe, names).folder
-        (folder / place).mkdir(exist_ok=True)
-        shutil.move(written, folder / place / MODEL_FILE)
-    for stage in done:
-        (folder / stage).mkdir(exist_ok=True)
-        write_text(folder / stage / DONE, json.dumps({"imported": Path(file).name}) + "\n")
-    return folder
+        with locked(output):
+            create_run(output, recipe, names)
+            with replacing(output / place / MODEL_FILE) as target:
+                shutil.copyfile(written, target)
+            for stage in done:
+                write_text(output / stage / DONE, json.dumps({"imported": Path(file).name}) + "\n")
+    return output
 
 
 def _stages(recipe: Recipe, trained: str) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ def _class_names(classes: PathLike | None, count: int | None) -> tuple[str, ...]
     path = Path(classes)
     if not path.is_file():
         raise TagmaskError(f"{path}: no such file; expected {count or 'the'} class names, one a line")
-    names = check_class_list(path.read_text(encoding="utf-8").splitlines(), str(path))
+    names = listed_classes(path)
     if count is not None and len(names) != count:
         raise TagmaskError(f"{path}: {len(names)} classes, but the checkpoint's classifier has {count}")
     return names

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tagmask.data.cam_files import CLASSES
-from tagmask.data.dataset import PathLike
+from tagmask.data.dataset import PathLike, listed_classes
 from tagmask.data.splits import open_data, to_evaluate
 from tagmask.engine.inference import Source, check_source
 from tagmask.engine.model import is_run, load, overridden
@@ -68,7 +68,7 @@ def evaluate(
     config = load_recipe(recipe, overrides).data if recipe else load_recipe({"method": "cam"}, overrides).data
     dataset = to_evaluate(open_data(data, config), config, split)
     listed = Path(predictions) / CLASSES
-    if listed.is_file() and (names := listed.read_text(encoding="utf-8").split("\n")[:-1]) != list(dataset.classes):
+    if listed.is_file() and (names := listed_classes(listed)) != dataset.classes:
         raise TagmaskError(
             f"{listed}: the label ids there stand for {', '.join(names)}, those of the data for "
             f"{', '.join(dataset.classes)}; give --set 'data.classes=[{', '.join(names)}]' if these are the same things"

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tagmask.data.cam_files import CLASSES, SUFFIX, encode_cams
 from tagmask.data.confidence import CONFIDENCE, MaskRow, confidence_text, read_confidence
+from tagmask.data.dataset import listed_classes
 from tagmask.data.files import make_folder, write_classes, write_text
 from tagmask.data.label_maps import encode_label_map
 from tagmask.data.ledger import Ledger
@@ -123,7 +124,7 @@ def check_classes(folder: Path, classes: Sequence[str]) -> None:
         TagmaskError: its `classes.txt` differs.
     """
     listed = folder / CLASSES
-    if listed.is_file() and listed.read_text(encoding="utf-8").splitlines() != list(classes):
+    if listed.is_file() and listed_classes(listed) != tuple(classes):
         raise TagmaskError(f"{listed}: lists other classes than {', '.join(classes)}; choose another output")
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 from tagmask.api.mask_folder import check_classes
 from tagmask.api.write_masks import Written
 from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
-from tagmask.data.dataset import Record, check_class_list
-from tagmask.data.files import make_folder, write_classes
+from tagmask.data.dataset import Dataset, Record, listed_classes
+from tagmask.data.files import write_classes
+from tagmask.data.lock import locked
 from tagmask.data.splits import open_data
 from tagmask.engine.device import default_device
 from tagmask.engine.model import load_affinity
 from tagmask.engine.refine_folder import refine_folder
 from tagmask.engine.run import open_run
 from tagmask.errors import TagmaskError
-from tagmask.recipes.load import load_recipe
+from tagmask.methods.affinitynet import Affinity
+from tagmask.recipes.load import Recipe, load_recipe
 
 
 def refine_cams(
@@ -66,7 +68,14 @@ def refine_cams(
     if not found:
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
     _check_ids(cams, found, len(dataset.classes))
-    make_folder(output)
+    with locked(output):
+        return _write(cams, found, output, dataset, chosen, affinity)
+
+
+def _write(
+    cams: Path, found: Sequence[Record], output: Path, dataset: Dataset, chosen: Recipe, affinity: Affinity | None
+) -> Written:
+    assert chosen.refine is not None
     check_classes(output, dataset.classes)
     present = [path for record in found if (path := output / f"{record.name}.png").exists()]
     # The class list is written first, so that a second start after a killed one knows its own masks.
@@ -90,7 +99,7 @@ def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...]
     listed = cams / CLASSES
     if not listed.is_file():
         return None
-    classes = check_class_list(listed.read_text(encoding="utf-8").splitlines(), str(listed))
+    classes = listed_classes(listed)
     if wanted and tuple(wanted) != classes:
         raise TagmaskError(
             f"data.classes: the CAMs' ids are those of {listed} ({', '.join(classes)}); leave data.classes out"

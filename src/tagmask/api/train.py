@@ -8,13 +8,15 @@ from pathlib import Path
 
 from tagmask.data.check import doubtful_classes
 from tagmask.data.dataset import PathLike
+from tagmask.data.lock import locked
 from tagmask.data.splits import check_context, evaluation_split, open_data, training_split
 from tagmask.engine.checkpoint import MODEL_FILE
+from tagmask.engine.device import is_first_process, launched_processes
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import overridden
 from tagmask.engine.pipeline import changeable, check_stages, stages_of
 from tagmask.engine.run import create_run, open_run
-from tagmask.engine.stage import check_start, run_stages
+from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method
 from tagmask.methods.base import Method
@@ -52,6 +54,7 @@ def train(
         chosen = _chosen_recipe(data, output, overrides)
     else:
         chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    chosen = _on_all_processes(chosen)
     if chosen.data.context and chosen.method.method_class.needs_masks:
         raise TagmaskError(
             f"data.context: `{chosen.method.name}` learns from masks, where context classes are background; remove it"
@@ -96,12 +99,40 @@ def train(
     stages = stages_of(chosen, training, folder, scores) if chosen.staged else []
     check_start(stages, from_stage)
     free = changeable(chosen, from_stage)
-    create_run(folder, chosen, dataset.classes, training=training.digest(), free=free)
-    if stages:
-        run_stages(folder, stages, start=from_stage)
-    elif not (folder / MODEL_FILE).exists():
-        run_training(chosen, training, folder, evaluate=scores)
+
+    def run() -> None:
+        if stages:
+            run_stages(folder, stages)
+        elif not (folder / MODEL_FILE).exists():
+            run_training(chosen, training, folder, evaluate=scores)
+
+    if not is_first_process():  # of several that train together, the first alone makes and locks the folder
+        run()
+        return folder
+    with locked(folder):
+        create_run(
+            folder,
+            chosen,
+            dataset.classes,
+            training=training.digest(),
+            free=free,
+            forget=lambda: forget_stages(folder, stages, from_stage),
+        )
+        run()
     return folder
+
+
+def _on_all_processes(recipe: Recipe) -> Recipe:
+    """Give the recipe the number of processes that torchrun started, where it says nothing of devices itself."""
+    launched, asked = launched_processes(), recipe.training.devices
+    if launched in (None, asked):
+        return recipe
+    if asked != 1:
+        raise TagmaskError(
+            f"training.devices is {asked}, and torchrun started {launched} processes; set it to {launched}, leave it "
+            f"out, or start without torchrun"
+        )
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"devices": launched})})
 
 
 def _check_weights(recipe: Recipe) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from tagmask.api.mask_folder import CamFolder, MaskFolder
 from tagmask.data.confidence import MaskRow
+from tagmask.data.lock import locked
 from tagmask.engine.inference import Item, Source, stream
 from tagmask.engine.model import Model
 from tagmask.engine.progress import track
@@ -46,6 +48,13 @@ def write_masks(
     Raises:
         TagmaskError: one of the folders holds what would be lost.
     """
+    with locked(output), nullcontext() if cams is None else locked(cams):
+        return _write(model, items, output, config, source, cams)
+
+
+def _write(
+    model: Model, items: Sequence[Item], output: Path, config: InferenceConfig, source: Source, cams: Path | None
+) -> Written:
     names = [item.name for item in items]
     cam_folder = None if cams is None else CamFolder(cams, model.classes, names)
     folder = MaskFolder(output, model.classes, names)

@@ -59,4 +59,8 @@ def read_cams(path: Path) -> tuple[Tensor, Tensor]:
         raise TagmaskError(f"{path}: damaged or no file of CAMs ({reason}); remove it and write it again") from None
     if cams.ndim != 3 or ids.shape != cams.shape[:1] or not np.isfinite(cams).all():
         raise TagmaskError(f"{path}: expected finite `cams` (n, h, w) and `ids` (n,), not {cams.shape} and {ids.shape}")
+    if (ids < 1).any():
+        raise TagmaskError(f"{path}: label ids {ids.tolist()}; they begin at 1. Remove it and write it again")
+    if 0 in cams.shape[1:]:
+        raise TagmaskError(f"{path}: CAMs of size {cams.shape[1]} x {cams.shape[2]}; remove it and write it again")
     return torch.from_numpy(cams), torch.from_numpy(ids)

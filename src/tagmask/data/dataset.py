@@ -196,4 +196,18 @@ def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
     return names
 
 
+def listed_classes(path: Path) -> tuple[str, ...]:
+    """Read a `classes.txt` that tagmask wrote: names in id order, a line each, as they are.
+
+    Raises:
+        TagmaskError: the file cannot be read, is not UTF-8, or its lines make no class list.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise TagmaskError(f"{path}: cannot be read ({reason}); write the class names, one a line") from None
+    return check_class_list(lines, str(path))
+
+
 PathLike = Path | str

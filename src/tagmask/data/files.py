@@ -138,7 +138,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_classes(folder: Path, classes: Sequence[str]) -> None:
     """Write `classes.txt`, a name a line in id order: beside a model, masks or CAMs it says what their ids mean."""
-    write_text(folder / "classes.txt", "".join(f"{name}\n" for name in classes))
+    write_text(folder / "classes.txt", classes_text(classes))
+
+
+def classes_text(classes: Sequence[str]) -> str:
+    """Return what `classes.txt` holds for these names."""
+    return "".join(f"{name}\n" for name in classes)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder is called as `replacing` calls what is not whole yet."""
+    return bool(_TEMPORARY.fullmatch(name))
 
 
 def _temporary_name(folder: Path) -> Path:

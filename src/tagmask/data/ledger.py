@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from tagmask.data.files import write_bytes, write_text
+from tagmask.data.walk import files_below
 
 LEDGER = "written.jsonl"
 
@@ -37,11 +39,11 @@ class Ledger:
     def owns(self, path: Path) -> bool:
         """Return whether the file is, byte for byte, one that tagmask wrote there."""
         hashes = self._hashes.get(self._name(path))
-        return bool(hashes) and path.is_file() and _hash(path.read_bytes()) in hashes
+        return bool(hashes) and path.is_file() and file_hash(path) in hashes
 
     def adopt(self, path: Path) -> None:
         """Take a file, as it stands, for one that tagmask wrote."""
-        self._hashes.setdefault(self._name(path), []).append(_hash(path.read_bytes()))
+        self._hashes.setdefault(self._name(path), []).append(file_hash(path))
 
     def save(self) -> None:
         """Write the list whole."""
@@ -65,6 +67,33 @@ class Ledger:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()
+
+
+def hashes_below(folder: Path) -> dict[str, str]:
+    """Return the hash of every file below a folder, by its name relative to it."""
+    files = sorted(path for path, regular in files_below(folder, hidden=True) if regular)
+    return {Path(path).relative_to(folder).as_posix(): file_hash(Path(path)) for path in files}
+
+
+def stranger(folder: Path, known: Mapping[str, str], mark: str) -> str | None:
+    """Return the name of the first file below a folder that is not, byte for byte, a known one; None: there is none.
+
+    Args:
+        folder: that tagmask wrote as a whole.
+        known: hashes by name, as of `hashes_below`.
+        mark: name of the file that holds them, which is known, too.
+    """
+    for path, regular in sorted(files_below(folder, hidden=True)):
+        name = Path(path).relative_to(folder).as_posix()
+        if name != mark and (not regular or file_hash(Path(path)) != known.get(name)):
+            return name
+    return None
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _line(name: str, own: str) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,6 +21,7 @@ from tagmask.errors import TagmaskError
 
 STATE_FILE = "training_state.pt"
 MODEL_FILE = "model.safetensors"
+CHECKSUM = "sha256"  # the key of the model's metadata under which its checksum stands
 
 
 def save_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -45,27 +48,63 @@ def load_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
     path = folder / STATE_FILE
     if not path.exists():
         return 0
+    state = read_training_state(path)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
-    except Exception as error:
-        reason = str(error).splitlines()[0] if isinstance(error, RuntimeError) else type(error).__name__
-        raise TagmaskError(
-            f"{path}: cannot resume from it ({reason}); it is damaged or of another recipe: remove the folder to start "
-            "anew"
-        ) from None
-    torch.set_rng_state(state["random"])
-    if torch.cuda.is_available() and state["random_cuda"]:
-        torch.cuda.set_rng_state_all(state["random_cuda"])
-    return int(state["step"])
+        torch.set_rng_state(state["random"])
+        if torch.cuda.is_available() and state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        return int(state["step"])
+    except Exception as error:  # whatever a state of another recipe makes torch say
+        raise _unusable(path, error) from None
+
+
+def read_training_state(path: Path) -> dict[str, Any]:
+    """Read a file of `save_state`, whose records carry checksums.
+
+    Raises:
+        TagmaskError: it is damaged or something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if (damaged := archive.testzip()) is not None:  # torch itself does not look at the checksums
+                raise ValueError(f"checksum of {damaged}")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not {"step", "method", "optimizer", "random"} <= state.keys():
+            raise ValueError("no state of a training")
+    except Exception as error:  # whatever a file of any content makes torch and zipfile say
+        raise _unusable(path, error) from None
+    return state
+
+
+def _unusable(path: Path, error: Exception) -> TagmaskError:
+    reason = str(error).splitlines()[0] if isinstance(error, RuntimeError | ValueError) else type(error).__name__
+    return TagmaskError(
+        f"{path}: cannot resume from it ({reason}); it is damaged or of another recipe: remove the folder to start anew"
+    )
 
 
 def save_model(folder: Path, network: nn.Module) -> None:
     """Write what prediction needs, as safetensors."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(folder / MODEL_FILE) as temporary, _system_errors():
-        save_file(tensors, temporary)
+    write_model(folder / MODEL_FILE, network.state_dict())
+
+
+def write_model(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write the tensors of a network as safetensors, with their checksum, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    with replacing(path) as temporary, _system_errors():
+        save_file(tensors, temporary, metadata={CHECKSUM: checksum(tensors)})
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256, in hexadecimal, of tensors on the CPU with their names, types and shapes."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        found.update(value.view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 @contextmanager
@@ -82,10 +121,10 @@ def _system_errors() -> Iterator[None]:
 
 
 def load_model(folder: Path, network: nn.Module) -> None:
-    """Load what `save_model` wrote, strictly.
+    """Load what `save_model` wrote, strictly. Models of version 0.1 have no checksum and are read without.
 
     Raises:
-        TagmaskError: missing, damaged, or of another network.
+        TagmaskError: missing, damaged, of another network, or with numbers that are not finite.
     """
     path = folder / MODEL_FILE
     if not path.is_file():
@@ -93,8 +132,28 @@ def load_model(folder: Path, network: nn.Module) -> None:
             f"{path}: no model; is the training of this run finished? `tagmask train` with the same output resumes it"
         )
     try:
+        with safe_open(path, "pt") as file:
+            written = (file.metadata() or {}).get(CHECKSUM)
         state: dict[str, Tensor] = load_file(path)
+    except Exception as error:  # whatever a file of any content makes safetensors say
+        raise TagmaskError(f"{path}: damaged or no model ({error}); copy the run again, or train anew") from None
+    if written is not None and written != checksum(state):
+        raise TagmaskError(
+            f"{path}: damaged, its content has not the checksum that was written with it; copy the run again, or train "
+            "anew"
+        )
+    spoilt = next((name for name, value in state.items() if value.is_floating_point() and not _finite(value)), None)
+    if spoilt is not None:
+        raise TagmaskError(
+            f"{path}: {spoilt!r} holds numbers that are not finite, so that its masks would mean nothing; train again "
+            "with a lower optimizer.lr, optimizer.clip=1.0 or training.precision=32-true"
+        )
+    try:
         network.load_state_dict(state)
-    except Exception as error:
+    except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise TagmaskError(f"{path}: not the model of this run's recipe ({reason})") from None
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())

@@ -42,10 +42,14 @@ def read_clusters(place: Path, dataset: Dataset) -> Tensor:
     """Read the clusters (N, K) that `write_clusters` wrote of these images.
 
     Raises:
-        TagmaskError: they are of other images, or of other tags.
+        TagmaskError: they are damaged, of other images, or of other tags.
     """
-    with np.load(place / CLUSTERS, allow_pickle=False) as arrays:
-        assignment = arrays["assignment"]
+    try:
+        with np.load(place / CLUSTERS, allow_pickle=False) as arrays:
+            assignment = arrays["assignment"].astype(np.int64)
+    except Exception as error:  # a damaged archive makes NumPy and zipfile raise nearly anything
+        reason = f"{error or type(error).__name__}".splitlines()[0]
+        raise TagmaskError(f"{place / CLUSTERS}: damaged ({reason}); cluster anew with --from {place.name}") from None
     bears = dataset.tag_matrix() > 0
     if assignment.shape != bears.shape or (assignment[~bears] != ABSENT).any():
         raise TagmaskError(f"{place / CLUSTERS}: of other training data; cluster anew with --from {place.name}")

@@ -26,6 +26,19 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def launched_processes() -> int | None:
+    """Give how many processes torchrun started, on all machines together; None where it started none."""
+    return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else None
+
+
+def is_first_process() -> bool:
+    """Say whether this is the first, or the only, of the processes that train together.
+
+    torchrun tells each its RANK; Fabric, which starts the others itself, tells them their LOCAL_RANK.
+    """
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
 def has_bf16_units(device: str) -> bool:
     """Say whether a `cuda` or `cpu` device multiplies bf16 faster than fp32: a GPU since Ampere, AMX, AVX512_BF16."""
     if device == "cuda":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,9 +19,10 @@ from torch import Tensor
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_text
+from tagmask.data.limits import parse_json
 from tagmask.data.views import BatchPositions, TrainingViews, training_loader
 from tagmask.engine.checkpoint import load_state, save_model, save_state
-from tagmask.engine.device import default_device, keep_freed_memory, resolve
+from tagmask.engine.device import default_device, keep_freed_memory, launched_processes, resolve
 from tagmask.engine.optim import build_optimizer, set_lr
 from tagmask.engine.progress import Progress, report_skipped
 from tagmask.errors import TagmaskError
@@ -36,7 +39,11 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     """Devices and precision of a run; `auto` is bf16 where the hardware multiplies it."""
     strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
     precision = resolve(config.precision, default_device().type)
-    return Fabric(accelerator="auto", devices=config.devices, precision=precision, strategy=strategy)  # pyright: ignore
+    devices = config.devices
+    if launched_processes() == devices:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])  # of this machine; the others have as many
+    nodes = config.devices // devices
+    return Fabric(accelerator="auto", devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)  # pyright: ignore
 
 
 def train(
@@ -216,6 +223,13 @@ class Log:
     def _forget_after(self, step: int) -> None:
         """Drop lines of steps that a killed run took after its last checkpoint, a half-written one too."""
         if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = (line for line in lines if line.endswith("\n"))
-            write_text(self.path, "".join(line for line in whole if json.loads(line)["step"] <= step))
+            lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            write_text(self.path, "".join(line for line in lines if line.endswith("\n") and _step(line) <= step))
+
+
+def _step(line: str) -> float:
+    """The step of a line of `metrics.jsonl`; infinity where it is damaged."""
+    try:
+        return float(parse_json(line)["step"])
+    except (TagmaskError, ValueError, KeyError, TypeError):
+        return math.inf

@@ -6,13 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from tagmask.data.cam_files import SUFFIX
 from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
-from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE
+from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
 from tagmask.engine.device import default_device
 from tagmask.engine.loop import Evaluate, check_method, training_set
@@ -137,10 +135,14 @@ class _Work:
         planned = rounds_of(self.recipe)[-1]
         classifier.start_training(training_set(self._recipe_of(planned), self.dataset))
         path = self.folder / planned.name / STATE_FILE
-        state = torch.load(path, map_location="cpu", weights_only=True)["method"]
+        if not path.exists():
+            raise TagmaskError(
+                f"{path}: is missing, and holds the maps that were gathered; train anew with --from {planned.name}"
+            )
+        state = read_training_state(path)["method"]
         try:
             classifier.load_state_dict(state)
-        except RuntimeError:
+        except (RuntimeError, TypeError):
             raise TagmaskError(f"{path}: of other training data; train anew with --from {planned.name}") from None
         return classifier
 
@@ -194,7 +196,9 @@ class _Work:
 def check_stages(recipe: Recipe) -> None:
     """Raise a TagmaskError where sections of the recipe cannot go together."""
     if recipe.training.devices > 1:
-        raise TagmaskError("training.devices: a recipe of several stages runs on one device; set it to 1")
+        raise TagmaskError(
+            "training.devices: a recipe of several stages runs on one device; set it to 1 and start without torchrun"
+        )
     recipe.method.method_class.check(recipe)
     if recipe.segmenter is not None:
         own = segmenter_recipe(recipe)

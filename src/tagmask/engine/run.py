@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from tagmask.data.dataset import check_class_list
-from tagmask.data.files import check_folder, write_classes, write_text
+from tagmask.data.dataset import listed_classes
+from tagmask.data.files import check_folder, classes_text, is_temporary, write_classes, write_text
+from tagmask.data.limits import parse_json
+from tagmask.data.lock import LOCK
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Round
 from tagmask.models.weights import with_normalisation
@@ -38,13 +40,24 @@ class Run:
 
 
 def create_run(
-    folder: Path, recipe: Recipe, classes: tuple[str, ...], *, training: str = "", free: Sequence[str] = ()
+    folder: Path,
+    recipe: Recipe,
+    classes: tuple[str, ...],
+    *,
+    training: str = "",
+    free: Sequence[str] = (),
+    forget: Callable[[], None] = lambda: None,
 ) -> Run:
     """Make a run folder, or take up the one that is there if it is of the same recipe, classes and training images.
 
     Args:
+        folder: of the run, which should be locked.
+        recipe: of the run.
+        classes: K names in id order.
         training: digest of the training set, where there is one.
         free: keys of the recipe, or sections of them, that may have changed: what follows from them is made anew.
+        forget: removes what follows from them. It is called before the recipe changes, so that no kill leaves the new
+            recipe beside products of the old one.
 
     Raises:
         TagmaskError: the folder holds something else; nothing in it is touched.
@@ -61,24 +74,44 @@ def create_run(
                 "remove the folder"
                 + ("; where nothing but a later stage changes, --from STAGE makes it anew" if recipe.staged else "")
             )
-        before = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("training", training)
+        before = _description(folder / "run.json").get("training", training)
         anew = "data" in free
         if before != training and not anew:
             raise TagmaskError(
                 f"{folder}: its training images or their tags were others; choose another output, or remove the folder"
             )
+        forget()
         if free:
             write_text(folder / "recipe.yaml", recipe.dump())
         if anew:
             _describe(folder, training)
         return run
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not _is_begun(folder, classes):
         raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", recipe.dump())
     write_classes(folder, classes)
-    _describe(folder, training)
+    _describe(folder, training)  # the last: with it the folder is a run
     return run
+
+
+def _is_begun(folder: Path, classes: tuple[str, ...]) -> bool:
+    """Whether a folder holds nothing, or nothing but what is left of a run that was killed while it was made.
+
+    A recipe of ours is known by its content: it stays the same when it is read and written again.
+    """
+    names = {path.name for path in folder.iterdir() if path.name != LOCK and not is_temporary(path.name)}
+    if not names:
+        return True
+    if names - {"recipe.yaml", "classes.txt"} or "recipe.yaml" not in names:
+        return False
+    try:
+        written = (folder / "recipe.yaml").read_text(encoding="utf-8")
+        listed = (folder / "classes.txt").read_text(encoding="utf-8") if "classes.txt" in names else None
+        own = load_recipe(folder / "recipe.yaml").dump() == written
+    except (UnicodeDecodeError, TagmaskError):
+        return False
+    return own and listed in (None, classes_text(classes))
 
 
 def _describe(folder: Path, training: str) -> None:
@@ -96,11 +129,8 @@ def open_run(folder: Path) -> Run:
     if not description.is_file():
         what = "no run folder (run.json is missing)" if folder.is_dir() else "no such run folder"
         raise TagmaskError(f"{folder}: {what}; give the --output of a `tagmask train` or `tagmask import`")
-    try:
-        values = json.loads(description.read_text(encoding="utf-8"))
-        form, writer = values["format"], values.get("tagmask", "?")
-    except (ValueError, KeyError, TypeError):
-        raise TagmaskError(f"{description}: damaged; expected a JSON object with the key 'format'") from None
+    values = _description(description)
+    form, writer = values["format"], values.get("tagmask", "?")
     if form != FORMAT:
         raise TagmaskError(
             f"{folder}: a run of format {form}, written by tagmask {writer}; this is tagmask "
@@ -111,8 +141,18 @@ def open_run(folder: Path) -> Run:
         raise TagmaskError(
             f"{folder}: classes.txt is missing, the class names in id order; write them again, one a line"
         )
-    names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
-    return Run(folder, recipe, check_class_list(names, str(folder / "classes.txt")))
+    return Run(folder, recipe, listed_classes(folder / "classes.txt"))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """Read a run's `run.json`."""
+    try:
+        values = parse_json(path.read_bytes())
+    except TagmaskError as error:
+        raise TagmaskError(f"{path}: damaged ({error}); copy the run again") from None
+    if not isinstance(values, dict) or "format" not in values:
+        raise TagmaskError(f"{path}: damaged; expected a JSON object with the key 'format'")
+    return values
 
 
 def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:

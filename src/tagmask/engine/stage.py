@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagmask.data.files import write_text
+from tagmask.data.limits import parse_json
 from tagmask.errors import TagmaskError
 
 logger = logging.getLogger(__name__)
@@ -32,23 +33,33 @@ class Stage:
     products: Callable[[Path], Sequence[Path]]
 
 
-def run_stages(folder: Path, stages: Sequence[Stage], *, start: str | None = None) -> None:
+def forget_stages(folder: Path, stages: Sequence[Stage], start: str | None) -> None:
+    """Remove what a stage and all later ones made, so that they run anew; files that the stages did not write stay.
+
+    Args:
+        folder: of the run.
+        stages: in order.
+        start: name of the first stage to forget; None forgets none.
+    """
+    if start is None:
+        return
+    names = [stage.name for stage in stages]
+    # The last stage first: if this is killed in between, no stage counts as done whose input is already gone.
+    for stage in reversed(stages[names.index(start) :]):
+        _forget(folder / stage.name, stage)
+
+
+def run_stages(folder: Path, stages: Sequence[Stage]) -> None:
     """Run the stages that are not done, and write down the seconds and bytes of each in `stages.json`.
 
     Args:
         folder: of the run.
         stages: in order.
-        start: run this stage and all later ones anew. Files the stages did not write stay.
 
     Raises:
-        TagmaskError: no stage of that name, or whatever a stage raises.
+        TagmaskError: whatever a stage raises.
     """
-    check_start(stages, start)
     names = [stage.name for stage in stages]
-    if start is not None:
-        # The last stage first: if this is killed in between, no stage counts as done whose input is already gone.
-        for stage in reversed(stages[names.index(start) :]):
-            _forget(folder / stage.name, stage)
     for number, stage in enumerate(stages, start=1):
         place, heading = folder / stage.name, f"stage {number} of {len(stages)}, {stage.name}"
         if (place / DONE).exists():
@@ -75,9 +86,24 @@ def check_start(stages: Sequence[Stage], start: str | None) -> None:
 
 
 def read_costs(folder: Path) -> dict[str, dict[str, float]]:
-    """Read the seconds and bytes of each stage that was begun."""
+    """Read the seconds and bytes of each stage that was begun.
+
+    Raises:
+        TagmaskError: the file is damaged.
+    """
     path = folder / COSTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        costs = parse_json(path.read_bytes())
+        return {
+            name: {"seconds": float(cost["seconds"]), "bytes": int(cost["bytes"]), "done": bool(cost["done"])}
+            for name, cost in costs.items()
+        }
+    except (TagmaskError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise TagmaskError(
+            f"{path}: damaged; expected the seconds and bytes of each stage. Remove it: nothing else is lost"
+        ) from None
 
 
 def _account(folder: Path, names: Sequence[str], name: str, seconds: float, done: bool) -> dict[str, float]:

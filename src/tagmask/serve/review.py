@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.csv_cells import csv_text, plain_cell
+from tagmask.data.dataset import listed_classes
 from tagmask.data.files import write_text
 from tagmask.errors import TagmaskError
 from tagmask.serve.photos import Photos
@@ -258,7 +259,7 @@ class Review:
 
 
 def _check_classes(path: Path, classes: Sequence[str]) -> None:
-    if path.is_file() and path.read_text(encoding="utf-8").splitlines() != list(classes):
+    if path.is_file() and listed_classes(path) != tuple(classes):
         raise TagmaskError(f"{path}: other classes than the run's; give the run that wrote the masks")
 
 

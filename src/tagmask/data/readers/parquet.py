@@ -16,6 +16,7 @@ from PIL import Image
 from tagmask.data.dataset import check_class_list
 from tagmask.data.files import replacing, write_classes, write_text
 from tagmask.data.images import readable_formats
+from tagmask.data.lock import locked
 from tagmask.data.names import case_key, image_name_fault
 from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
@@ -104,7 +105,7 @@ def unpack_parquet(path: Path, output: Path) -> int:
     problems = Problems()
     lines: list[str] = []
     taken: set[str] = set()
-    with replacing(output) as folder:
+    with locked(output, replaced=True), replacing(output) as folder:
         folder.mkdir()
         for file in files:
             for where, picture, tags, unknown, split in _rows(file, root, problems):

@@ -17,6 +17,9 @@ from PIL import Image
 from tagmask.data.csv_cells import csv_text
 from tagmask.data.files import replacing, write_classes, write_text
 from tagmask.data.label_maps import voc_palette
+from tagmask.data.ledger import hashes_below, stranger
+from tagmask.data.limits import parse_json
+from tagmask.data.lock import locked
 from tagmask.data.synthetic.contexts import CONTEXTS, smooth_noise
 from tagmask.data.synthetic.objects import THINGS, Sprite, draw
 from tagmask.errors import TagmaskError
@@ -79,7 +82,8 @@ def make_cooccur(
 
     The folder then holds `images/NAME.png`, `masks/NAME.png` (palette ids, 0 background), `tags.csv` (image, tags,
     split: 70% train, 10% val, 20% test), `classes.txt`, `scenes.csv` (image, objects, the context of each object, lone
-    contexts) and `cooccur.json` (these arguments). A folder that an earlier call made is replaced.
+    contexts) and `cooccur.json` (these arguments, and the hash of every file). A folder
+    that an earlier call made is replaced.
 
     Args:
         folder: where to; absent, empty, or made by an earlier call.
@@ -99,7 +103,7 @@ def make_cooccur(
     settings = check(Settings(images, size, classes, meet, alone, seed))
     target = Path(folder)
     refuse_foreign(target)
-    with replacing(target) as temporary:
+    with locked(target, replaced=True), replacing(target) as temporary:
         write_set(temporary, settings)
         refuse_foreign(target)
     return target
@@ -250,12 +254,16 @@ def refuse_foreign(folder: Path) -> None:
         raise TagmaskError(f"{folder}: holds {found!r}, which no synthetic set made; name an empty or a new folder")
     if not names:
         return
-    made = (folder / SETTINGS).stat().st_mtime_ns  # written last
-    for file in sorted(file for file in folder.rglob("*") if not file.is_dir()):
-        if file.stat().st_mtime_ns > made:
-            raise TagmaskError(
-                f"{folder}: {file.relative_to(folder)} was added or changed since the set was made; name another folder"
-            )
+    try:
+        known = parse_json((folder / SETTINGS).read_bytes())["files"]
+        name = stranger(folder, known, SETTINGS)
+    except (OSError, KeyError, TypeError, AttributeError, TagmaskError):
+        raise TagmaskError(
+            f"{folder}: nobody can tell whether the set there was changed, for its {SETTINGS} lists no files; name "
+            "another folder, or remove this one"
+        ) from None
+    if name is not None:
+        raise TagmaskError(f"{folder}: {name} was added or changed since the set was made; name another folder")
 
 
 def split_of(index: int, images: int) -> str:
@@ -296,4 +304,5 @@ def write_set(folder: Path, settings: Settings) -> None:
     write_text(folder / "tags.csv", csv_text([("image", "tags", "split"), *tags]))
     write_text(folder / "scenes.csv", csv_text([("image", "objects", "contexts", "alone"), *scenes]))
     write_classes(folder, names)
-    write_text(folder / SETTINGS, json.dumps(asdict(settings), indent=2) + "\n")
+    values = {**asdict(settings), "files": hashes_below(folder)}
+    write_text(folder / SETTINGS, json.dumps(values, indent=2) + "\n")

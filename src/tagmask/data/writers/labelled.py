@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tagmask.data.confidence import CONFIDENCE, read_confidence
-from tagmask.data.dataset import Dataset, check_class_list
+from tagmask.data.dataset import Dataset, listed_classes
 from tagmask.data.files import check_file_name
 from tagmask.data.images import image_size, is_image_name
 from tagmask.data.masks import PngMask
@@ -135,7 +135,7 @@ def _described(images: Path | Dataset) -> str:
 def _classes(masks: Path, images: Path | Dataset) -> tuple[str, ...]:
     listed = masks / "classes.txt"
     if listed.is_file():
-        return check_class_list(listed.read_text(encoding="utf-8").splitlines(), str(listed))
+        return listed_classes(listed)
     if isinstance(images, Dataset):
         return images.classes
     raise TagmaskError(

@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tagmask.data.files import replacing, write_text
+from tagmask.data.ledger import file_hash, hashes_below, stranger
+from tagmask.data.limits import parse_json
+from tagmask.data.lock import locked
 from tagmask.errors import TagmaskError
 
 MARK = "tagmask-export.json"
@@ -25,11 +28,10 @@ def fresh_folder(output: Path, format: str) -> Iterator[Path]:
         TagmaskError: the output is a file, holds anything that an export did not write, or cannot be written.
     """
     check_free(output)
-    with replacing(output) as folder:
+    with locked(output, replaced=True), replacing(output) as folder:
         folder.mkdir()
         yield folder
-        files = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-        mark = {"tagmask": version("tagmask"), "format": format, "files": files}
+        mark = {"tagmask": version("tagmask"), "format": format, "files": hashes_below(folder)}
         write_text(folder / MARK, json.dumps(mark, ensure_ascii=False, indent=0) + "\n")
         check_free(output)
 
@@ -44,20 +46,24 @@ def check_free(output: Path) -> None:
         return
     if not output.is_dir():
         raise TagmaskError(f"{output}: a file, not a folder; choose another output")
-    present = [file for file in output.rglob("*") if not file.is_dir()]
-    if not present and not any(output.iterdir()):
+    if not any(output.iterdir()):
         return
     mark = output / MARK
     try:
-        known = set(json.loads(mark.read_text(encoding="utf-8"))["files"])
-        written = mark.stat().st_mtime_ns
-    except (OSError, ValueError, KeyError, TypeError):
+        known = parse_json(mark.read_bytes())["files"]
+        if isinstance(known, list):  # exports of version 0.1 wrote down names alone: what is newer was changed
+            written = mark.stat().st_mtime_ns
+            known = {name: file_hash(file) if _is_older(file := output / name, written) else "" for name in known}
+        name = stranger(output, known, MARK)
+    except (OSError, ValueError, KeyError, TypeError, TagmaskError):
         raise TagmaskError(f"{output}: not empty and no earlier export; choose another output") from None
-    for file in present:
-        name = file.relative_to(output).as_posix()
-        if file != mark and (name not in known or file.lstat().st_mtime_ns > written):
-            what = "was changed since" if name in known else "was not written by"
-            raise TagmaskError(f"{output}: holds {name}, which {what} the export; choose another output")
+    if name is not None:
+        what = "was changed since" if name in known else "was not written by"
+        raise TagmaskError(f"{output}: holds {name}, which {what} the export; choose another output")
+
+
+def _is_older(file: Path, written: int) -> bool:
+    return file.is_file() and file.lstat().st_mtime_ns <= written
 
 
 class Targets:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tagmask.data.limits import parse_json
 from tagmask.engine.stage import read_costs
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.result import Conditions
@@ -35,12 +35,14 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     lines = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            values = json.loads(line)
-            lines.append({**values, "step": int(values["step"])})
-        except (ValueError, KeyError, TypeError):
-            raise TagmaskError(f"{path}, line {number}: no JSON object with a step; remove the line") from None
+            values = parse_json(line)
+            lines.append({name: float(value) for name, value in values.items()} | {"step": int(values["step"])})
+        except (TagmaskError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            raise TagmaskError(
+                f"{path}, line {number}: no JSON object of numbers with a step; remove the line"
+            ) from None
     return lines
 
 
@@ -150,10 +152,10 @@ def recorded_scores(folder: Path) -> list[Recorded]:
     if not path.is_file():
         return []
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
         results = {values["conditions"].get("source") or "run": values} if "protocol" in values else values
         return [_recorded(name, value) for name, value in results.items()]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (TagmaskError, ValueError, KeyError, TypeError, AttributeError):
         raise TagmaskError(f"{path}: no scores as `tagmask evaluate -o` writes them; remove the file") from None
 
 
