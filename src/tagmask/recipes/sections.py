@@ -122,6 +122,11 @@ class DataConfig(Section):
     evaluate: tuple[str, ...] | None = Field(
         default=None, description="The splits to evaluate on; none takes val, else test, where there is one."
     )
+    averaged: tuple[str, ...] | None = Field(
+        default=None,
+        description="The classes over which, with the background, the mean IoU is taken; the others still count as "
+        "wrong answers. None takes all.",
+    )
 
 
 class ViewsConfig(Section):
