@@ -2,10 +2,10 @@
 
     make bench NAME=voc_animals ARGS="full cam sccam seco rca --seeds 0"
 
-Recipes METHOD/voc-animals: eight classes are learnt from the tags of train_aug (`full`: from its masks), the mean is over
-the background and six of them, on val, no tags given. CAMs and masks are scored on the training images with their tags.
-Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). A run that
-is there already is measured, not trained again; one that was killed goes on.
+Recipes METHOD/voc-animals: eight classes are learnt from the tags of train_aug (`full`: from its masks), the mean is
+over the background and six of them, on val, no tags given. CAMs and masks are scored on the training images with their
+tags. Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). A
+run that is there already is measured, not trained again; one that was killed goes on.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def conditions_of(dataset: Dataset, config: InferenceConfig, source: Source, *, 
     from_cams = source == "cam"
     return Conditions(
         split=",".join(dataset.splits) or "all",
-        source=source,
+        source=source if config.cam_head == "class" or not from_cams else f"{source}, {config.cam_head}",
         tags_given=tags_given,
         scales=config.scales,
         flips=config.flip or from_cams,
