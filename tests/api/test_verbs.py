@@ -224,3 +224,14 @@ def test_help_has_an_example_for_each_verb(verb: tuple[str, ...]) -> None:
     code, output = invoke(*verb, "--help")
     assert code == 0
     assert "tagmask " + " ".join(verb) in output.replace("`", "")
+
+
+def test_predict_takes_the_images_of_a_list_alone(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    names = [path.stem for path in sorted((cooccur / "images").glob("*.png"))][:2]
+    (tmp_path / "list.txt").write_text(f"{names[1]}\n{names[0]}.png\n")
+    written = tagmask.predict(run, cooccur / "images", output=tmp_path / "masks", names=tmp_path / "list.txt")
+    assert written.images == 2
+    assert sorted(path.stem for path in (tmp_path / "masks").glob("*.png")) == names
+    (tmp_path / "list.txt").write_text(f"{names[1]}\nelsewhere\n")
+    with pytest.raises(TagmaskError, match=r"list\.txt row 2: no image 'elsewhere' in .*; 1 of 2 are missing"):
+        tagmask.predict(run, cooccur / "images", output=tmp_path / "more", names=tmp_path / "list.txt")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from tagmask.engine import inference
 from tagmask.engine.inference import to_label_map
 from tagmask.engine.photographs import Photograph
+from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method
+from tagmask.methods.registry import build_method
 from tagmask.recipes.load import InferenceConfig
+from tests.conftest import staged_recipe, tiny_recipe
 
 
 @pytest.mark.parametrize("refine", ["par", "crf"])
@@ -53,3 +60,71 @@ def test_pixels_without_any_activation_do_not_spoil_the_others() -> None:
         assert (labels[:, :15] == 1).all()
         assert (labels[:, 45:] == 2).all()
         assert 0 < confidence <= 1
+
+
+def test_scales_are_made_from_the_photograph_where_the_recipe_says_so() -> None:
+    """Each scale sees the photograph itself at that multiple of `size`, and scores are compared at its own size."""
+    picture = np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)
+    seen: list[torch.Tensor] = []
+
+    class Watching(Method):
+        def scores(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images)
+            return images[:, :2]
+
+        def cams(self, images: torch.Tensor, scales: Sequence[float] = (1.0,)) -> torch.Tensor:
+            seen.append(images)
+            return images[:, :2]
+
+    method = Watching(torch.nn.Linear(1, 1), 1, True)
+    config = InferenceConfig(size=32, scales=(1.0, 1.5), flip=False, scale_from="photograph")
+    photograph = Photograph.of(Image.fromarray(picture), config)
+    assert photograph.pixels.shape == (3, 50, 70)
+    images = photograph.pixels[None].float()
+    scores = inference.score(method, images, config, "decoder")
+    expected = [F.interpolate(images, (side, side), mode="bilinear", align_corners=False) for side in (32, 48)]
+    assert all(torch.equal(own, wanted) for own, wanted in zip(seen, expected, strict=True))
+    each = [F.interpolate(wanted[:, :2], (50, 70), mode="bilinear", align_corners=False) for wanted in expected]
+    torch.testing.assert_close(scores, torch.maximum(*each))
+    seen.clear()
+    inference.score(method, images, config, "cam")
+    assert torch.equal(seen[0], expected[0])
+    # By default the larger scale is enlarged from the smaller image, which is another picture.
+    plain = Photograph.of(Image.fromarray(picture), config.model_copy(update={"scale_from": "size"}))
+    assert plain.pixels.shape == (3, 32, 32)
+    seen.clear()
+    inference.score(method, plain.pixels[None].float(), config.model_copy(update={"scale_from": "size"}), "decoder")
+    assert seen[1].shape[-1] == 48
+    assert not torch.equal(seen[1], expected[1])
+
+
+def test_another_head_s_cams_are_asked_for_by_name() -> None:
+    images = torch.randn(2, 3, 48, 48)
+    recipe = tiny_recipe("seco")
+    seco = build_method(recipe, 3).eval()
+    config = InferenceConfig(size=48, cam_head="auxiliary")
+    found = inference.score(seco, images, config, "cam")
+    maps = seco.network.aux_classifier(seco.network.backbone(images).aux)
+    flipped = seco.network.aux_classifier(seco.network.backbone(images.flip(-1)).aux).flip(-1)
+    enlarged = [F.interpolate(each, (48, 48), mode="bilinear", align_corners=False) for each in (maps, flipped)]
+    wanted = torch.maximum(*enlarged).relu()
+    wanted = wanted - wanted.amin(dim=(2, 3), keepdim=True)
+    wanted = wanted / (wanted.amax(dim=(2, 3), keepdim=True) + 1e-5)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(
+        found, inference.score(seco, images, config.model_copy(update={"cam_head": "class"}), "cam")
+    )
+
+    sccam = build_method(staged_recipe("sccam"), 3).eval()
+    views = torch.randn(2, 3, 32, 32)
+    sub = inference.score(sccam, views, InferenceConfig(size=32, cam_head="subclasses"), "cam")
+    both = [sccam.network.heads.maps(sccam.network.backbone(each).patches)[1] for each in (views, views.flip(-1))]
+    enlarged = [F.interpolate(each, (32, 32), mode="bilinear", align_corners=False) for each in both]
+    largest = (enlarged[0] + enlarged[1].flip(-1)).unflatten(1, (3, 2)).amax(dim=2)
+    torch.testing.assert_close(sub, largest / (largest.amax(dim=(2, 3), keepdim=True) + 1e-5), atol=1e-4, rtol=1e-4)
+
+    with pytest.raises(TagmaskError, match="Seco has no head 'subclasses'"):
+        inference.score(seco, images, InferenceConfig(cam_head="subclasses"), "cam")
+    first = build_method(staged_recipe("sccam"), 3, number=0).eval()
+    with pytest.raises(TagmaskError, match="Sccam has no head 'subclasses'"):
+        inference.score(first, views, InferenceConfig(cam_head="subclasses"), "cam")

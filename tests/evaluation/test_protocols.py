@@ -138,3 +138,14 @@ def test_one_pixel_is_enough_to_score() -> None:
     assert score(matrix_of([[1, 0], [0, 0]])).miou == 1
     assert score(matrix_of([[0, 0], [0, 0]], ignored=[0, 1]), "seam").coverage == 0
     assert score(matrix_of([[0, 0], [0, 0]], ignored=[0, 1]), "seam").miou == 0
+
+
+def test_means_are_taken_over_the_averaged_classes_and_the_others_still_count_as_wrong() -> None:
+    matrix = matrix_of([[6, 2, 0], [1, 3, 0], [0, 4, 4]])
+    scores = score(matrix, averaged=(0, 1))
+    assert scores.miou == pytest.approx((6 / 9 + 3 / 10) / 2)  # the 4 pixels of class 2 taken for class 1 count
+    assert scores.mean_class_accuracy == pytest.approx((6 / 8 + 3 / 4) / 2)
+    assert scores.mean_confusion_ratio == pytest.approx(2.0)
+    assert scores.iou == pytest.approx([6 / 9, 3 / 10, 4 / 8])  # every class's own is still told
+    assert scores.pixel_accuracy == pytest.approx(13 / 20)
+    assert score(matrix, averaged=(0, 1, 2)).miou == score(matrix).miou

@@ -127,7 +127,7 @@ def _seco(state: dict[str, Tensor], origin: str) -> Checkpoint:
     """A run of SeCo, whole; the number of classes tells the data set, whose inference it takes."""
     tensors = seco.network_state(state, origin)
     count = len(tensors["classifier.weight"])
-    recipe = load_recipe("seco/coco" if count == len(COCO_CLASSES) else "seco/voc")
+    recipe = load_recipe("seco/coco-paper" if count == len(COCO_CLASSES) else "seco/voc-paper")
     options = f"backbone.options={seco.vit_options(tensors, origin)}"
     return Checkpoint(recipe, ("backbone.weights=null", options, *_normalised(IMAGENET)), tensors, count, "run")
 
@@ -137,12 +137,12 @@ def _sccam(state: dict[str, Tensor], origin: str) -> Checkpoint:
     tensors = resnet38.network_state(state, resnet38.LATER_ROUNDS, origin)
     count, sub = (len(tensors[f"heads.{name}"]) for name in resnet38.LATER_ROUNDS)
     settings = (f"method.subclasses={sub // count}", *_width(tensors), *NO_LATER_STAGES)
-    return Checkpoint(load_recipe("sccam/voc"), settings, tensors, count, "rounds")
+    return Checkpoint(load_recipe("sccam/voc-paper"), settings, tensors, count, "rounds")
 
 
 def _psa(state: dict[str, Tensor], origin: str) -> Checkpoint:
     """A run of SC-CAM that has its first classifier, or its AffinityNet, and trains the rest."""
-    recipe = load_recipe("sccam/voc")
+    recipe = load_recipe("sccam/voc-paper")
     if resnet38.heads_of(state) == resnet38.AFFINITY:
         tensors = resnet38.network_state(state, resnet38.AFFINITY, origin)
         return Checkpoint(recipe, _width(tensors), tensors, None, "affinity")
@@ -155,9 +155,9 @@ def _rca(state: dict[str, Tensor], origin: str) -> Checkpoint:
     tensors = rca.network_state(state, origin)
     count, memory, _ = tensors["memory.queue"].shape
     prototypes = tensors["memory.prototypes"].shape[1]
-    settings = (f"method.memory={memory}", f"method.prototypes={prototypes}", "method.memory_init=randn")
-    settings = (*settings, "method.cam_source=final", *NO_LATER_STAGES)
-    return Checkpoint(load_recipe("rca/voc"), settings, tensors, count, "rounds")
+    settings = (f"method.memory={memory}", f"method.prototypes={prototypes}", "method.cam_source=final")
+    settings = (*settings, *NO_LATER_STAGES)
+    return Checkpoint(load_recipe("rca/voc-paper"), settings, tensors, count, "rounds")
 
 
 def _deeplab(state: dict[str, Tensor], origin: str) -> Checkpoint:
@@ -169,7 +169,7 @@ def _deeplab(state: dict[str, Tensor], origin: str) -> Checkpoint:
             f"segmenter.backbone.weights={origin}"
         )
     outputs, width = tensors["decoder.branches.0.weight"].shape[:2]
-    recipe = segmenter_recipe(load_recipe("sccam/voc"))
+    recipe = segmenter_recipe(load_recipe("sccam/voc-paper"))
     # It has no classifiers of tags. With weights of zero its CAMs are empty.
     tensors["classifier.weight"] = torch.zeros(outputs - 1, width, 1, 1)
     tensors["aux_classifier.weight"] = torch.zeros(outputs - 1, width // 2, 1, 1)

@@ -10,6 +10,8 @@ from tagmask.api.write_masks import Written, write_masks
 from tagmask.data.dataset import PathLike
 from tagmask.data.images import is_image_name, limit_pixels
 from tagmask.data.names import image_name_fault
+from tagmask.data.readers.source import FileIndex
+from tagmask.data.readers.voc import list_ids
 from tagmask.data.walk import image_files
 from tagmask.engine.inference import Item
 from tagmask.engine.model import load, overridden
@@ -21,6 +23,7 @@ def predict(
     images: PathLike,
     *,
     output: PathLike,
+    names: PathLike | None = None,
     overrides: Iterable[str] = (),
 ) -> Written:
     """Write masks of images without tags.
@@ -30,6 +33,7 @@ def predict(
         images: an image, or a folder of images (searched through).
         output: folder for `NAME.png` and `confidence.csv`; not that of the images, where the next start would take
             masks for photographs.
+        names: a list of the images to take from that folder, a name a line, as VOC's `test.txt`; by default all.
         overrides: of the recipe's `inference` and `data.max_pixels`.
 
     Raises:
@@ -39,8 +43,25 @@ def predict(
     model.check_decoder()
     recipe = overridden(model.run.recipe, overrides, only=("inference", "data.max_pixels"))
     limit_pixels(recipe.data.max_pixels)
-    items = _find_images(Path(images), Path(output))
+    items = _find_images(Path(images), Path(output)) if names is None else listed_images(Path(images), Path(names))
     return write_masks(model, items, Path(output), recipe.inference, "decoder")
+
+
+def listed_images(folder: Path, names: Path) -> list[Item]:
+    """Return the images of a folder that a list names, a name a line with or without suffix, in the list's order.
+
+    Raises:
+        TagmaskError: the list is empty or cannot be read, or an image is missing.
+    """
+    there = FileIndex().images(str(folder))
+    ids = list_ids(names)
+    missing = [name for name in ids if name not in there]
+    if missing:
+        raise TagmaskError(
+            f"{names} row {ids[missing[0]]}: no image {missing[0]!r} in {folder}; {len(missing)} of {len(ids)} are "
+            "missing there"
+        )
+    return [Item(name, folder / there[name]) for name in ids]
 
 
 def _find_images(path: Path, output: Path) -> list[Item]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 # Each registers its verbs; help lists them in this order.
-from tagmask.cli import mask_verbs, run_verbs, export_verbs, data_verbs  # isort: skip  # noqa: F401
+from tagmask.cli import mask_verbs, run_verbs, reproduce_verb, export_verbs, data_verbs  # isort: skip  # noqa: F401
 from tagmask.cli.apps import app
 from tagmask.cli.errors import explain
 

@@ -24,6 +24,21 @@ def data_unpack(
     typer.echo(f"{unpack_parquet(path, output)} images: {output}")
 
 
+@data_app.command("sbd")
+def data_sbd(
+    sbd: Annotated[Path, typer.Argument(help="SBD as unpacked (benchmark_RELEASE).")],
+    voc: Annotated[Path, typer.Argument(help="VOC 2012 tree; its SegmentationClassAug is written.")],
+) -> None:
+    """Turn SBD's outlines into VOC's augmented masks. What is there already stays.
+
+    Example: `tagmask data sbd benchmark_RELEASE VOCdevkit/VOC2012`
+    """
+    from tagmask.data.sbd import write_augmented
+
+    folder, masks = write_augmented(sbd, voc)
+    typer.echo(f"{masks} masks: {folder}")
+
+
 @data_app.command("check")
 def data_check(
     path: Annotated[Path, typer.Argument(help="Folder, tags table, COCO file or VOC tree.")],

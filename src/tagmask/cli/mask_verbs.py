@@ -99,6 +99,10 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     output: Output = Path("masks"),
+    names: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--list", help="File with the names of the images to take from the folder, one a line."),
+    ] = None,
     set_: Set = None,
 ) -> None:
     """Write masks of images without tags.
@@ -107,4 +111,4 @@ def predict(
     """
     from tagmask import api
 
-    tell(api.predict(run, images, output=output, overrides=set_ or ()))
+    tell(api.predict(run, images, output=output, names=names, overrides=set_ or ()))

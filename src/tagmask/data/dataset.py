@@ -79,9 +79,11 @@ class Dataset:
         groups: names of the records of each split where splits overlap, as VOC's `train` lies within its `train_aug`;
             takes the place of `Record.split`, which holds one name only. Empty where splits do not overlap.
         context: names of context classes, which are tagged too: learnt like classes, background in every mask.
+        averaged: names of the classes over which, with the background, scores are averaged; empty for all.
 
     Raises:
-        TagmaskError: the class list is none, or names of images or splits differ in capitals alone.
+        TagmaskError: the class list is none, an averaged class is not in it, or names of images or splits differ in
+            capitals alone.
     """
 
     records: tuple[Record, ...]
@@ -91,9 +93,12 @@ class Dataset:
     skipped: tuple[str, ...] = field(default=())
     context: tuple[str, ...] = ()
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    averaged: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_class_list(self.classes, "class list")
+        if strange := [name for name in self.averaged if name not in self.classes]:
+            raise TagmaskError(f"data.averaged: {strange[0]!r} is no class; the classes: {', '.join(self.classes)}")
         if self.context:
             check_class_list(self.context, "data.context")
         for split in self.splits:
@@ -108,6 +113,12 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def averaged_ids(self) -> tuple[int, ...]:
+        """The label ids over which scores are averaged: background, if there is one, and the averaged classes."""
+        names = self.averaged or self.classes
+        return (*((0,) if self.background else ()), *(self.classes.index(name) + 1 for name in names))
 
     @property
     def splits(self) -> tuple[str, ...]:

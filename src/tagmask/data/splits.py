@@ -24,7 +24,7 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
     limit_pixels(config.max_pixels)
-    return read_dataset(
+    dataset = read_dataset(
         Path(where),
         format=config.format,
         classes=list(classes or config.classes or ()) or None,
@@ -36,6 +36,7 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
         untagged=config.untagged,
         tag_source=config.tag_source,
     )
+    return replace(dataset, averaged=config.averaged or ())
 
 
 def check_context(dataset: Dataset) -> None:

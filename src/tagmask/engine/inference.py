@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from tagmask.engine.device import autocast, keep_freed_memory
-from tagmask.engine.photographs import Photograph, open_ahead
+from tagmask.engine.photographs import Photograph, network_size, open_ahead
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.ops.crf import dense_crf
@@ -160,20 +160,26 @@ def score(method: Method, images: Tensor, config: InferenceConfig, source: Sourc
 
     Source: SeCo (CVPR 2024), section 4.1.
     """
+    height, width = images.shape[-2:]
+    sides = height, width
+    if config.scale_from == "photograph":
+        sides = network_size(width, height, config)[::-1]
     if source == "cam":
+        images = images if sides == (height, width) else resize(images, sides)
         with autocast(images.device, config.precision):
+            if config.cam_head != "class":
+                return method.cams_of(config.cam_head, images, config.scales).float()
             return method.cams(images, config.scales).float()
     best: Tensor | None = None
     for scale in config.scales:
-        scaled = images
-        if scale != 1:
-            scaled = resize(images, [max(1, int(side * scale)) for side in images.shape[-2:]])
+        size = tuple(max(1, int(side * scale)) for side in sides)
+        scaled = images if size == (height, width) else resize(images, size)
         with autocast(images.device, config.precision):
             logits = method.scores(torch.cat([scaled, scaled.flip(-1)]) if config.flip else scaled).float()
         if config.flip:
             plain, flipped = logits.chunk(2)
             logits = plain + flipped.flip(-1)
-        if len(config.scales) > 1:
+        if len(config.scales) > 1 or config.scale_from == "photograph":
             logits = resize(logits, images.shape[-2:])
         best = logits if best is None else torch.maximum(best, logits)
     assert best is not None

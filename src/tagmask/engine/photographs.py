@@ -38,7 +38,8 @@ class Photograph:
     @classmethod
     def of(cls, image: Image.Image, config: InferenceConfig) -> Photograph:
         """Make an upright RGB image as small as `config` allows."""
-        seen = image.resize(network_size(image.width, image.height, config), Image.Resampling.BILINEAR)
+        size = network_size(image.width, image.height, config)
+        seen = image if config.scale_from == "photograph" else image.resize(size, Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1)
         small = None if config.refine == "none" else shrunk(image, config.longest)
         return cls(pixels, (image.height, image.width), small)

@@ -168,6 +168,7 @@ def _what_matters(recipe: Recipe) -> dict[str, object]:
     values = _by_key(with_normalisation(recipe).model_dump(mode="json"), "")
     idle = [
         "data.path",
+        "data.averaged",
         *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every", "compile")),
     ]
     # CAMs on disk are made with the first ones; all else of the section only serves to look at what was trained.

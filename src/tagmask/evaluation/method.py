@@ -103,7 +103,7 @@ def evaluate_cams(
     """
     sweep = ThresholdSweep(len(dataset.classes)) if dataset.background else None
     result = _evaluate(method, dataset, config, "cam", protocol, True, sweep)
-    return result, None if sweep is None else sweep.result(protocol)
+    return result, None if sweep is None else sweep.result(protocol, averaged=dataset.averaged_ids)
 
 
 def _evaluate(

@@ -15,7 +15,7 @@ RCA) and IRN (CVPR 2019).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,12 +70,14 @@ class _Tally:
         return self.predicted + self.true - self.right
 
 
-def score(matrix: ConfusionMatrix, protocol: str = "seco") -> Scores:
+def score(matrix: ConfusionMatrix, protocol: str = "seco", *, averaged: Sequence[int] | None = None) -> Scores:
     """Read the scores off a confusion matrix.
 
     Args:
         matrix: over the whole set.
         protocol: `seco`, `sccam`, `seam`, `eps` or `irn`; see the module's table.
+        averaged: the ids over which means are taken, as far as the protocol counts them; None takes all. Pixels of
+            the others still count where they are taken for an averaged class, or the other way about.
 
     Raises:
         TagmaskError: no such protocol; no pixel with ground truth; ignored predictions under `seco` or `sccam`.
@@ -86,13 +88,15 @@ def score(matrix: ConfusionMatrix, protocol: str = "seco") -> Scores:
     if known == 0:
         raise TagmaskError("no pixel has ground truth: every label in it is 255, or no image was compared")
     tally, average = PROTOCOLS[protocol](matrix)
+    chosen = np.ones(len(matrix.ids), bool) if averaged is None else np.isin(matrix.ids, averaged)
+    average = average & chosen
     with np.errstate(divide="ignore", invalid="ignore"):
         iou = np.where(average & (tally.union == 0), 0.0, tally.right / tally.union)
         recall = tally.right / tally.true
         precision = tally.right / tally.predicted
         ratio = (tally.predicted - tally.right) / tally.right
         accuracy = float(tally.right.sum() / tally.true.sum())
-    foreground = ratio[matrix.ids > 0]
+    foreground = ratio[chosen & (matrix.ids > 0)]
     return Scores(
         protocol=protocol,
         miou=_mean(iou[average]),
@@ -103,7 +107,7 @@ def score(matrix: ConfusionMatrix, protocol: str = "seco") -> Scores:
         mean_confusion_ratio=_mean(foreground[np.isfinite(foreground)]),
         unbounded=int(np.isinf(foreground).sum()),
         pixel_accuracy=accuracy,
-        mean_class_accuracy=_mean(recall[tally.true > 0]),
+        mean_class_accuracy=_mean(recall[chosen & (tally.true > 0)]),
         coverage=float(matrix.counts.sum()) / known,
     )
 

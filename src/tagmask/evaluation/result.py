@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tagmask.data.dataset import Dataset
 from tagmask.engine.inference import Source
@@ -27,6 +27,7 @@ class Conditions:
         refinement: what was done to the scores, e.g. `none`, `par`, `crf`.
         background_score: what a CAM had to exceed, where the labels come from CAMs.
         tag_source: where the tags come from, in words.
+        averaged: the classes over which, with the background, the means are taken; None means all.
     """
 
     split: str = ""
@@ -37,6 +38,7 @@ class Conditions:
     refinement: str | None = None
     background_score: float | None = None
     tag_source: str | None = None
+    averaged: tuple[str, ...] | None = None
 
     @property
     def threshold(self) -> float | None:
@@ -50,7 +52,7 @@ def conditions_of(dataset: Dataset, config: InferenceConfig, source: Source, *, 
     from_cams = source == "cam"
     return Conditions(
         split=",".join(dataset.splits) or "all",
-        source=source,
+        source=source if config.cam_head == "class" or not from_cams else f"{source}, {config.cam_head}",
         tags_given=tags_given,
         scales=config.scales,
         flips=config.flip or from_cams,
@@ -98,4 +100,6 @@ def result_of(
         raise TagmaskError(f"none of the {len(dataset)} images could be compared; the first: {left_out[0]}")
     names = (("background",) if dataset.background else ()) + dataset.classes
     images = len(dataset) - len(left_out)
-    return Result(score(matrix, protocol), conditions, names, images, matrix, tuple(left_out))
+    conditions = replace(conditions, averaged=dataset.averaged or None)
+    scores = score(matrix, protocol, averaged=dataset.averaged_ids)
+    return Result(scores, conditions, names, images, matrix, tuple(left_out))

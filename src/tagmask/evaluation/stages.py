@@ -113,7 +113,7 @@ def _sweep_of(folder: Path, dataset: Dataset) -> ThresholdSweep:
 
 def _cams_at(sweep: ThresholdSweep, dataset: Dataset, protocol: str, wanted: float | None) -> StageScore:
     """Score CAMs at the background score of the sweep nearest to the wanted one; where none is wanted, at the best."""
-    found = sweep.result(protocol)
+    found = sweep.result(protocol, averaged=dataset.averaged_ids)
     index = int(np.argmin(np.abs(found.thresholds - (found.best_threshold if wanted is None else wanted))))
     background_score = float(found.thresholds[index])
     conditions = Conditions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,13 +87,13 @@ class ThresholdSweep:
         matrix.counts[:, 1:] = self.histogram[:, :, index + 1 :].sum(axis=2)
         return matrix
 
-    def result(self, protocol: str = "seco") -> Sweep:
-        """Return the scores at every threshold.
+    def result(self, protocol: str = "seco", *, averaged: Sequence[int] | None = None) -> Sweep:
+        """Return the scores at every threshold, averaged over the given ids, by default over all.
 
         Raises:
             TagmaskError: as `score`.
         """
-        scores = [score(self.matrix(index), protocol) for index in range(len(self.thresholds))]
+        scores = [score(self.matrix(index), protocol, averaged=averaged) for index in range(len(self.thresholds))]
         miou = np.array([each.miou for each in scores])
         best = int(miou.argmax())
         return Sweep(self.thresholds, miou, scores[best], round(float(self.thresholds[best]), 6))

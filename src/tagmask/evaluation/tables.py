@@ -44,6 +44,8 @@ def describe(conditions: Conditions) -> str:
     ]
     if conditions.background_score is not None:
         parts.append(f"background score {conditions.background_score:g}")
+    if conditions.averaged is not None:
+        parts.append(f"means over {', '.join(conditions.averaged)} and the background")
     if conditions.tag_source is not None:
         parts.append(conditions.tag_source)
     return "; ".join(parts)

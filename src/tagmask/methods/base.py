@@ -167,6 +167,17 @@ class Method(nn.Module):
         """CAMs (B, K, H, W) in [0, 1] of normalised images (B, 3, H, W), over scales and flips."""
         raise TagmaskError(f"{type(self).__name__} has no class activation maps")
 
+    def cams_of(self, head: str, images: Tensor, scales: Sequence[float]) -> Tensor:
+        """CAMs as `cams`, of another head than that of the classes; `inference.cam_head` names it.
+
+        Raises:
+            TagmaskError: the method has no such head.
+        """
+        raise TagmaskError(
+            f"inference.cam_head: {type(self).__name__} has no head {head!r}; SeCo has `auxiliary`, SC-CAM after its "
+            "first round `subclasses`; take `class`"
+        )
+
     def scores(self, images: Tensor) -> Tensor:
         """Decoder logits (B, C, h, w) of normalised images; C = K + 1 with background, else K."""
         raise TagmaskError(

@@ -26,6 +26,11 @@ class Combined(Method):
         pixels = self.network.backbone.pixels(images) / 255
         return self.classifier.cams(self.classifier.network.backbone.normalise(pixels), scales)
 
+    def cams_of(self, head: str, images: Tensor, scales: Sequence[float]) -> Tensor:
+        """The CAMs of another head of the classifier."""
+        pixels = self.network.backbone.pixels(images) / 255
+        return self.classifier.cams_of(head, self.classifier.network.backbone.normalise(pixels), scales)
+
     def scores(self, images: Tensor) -> Tensor:
         """The segmenter's logits (B, C, h, w)."""
         return self.segmenter.scores(images)

@@ -16,7 +16,7 @@ from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method, Round, TrainingSet, classification_loss
 from tagmask.methods.registry import register
 from tagmask.models.backbone import Backbone
-from tagmask.ops.cam import summed_cams
+from tagmask.ops.cam import merge_subclasses, summed_cams
 from tagmask.ops.kmeans import kmeans
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import MethodSection, Positive, Scales, TrainingConfig
@@ -267,6 +267,19 @@ class Sccam(Method):
             return self.network.heads.maps(self.network.backbone(views).patches)[0]
 
         return summed_cams(forward, images, scales)
+
+    def cams_of(self, head: str, images: Tensor, scales: Sequence[float]) -> Tensor:
+        """CAMs (B, K, H, W) in [0, 1) of the sub-categories' head: at each pixel the largest of a class.
+
+        Source: SC-CAM (CVPR 2020), released code; spec B4.
+        """
+        if head != "subclasses" or not hasattr(self.network.heads, "fc8_200"):
+            return super().cams_of(head, images, scales)
+
+        def forward(views: Tensor) -> Tensor:
+            return self.network.heads.maps(self.network.backbone(views).patches)[1]
+
+        return summed_cams(forward, images, scales, merge=lambda maps: merge_subclasses(maps, self.config.subclasses))
 
     def pooled_features(self, images: Tensor) -> Tensor:
         """Features (B, D) to be clustered, of normalised images; in eval mode, without dropout."""

@@ -7,6 +7,7 @@ embeddings are contrasted with a queue of a slowly moving teacher's (LIL) and wi
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
@@ -188,6 +189,17 @@ class Seco(TagMethod):
             terms["idle"] = 0.0, self._idle()
         loss = torch.stack([weight * value for weight, value in terms.values()]).sum()
         return {"loss": loss, **{name: value for name, (_, value) in terms.items() if name != "idle"}}
+
+    def cams_of(self, head: str, images: Tensor, scales: Sequence[float]) -> Tensor:
+        """CAMs (B, K, H, W) in [0, 1] of the auxiliary classifier."""
+        if head != "auxiliary":
+            return super().cams_of(head, images, scales)
+
+        def forward(views: Tensor) -> tuple[Tensor]:
+            return (self.network.maps(self.network.backbone(views))[1],)
+
+        (cams,) = multiscale_cams(forward, images, scales)
+        return cams
 
     def _contrast_fills_from(self, images: int) -> int:
         """The step from which keys are queued: early enough that no other entry is left when the contrast begins."""

@@ -58,6 +58,7 @@ class WeightFile:
     note: str = ""
 
 
+SECO_VIT = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
 _HUB = "https://huggingface.co/"
 _DRIVE = "https://drive.google.com/file/d/"
 _RELEASES = "https://github.com/kazuto1011/deeplab-pytorch/releases/download/v1.0/"
@@ -66,10 +67,10 @@ _DEEPLAB = "DeepLab-v2 on ResNet-101"
 
 WEIGHTS: tuple[WeightFile, ...] = (
     WeightFile(
-        name="timm/vit_base_patch16_224.orig_in21k_ft_in1k",
+        name=SECO_VIT,
         network="vit_base_patch16_224",
         content="ViT-B/16, ImageNet-21k, then ImageNet-1k",
-        address=f"{_HUB}timm/vit_base_patch16_224.orig_in21k_ft_in1k",
+        address=f"{_HUB}{SECO_VIT}",
         licence="Apache-2.0",
         normalisation=IMAGENET,
         note=_SECO_IMAGES,
@@ -228,6 +229,11 @@ def find_weights(source: str | Path | None) -> WeightFile | None:
         return None
     name = str(source)
     return _BY_NAME.get(name.split(":", 1)[-1] if is_on_hub(name) else Path(name).name)
+
+
+def same_weights(source: str) -> tuple[str, ...]:
+    """Name the files of the registry that hold the weights of a hub name; SeCo's ViT has a file of its own."""
+    return ("jx_vit_base_p16_224-80ecf9dd.pth",) if source == SECO_VIT else ()
 
 
 SectionT = TypeVar("SectionT", bound=Section)

@@ -68,13 +68,20 @@ def normalise_cams(cams: Tensor) -> Tensor:
     return shifted / (shifted.amax(dim=(-2, -1), keepdim=True) + EPSILON)
 
 
-def summed_cams(forward: Callable[[Tensor], Tensor], images: Tensor, scales: Sequence[float]) -> Tensor:
+def summed_cams(
+    forward: Callable[[Tensor], Tensor],
+    images: Tensor,
+    scales: Sequence[float],
+    *,
+    merge: Callable[[Tensor], Tensor] = lambda maps: maps,
+) -> Tensor:
     """Sum rectified maps over scales and flips, and divide each by its maximum.
 
     Args:
         forward: (N, 3, H', W') images to maps (N, K, h, w), not negative.
         images: (B, 3, H, W) normalised.
         scales: of the images' sides; each scale and its flip is one forward of 2B images.
+        merge: from the sums to those of the K classes, where `forward` gives other maps.
 
     Returns:
         CAMs (B, K, H, W) in [0, 1); a map of zeros stays so.
@@ -87,7 +94,7 @@ def summed_cams(forward: Callable[[Tensor], Tensor], images: Tensor, scales: Seq
         # Bicubic with antialiasing, as the release's Pillow does.
         scaled = images if scale == 1 else F.interpolate(images, size, mode="bicubic", antialias=True)
         views += forward(torch.cat([scaled, scaled.flip(-1)])).float().chunk(2)
-    total = sum_views(views, images.shape[-2:])
+    total = merge(sum_views(views, images.shape[-2:]))
     return divide_by_maximum(total, total.new_ones(total.shape[:2]))
 
 

@@ -128,6 +128,11 @@ class DataConfig(Section):
     evaluate: tuple[str, ...] | None = Field(
         default=None, description="The splits to evaluate on; none takes val, else test, where there is one."
     )
+    averaged: tuple[str, ...] | None = Field(
+        default=None,
+        description="The classes over which, with the background, the mean IoU is taken; the others still count as "
+        "wrong answers. None takes all.",
+    )
 
 
 class ViewsConfig(Section):
@@ -336,6 +341,16 @@ class InferenceConfig(Section):
     cam_scales: Scales | None = Field(
         default=None,
         description="The scales of the CAMs that become a segmenter's masks; none takes `method.scales`.",
+    )
+    cam_head: Literal["class", "auxiliary", "subclasses"] = Field(
+        default="class",
+        description="Which head CAMs are read off when images are labelled or scored: that of the classes, SeCo's "
+        "auxiliary one, or SC-CAM's sub-categories, of which the largest of a class counts.",
+    )
+    scale_from: Literal["size", "photograph"] = Field(
+        default="size",
+        description="Whether the other scales are resized from the image at scale 1, with antialiasing before it, or "
+        "each from the photograph, without, and compared at the photograph's size, as SeCo's release has it.",
     )
     flip: bool = Field(default=True, description="Whether each image is also seen flipped.")
     background_score: Fraction = Field(

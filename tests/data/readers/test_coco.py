@@ -202,3 +202,15 @@ def test_tiny_coco_is_read_whole():
         ids = set(np.unique(record.mask.load(image.height, image.width))) - {0}
         assert ids - {255} <= {tag + 1 for tag in record.tags}
         assert record.tags == () or ids
+
+
+def test_the_authors_label_maps_are_found_by_split_and_number(tmp_path: Path) -> None:
+    from tests.api.test_reproduce import coco_tree
+
+    data = coco_tree(tmp_path)
+    dataset = read_dataset(data, masks=data / "SegmentationClass")
+    record = next(record for record in dataset.records if record.name.endswith("000000000042"))
+    assert record.mask is not None
+    assert set(np.unique(record.mask.load(32, 40))) == {0, 1}
+    assert {len(np.unique(record.mask.load(32, 40))) for record in dataset.records if record.mask} == {2}
+    assert sum(record.mask is not None for record in dataset.records) == 6

@@ -256,8 +256,9 @@ def _mask_finder(
     index = FileIndex()
 
     def find(row: Row) -> MaskSource | None:
-        path = f"{folder}{os.sep}{row.name}.png"
-        return PngMask(Path(path), ids) if index.has(path) else None
+        paths = [f"{folder}{os.sep}{name}.png" for name in (row.name, row.mask_name) if name]
+        path = next((path for path in paths if index.has(path)), None)
+        return None if path is None else PngMask(Path(path), ids)
 
     return find
 

@@ -48,6 +48,7 @@ def read_coco(path: Path, options: Options, problems: Problems) -> Source:
 
     Classes come in the order of the category ids. An image bears a class if any annotation says so, those of crowds
     included. An image whose every annotation has an outline has a mask; an image without annotations is all background.
+    In a folder of PNG masks that is named, those called by split and number, `train/000000000042.png`, are found, too.
     """
     files = find_coco(path) if path.is_dir() else [path]
     if not files:
@@ -156,7 +157,13 @@ def _rows(
             tags=tuple(dict.fromkeys(categories[annotation["category_id"]] for annotation in own)),
             split=split_of(file),
             mask=None if outlines is None else PolygonMask(where, outlines, size),
+            mask_name=_mask_name(split_of(file), image["id"]),
         )
+
+
+def _mask_name(split: str, number: int | str) -> str:
+    """Return the name of an image's PNG mask in the trees of AFA, ToCo and SeCo: `train/000000000042`."""
+    return f"{split}/{number:012d}" if isinstance(number, int) else ""
 
 
 def _well_formed(file: Path, images: list[dict[str, Any]], problems: Problems) -> Iterable[tuple[str, dict[str, Any]]]:

@@ -62,6 +62,7 @@ class Row(NamedTuple):
         unknown: names of the classes of which nobody knows; None where nobody knows any.
         split: the split's name or nothing.
         mask: the ground truth with the source's own ids; PNG files of a mask folder are found later.
+        mask_name: the name of its PNG mask, without suffix, where that may be another than the record's.
     """
 
     where: str
@@ -71,6 +72,7 @@ class Row(NamedTuple):
     unknown: tuple[str, ...] | None = ()
     split: str = ""
     mask: PolygonMask | YoloMask | None = None
+    mask_name: str = ""
 
 
 @dataclass(frozen=True)
