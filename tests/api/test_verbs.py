@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,12 @@ import tagmask
 from tagmask import api
 from tagmask.cli import app
 from tagmask.errors import TagmaskError
+from tagmask.recipes.load import load_recipe
 from tests.conftest import tiny_recipe
 from tests.golden_checks import load as load_vectors
+
+SMALL = ("views.crop=64", "views.resize_long=null", "inference.long_side=64")
+SHORT = ("backbone.weights=null", "training.steps=2", "training.workers=0", *SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +240,25 @@ def test_predict_takes_the_images_of_a_list_alone(run: Path, cooccur: Path, tmp_
     (tmp_path / "list.txt").write_text(f"{names[1]}\nelsewhere\n")
     with pytest.raises(TagmaskError, match=r"list\.txt row 2: no image 'elsewhere' in .*; 1 of 2 are missing"):
         tagmask.predict(run, cooccur / "images", output=tmp_path / "more", names=tmp_path / "list.txt")
+
+
+def test_train_ends_with_time_score_and_the_next_command(cooccur: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(tiny_recipe("cam", "training.steps=2", "method.decoder_from=0").dump())
+    told = CliRunner().invoke(app, ["train", str(cooccur), "-r", str(recipe), "-o", str(tmp_path / "run")]).output
+    assert "minutes)" in told
+    assert re.search(r"score: mIoU \d+\.\d % on held-out images, without tags", told)
+    assert f"next: tagmask predict {tmp_path / 'run'} NEW_PHOTOS -o masks" in told
+
+
+def test_next_step_of_a_run_with_cams_alone_is_to_label(cooccur: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("sccam/default", [*SHORT, "segmenter=null", "refine=null"])
+    lines = api.next_steps(api.train(cooccur, recipe=recipe, output=tmp_path / "run"))
+    assert lines[0] == f"next: tagmask label {tmp_path / 'run'} {cooccur} --source cam -o masks"
+
+
+@pytest.mark.parametrize("method", ["cam", "full", "rca", "sccam"])
+def test_default_recipe_of_each_method_trains_on_ones_own_folder(cooccur: Path, tmp_path: Path, method: str) -> None:
+    recipe = load_recipe(f"{method}/default", SHORT)
+    run = api.train(cooccur, recipe=recipe, output=tmp_path / "run")
+    assert api.predict(run, cooccur / "images", output=tmp_path / "masks").images == 24

@@ -4,7 +4,7 @@ from tagmask.api.checkpoints import import_checkpoint
 from tagmask.api.evaluate import evaluate
 from tagmask.api.label import label
 from tagmask.api.predict import predict
-from tagmask.api.train import train
+from tagmask.api.train import next_steps, train
 from tagmask.api.write_masks import Written
 from tagmask.data.dataset import PathLike
 from tagmask.data.splits import evaluation_split, open_data, to_evaluate, training_split
@@ -26,6 +26,7 @@ __all__ = [
     "is_on_hub",
     "label",
     "load",
+    "next_steps",
     "open_data",
     "predict",
     "to_evaluate",

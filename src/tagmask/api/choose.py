@@ -152,15 +152,15 @@ def this_machine() -> Machine:
     return Machine(False, machine_memory(), cores)
 
 
-def find_weights(name: str) -> Weights:
-    """Find out whether a hub name's weights are in the cache, or the hub answers within a few seconds."""
+def find_weights(name: str, *, ask_hub: bool = True) -> Weights:
+    """Find out whether a hub name's weights are in the cache, or else whether the hub answers within a few seconds."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     repository = name.split(":", 1)[-1]
     if isinstance(try_to_load_from_cache(repository, "model.safetensors"), str):
         return "cached"
-    if HF_HUB_OFFLINE:
+    if HF_HUB_OFFLINE or not ask_hub:
         return "missing"
     try:
         get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=PATIENCE, token=False)

@@ -15,15 +15,18 @@ from tagmask.engine.device import is_first_process, launched_processes
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import overridden
 from tagmask.engine.pipeline import changeable, check_stages, stages_of
-from tagmask.engine.run import create_run, open_run
+from tagmask.engine.run import SEGMENTER, create_run, open_run
 from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method
+from tagmask.evaluation.report.costs import read_metrics
 from tagmask.methods.base import Method
 from tagmask.models.weights import missing_weights
 from tagmask.recipes.load import Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
+
+SCORE = "eval/decoder_miou"
 
 
 def train(
@@ -84,7 +87,7 @@ def train(
 
     def quick_evaluation(method: Method) -> dict[str, float]:
         result = evaluate_method(method, held_out, quick, source="decoder")
-        return {"decoder_miou": 100 * result.scores.miou}
+        return {SCORE.removeprefix("eval/"): 100 * result.scores.miou}
 
     scores = quick_evaluation if has_ground_truth else None
     begins = chosen.method.method_class.decoder_begins(chosen.method)
@@ -133,6 +136,24 @@ def _on_all_processes(recipe: Recipe) -> Recipe:
             f"out, or start without torchrun"
         )
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"devices": launched})})
+
+
+def next_steps(folder: Path) -> list[str]:
+    """Say what a finished training reached and what to do with the run, a line each, for people who ask what now.
+
+    Raises:
+        TagmaskError: the run folder cannot be read.
+    """
+    run = open_run(folder)
+    staged = run.recipe.segmenter is not None
+    logged = [line for line in read_metrics(folder / SEGMENTER if staged else folder) if SCORE in line]
+    lines = [f"score: mIoU {logged[-1][SCORE]:.1f} % on held-out images, without tags, at one scale"] if logged else []
+    data = run.recipe.data.path
+    if run.has_decoder:
+        lines.append(f"next: tagmask predict {folder} NEW_PHOTOS -o masks")
+    else:
+        lines.append(f"next: tagmask label {folder} {data} --source cam -o masks")
+    return [*lines, f"look: tagmask report {folder}; curves: tensorboard --logdir {folder}"]
 
 
 def _check_weights(recipe: Recipe) -> None:

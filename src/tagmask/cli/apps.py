@@ -14,7 +14,6 @@ app = typer.Typer(
     help="Image tags in, pixel masks out.\n\nFrom a folder to masks: `tagmask train photos/ -o runs/mine`, then "
     "`tagmask predict runs/mine new_photos/ -o masks/`.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated, Literal, Optional
 
@@ -48,8 +49,11 @@ def train(
     """
     from tagmask import api
 
+    start = time.monotonic()
     folder = api.train(data, recipe=recipe, output=output, overrides=set_ or (), from_stage=from_stage)
-    typer.echo(f"run: {folder}")
+    typer.echo(f"run: {folder} ({(time.monotonic() - start) / 60:.1f} minutes)")
+    for line in api.next_steps(folder):
+        typer.echo(line)
 
 
 @app.command()

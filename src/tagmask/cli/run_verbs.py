@@ -114,6 +114,17 @@ def report(
 
 
 @app.command()
+def doctor() -> None:
+    """Say what this machine has: versions, devices, extras, cached weights, and what to install for more.
+
+    Example: `tagmask doctor`
+    """
+    from tagmask.api.doctor import look_around
+
+    typer.echo("\n".join(look_around()))
+
+
+@app.command()
 def serve(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     other: Annotated[Optional[Path], typer.Argument(help="A second run folder, to compare.")] = None,  # noqa: UP045

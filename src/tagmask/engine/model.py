@@ -97,9 +97,8 @@ class Model:
 
     @property
     def has_decoder(self) -> bool:
-        """Whether the run can label images without tags: its method has a decoder, or a segmenter was trained."""
-        recipe = self.run.recipe
-        return recipe.segmenter is not None or recipe.method.method_class.has_decoder
+        """Whether the run can label images without tags: see `Run.has_decoder`."""
+        return self.run.has_decoder
 
     def check_decoder(self) -> None:
         """Refuse a run that has nothing but CAMs.

@@ -38,6 +38,11 @@ class Run:
     recipe: Recipe
     classes: tuple[str, ...]
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the run can label images without tags: its method has a decoder, or a segmenter was trained."""
+        return self.recipe.segmenter is not None or self.recipe.method.method_class.has_decoder
+
 
 def create_run(
     folder: Path,
