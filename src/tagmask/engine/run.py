@@ -30,11 +30,13 @@ class Run:
         folder: where it lies.
         recipe: fully resolved.
         classes: K names in id order.
+        training: digest of the training set; empty where nothing was trained yet.
     """
 
     folder: Path
     recipe: Recipe
     classes: tuple[str, ...]
+    training: str = ""
 
 
 def create_run(
@@ -112,7 +114,8 @@ def open_run(folder: Path) -> Run:
             f"{folder}: classes.txt is missing, the class names in id order; write them again, one a line"
         )
     names = (folder / "classes.txt").read_text(encoding="utf-8").splitlines()
-    return Run(folder, recipe, check_class_list(names, str(folder / "classes.txt")))
+    classes = check_class_list(names, str(folder / "classes.txt"))
+    return Run(folder, recipe, classes, str(values.get("training", "")))
 
 
 def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:
