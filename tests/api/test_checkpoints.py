@@ -214,3 +214,40 @@ def test_commands(tmp_path: Path, kind: str) -> None:
     assert result.exit_code == 0, result.output
     assert f"run: {tmp_path / 'run'}" in result.output
     assert open_run(tmp_path / "run").recipe.method.name in (kind, "sccam", "full")
+
+
+def test_a_stage_of_a_run_that_is_there_is_replaced_by_a_file(cooccur: Path, tmp_path: Path) -> None:
+    """SC-CAM's last round takes the place of round 1, a DeepLab that of the segmenter; all else is trained."""
+    classes = cooccur / "classes.txt"
+    count = len(classes.read_text().split())
+    run = tmp_path / "run"
+    segmenter = "segmenter={backbone: {name: deeplabv2_resnet101, options: {blocks: [1, 1, 1, 1]}}}"
+    small = [*SMALL_SCCAM[:-2], "refine={name: none}", segmenter]
+    torch.save(resnet38_state(FIRST_ROUND, count), tmp_path / "res38_cls.pth")
+    import_checkpoint("psa", tmp_path / "res38_cls.pth", run, classes=classes, overrides=small)
+    torch.save(resnet38_state(LATER_ROUNDS, count, 2 * count), tmp_path / "sccam.pth")
+    import_checkpoint("sccam", tmp_path / "sccam.pth", run)
+    state = deeplab_state(head=True)
+    for branch in range(4):
+        state[f"base.aspp.c{branch}.weight"] = torch.randn(count + 1, 2048, 3, 3) * 0.01
+        state[f"base.aspp.c{branch}.bias"] = torch.randn(count + 1)
+    torch.save(state, tmp_path / "deeplab.pth")
+    import_checkpoint("deeplab", tmp_path / "deeplab.pth", run)
+    stages = ("round0", "round1", "segmenter")
+    given = {stage: (run / stage / "model.safetensors").read_bytes() for stage in stages}
+    recipe = open_run(run).recipe
+    assert recipe.segmenter is not None
+    assert recipe.segmenter.backbone is not None
+    assert (recipe.segmenter.backbone.mean, recipe.segmenter.backbone.std) == CAFFE
+    tagmask.train(cooccur, recipe=recipe, output=run)
+    assert {stage: (run / stage / "model.safetensors").read_bytes() for stage in stages} == given
+    assert len(list((run / "refine").glob("*.png"))) > 10
+    model = tagmask.load(run, device="cpu")
+    segmenter_network = model.method.segmenter.network  # pyright: ignore[reportAttributeAccessIssue]
+    bias = segmenter_network.decoder.branches[1].bias
+    assert bias.tolist() == pytest.approx(state["base.aspp.c1.bias"].tolist())
+    # After training, too: the images are those it was trained on.
+    import_checkpoint("deeplab", tmp_path / "deeplab.pth", run)
+    torch.save(seco_state(20), tmp_path / "seco.pth")
+    with pytest.raises(TagmaskError, match=r"run: a run folder is there, of sccam, and .*seco\.pth is no stage of it"):
+        import_checkpoint("seco", tmp_path / "seco.pth", run)

@@ -18,7 +18,8 @@ from tagmask.cli import app
 from tagmask.data.masks import PngMask
 from tagmask.data.readers.voc import CLASSES
 from tagmask.errors import TagmaskError
-from tests.api.test_checkpoints import seco_state
+from tagmask.models.published.resnet38 import LATER_ROUNDS
+from tests.api.test_checkpoints import resnet38_state, seco_state
 from tests.data.trees import shared_data, write_mask
 
 NAMES = {"train": ["a1", "a2"], "val": ["v1", "v2"], "test": ["t2", "t1"]}
@@ -265,3 +266,28 @@ def test_a_part_of_the_real_data_is_counted_as_it_is() -> None:
     ]
     assert not plan.tree.complete
     assert "data.tag_source=masks" in plan.overrides
+
+
+def test_stages_follow_the_authors_classifier(tmp_path: Path) -> None:
+    """SC-CAM's released round 3 is imported, walk and segmenter are trained after it, and a second start goes on."""
+    data = voc_tree(tmp_path / "data")
+    torch.save(resnet38_state(LATER_ROUNDS, 20, 40), tmp_path / "sccam.pth")
+    options = [
+        text for text in OPTIONS["sccam/voc"] if not text.startswith(("backbone", "method.first", "method.round"))
+    ]
+    plan = make_plan(
+        "sccam/voc",
+        data,
+        output=tmp_path / "out",
+        only=["walk", "val", "subcam-train"],
+        checkpoint=tmp_path / "sccam.pth",
+        overrides=["method.rounds=1", *options],
+    )
+    assert len(plan.steps()) == 2
+    assert "--from cams" in plan.steps()[1]
+    outcomes = list(run_plan(plan))
+    assert [each.ours is not None for each in outcomes] == [True, True, True]
+    model = (tmp_path / "out/run/round1/model.safetensors").stat().st_mtime_ns
+    (tmp_path / "out/rows/val.json").unlink()
+    assert [each.ours for each in run_plan(plan)] == [each.ours for each in outcomes]
+    assert (tmp_path / "out/run/round1/model.safetensors").stat().st_mtime_ns == model

@@ -139,3 +139,9 @@ def test_the_loader_gives_the_batches_in_order_and_draws_nothing_for_itself(pict
     assert (loader.num_workers, loader.pin_memory) == (workers, False)
     assert loader.prefetch_factor == (4 if workers else None)
     assert training_loader(views, BatchPositions(2, 1, 4), 0, pin=True).pin_memory
+
+
+def test_images_come_as_listed_where_the_recipe_says_so(pictures: Dataset) -> None:
+    views = TrainingViews(pictures, CONFIG, 3, shuffled=False)
+    assert [views.index(position) for position in range(2 * COUNT)] == [*range(COUNT), *range(COUNT)]
+    assert [views[position]["index"] for position in range(COUNT)] == list(range(COUNT))

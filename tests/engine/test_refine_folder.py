@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from tagmask import api
 from tagmask.data.cam_files import write_cams
-from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
+from tagmask.engine.refine_folder import _pooled_labels, refine_folder, write_affinity_labels
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
 from tagmask.models.backbone import Backbone
@@ -105,3 +105,21 @@ def test_without_background_an_image_without_a_tag_is_ignored(cooccur: Path, tmp
         assert set(np.unique(second)) <= {1, 3}
     with pytest.raises(TagmaskError, match="needs a background class"):
         refine_folder(tmp_path, records, tmp_path / "walk", RefineConfig(name="fusion"), background=False)
+
+
+def test_labels_for_affinitynet_are_decided_over_squares_where_the_recipe_says_so() -> None:
+    """As released: scores are averaged over the square first, so one sure pixel does not outvote its neighbours."""
+    low = torch.zeros(2, 5, 6)
+    low[0] = 0.6
+    low[1] = 0.4
+    low[:, 0, 0] = torch.tensor([0.0, 1.0])  # the class at one pixel of its square
+    low[:, 2:4, 2:4] = torch.tensor([0.1, 0.9])[:, None, None]
+    alone, pooled = _pooled_labels(low, low, 1), _pooled_labels(low, low, 2)
+    assert alone.shape == pooled.shape == (5, 6)
+    assert alone[0, 0] == 1
+    assert pooled[0, 0] == 1  # mean .45 against .55
+    assert pooled[:2, :2].unique().tolist() == [1]
+    assert pooled[2:4, 2:4].unique().tolist() == [1]
+    assert pooled[:, 4:].unique().tolist() == [0]
+    assert pooled[4].unique().tolist() == [0], "what there is of a square at the far side counts"
+    assert torch.equal(alone == 1, low[1] > low[0])

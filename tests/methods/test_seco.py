@@ -342,7 +342,7 @@ def test_what_is_contrasted(monkeypatch: pytest.MonkeyPatch) -> None:
     method, batch = make_seco("method.lil_temperature=0.2", "method.lig_temperature=0.3"), make_batch()
     method.losses(batch, 5)
     ((queries, tags, keys, key_tags), options) = locally[0]
-    assert options == {"temperature": 0.2, "form": "reference"}
+    assert options == {"temperature": 0.2, "form": "reference", "alone": False}
     assert queries.shape == (15, 24)
     assert keys.shape == (15 + 31, 24)
     assert torch.equal(keys[15:], method.queue)
@@ -354,7 +354,7 @@ def test_what_is_contrasted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert queries.requires_grad
     assert not keys.requires_grad
     ((again, revised, prototypes), options) = globally[0]
-    assert options == {"temperature": 0.3}
+    assert options == {"temperature": 0.3, "alone": False}
     assert again is queries
     assert revised.shape == tags.shape
     assert prototypes is method.prototypes
@@ -431,3 +431,9 @@ def test_quirks_reach_the_tags_of_views(
     make_seco(f"method.quirks={quirks}").losses(make_batch(), 5)
     usual = {"count_ids": False, "empty_tag": -1, "background": True}
     assert views[0][1] == {**usual, option: value}
+
+
+def test_groups_of_the_contrasts_have_to_divide_the_batch() -> None:
+    with pytest.raises(TagmaskError, match=r"method\.contrast_groups 3: a batch of 4 on 1 devices"):
+        Seco.check(tiny_recipe("seco", "method.contrast_groups=3"))
+    Seco.check(tiny_recipe("seco", "method.contrast_groups=2"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.methods import seco_losses
+from tagmask.methods.seco import Seco, SecoConfig
 from tagmask.methods.seco_losses import global_contrast, local_contrast, move_prototypes, patch_token_contrast
 
 
@@ -202,3 +204,27 @@ def test_global_contrast_in_loops() -> None:
             rows.append(-math.log(float(scores[tag - 1] / (scores[0] + scores[2] + scores[3]))))
     loss = global_contrast(queries, tags, prototypes, temperature=0.2)
     assert float(loss) == pytest.approx(sum(rows) / 4, rel=1e-6)
+
+
+@pytest.mark.parametrize("form", ["reference", "supcon"])
+def test_groups_count_their_own_pairs_and_classes(form: str) -> None:
+    """The release's two processes: each takes the mean of its rows, and the mean of the two is what moves weights."""
+    config = SecoConfig(contrast_groups=2, lil_form=form)  # pyright: ignore[reportArgumentType]
+    generator = torch.Generator().manual_seed(5)
+    q, k = unit(generator, 8, 5), unit(generator, 20, 5)
+    tags = torch.tensor([1, 1, 2, 0, 3, -1, 3, 0])
+    key_tags = torch.cat([tags, torch.randint(-1, 4, (12,), generator=generator)])
+    prototypes = unit(generator, 3, 5)
+    whole = SimpleNamespace(config=config.model_copy(update={"contrast_groups": 1}), prototypes=prototypes)
+    parted = SimpleNamespace(config=config, prototypes=prototypes)
+    losses = Seco._contrasts(parted, q, tags, (k, key_tags))  # pyright: ignore[reportArgumentType]
+    halves = [
+        Seco._contrasts(whole, q[part], tags[part], (k, key_tags))  # pyright: ignore[reportArgumentType]
+        for part in (slice(0, 4), slice(4, 8))
+    ]
+    for own, first, second in zip(losses, *halves, strict=True):
+        assert float(own) == pytest.approx(float(first + second) / 2, rel=1e-5)
+    together = Seco._contrasts(whole, q, tags, (k, key_tags))  # pyright: ignore[reportArgumentType]
+    assert float(losses[1]) != pytest.approx(float(together[1]), rel=1e-3), "classes of the other half stand against"
+    if form == "reference":  # pairs are counted in a half: the loss is about twice as large
+        assert float(losses[0]) > 1.5 * float(together[0])

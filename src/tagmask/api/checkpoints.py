@@ -19,7 +19,7 @@ from tagmask.data.readers.coco import CLASSES as COCO_CLASSES
 from tagmask.data.readers.voc import CLASSES as VOC_CLASSES
 from tagmask.engine.checkpoint import MODEL_FILE, load_model, write_model
 from tagmask.engine.model import load_affinity, load_classifier, overridden, segmenter_recipe
-from tagmask.engine.run import AFFINITY, LABELS, create_run, open_run, rounds_of
+from tagmask.engine.run import AFFINITY, LABELS, SEGMENTER, Run, create_run, open_run, rounds_of
 from tagmask.engine.stage import DONE
 from tagmask.errors import TagmaskError
 from tagmask.methods.registry import build_method
@@ -42,14 +42,14 @@ class Checkpoint(NamedTuple):
         tensors: of the trained network, under our names.
         num_classes: K; none where the network does not know it.
         trained: what need not be trained any more: a run of one stage, the classifier's first round or all its rounds,
-            or AffinityNet.
+            AffinityNet, or a segmenter, which is a run of its own unless it joins one.
     """
 
     recipe: Recipe
     settings: tuple[str, ...]
     tensors: dict[str, Tensor]
     num_classes: int | None
-    trained: Literal["run", "first round", "rounds", "affinity"]
+    trained: Literal["run", "first round", "rounds", "affinity", "segmenter"]
 
 
 def import_checkpoint(
@@ -60,7 +60,8 @@ def import_checkpoint(
     Args:
         kind: `seco`, `sccam`, `psa`, `rca` or `deeplab`.
         file: the checkpoint, under its authors' names, `module.` before them or not. It is never unpickled.
-        output: the run folder to make. PSA's networks are stages of SC-CAM and may join a run folder that is there.
+        output: the run folder to make. A run folder of several stages that is there, of the same classes, keeps its
+            recipe, and the network takes the place of the stage that it is; `train` then goes on from it.
         classes: a file with a name a line; by default VOC's where there are 20, COCO's where there are 80, else
             `class 1`, `class 2`, ...
         overrides: of the recipe that the checkpoint was trained by.
@@ -75,16 +76,20 @@ def import_checkpoint(
         raise TagmaskError(f"no importer for {kind!r}; there are: {', '.join(IMPORTERS)}")
     output = Path(output)
     checkpoint = IMPORTERS[kind](read_state(file), str(file))
-    joins = open_run(output) if kind == "psa" and (output / "run.json").exists() else None
-    recipe = joins.recipe if joins else checkpoint.recipe
-    recipe = overridden(recipe, (*checkpoint.settings, *overrides))
+    joins = _joined(output, checkpoint, str(file)) if (output / "run.json").exists() else None
+    settings = checkpoint.settings
+    if joins and checkpoint.trained == "segmenter":
+        settings = tuple(f"segmenter.{text}" for text in settings)
+    elif not joins and checkpoint.trained in ("rounds", "segmenter"):
+        settings = (*settings, *NO_LATER_STAGES)
+    recipe = overridden(joins.recipe if joins else checkpoint.recipe, (*settings, *overrides))
     if joins and classes is None:
         names = joins.classes
     else:
         names = _class_names(classes, checkpoint.num_classes)
 
     # The code that will read the model checks it before a run folder is made.
-    done = _stages(recipe, checkpoint.trained)
+    done = _stages(recipe, checkpoint.trained, joins=joins is not None)
     place = done[-1] if done else ""
     with tempfile.TemporaryDirectory() as temporary:
         written = Path(temporary, place, MODEL_FILE)
@@ -94,8 +99,9 @@ def import_checkpoint(
             _check(recipe, len(names), Path(temporary), place)
         except TagmaskError as error:
             raise TagmaskError(str(error).replace(str(written), str(file))) from None
+        free = ("segmenter",) if checkpoint.trained == "segmenter" else ()
         with locked(output):
-            create_run(output, recipe, names)
+            create_run(output, recipe, names, training=joins.training if joins else "", free=free)
             with replacing(output / place / MODEL_FILE) as target:
                 shutil.copyfile(written, target)
             for stage in done:
@@ -103,10 +109,33 @@ def import_checkpoint(
     return output
 
 
-def _stages(recipe: Recipe, trained: str) -> tuple[str, ...]:
+def _joined(folder: Path, checkpoint: Checkpoint, origin: str) -> Run:
+    """The run that a network becomes a stage of.
+
+    Raises:
+        TagmaskError: that run has no such stage.
+    """
+    run = open_run(folder)
+    refine = run.recipe.refine
+    stages = {
+        "run": False,
+        "segmenter": run.recipe.segmenter is not None,
+        "affinity": refine is not None and refine.name == "affinity",
+    }
+    if not stages.get(checkpoint.trained, run.recipe.method.name == checkpoint.recipe.method.name):
+        raise TagmaskError(
+            f"{folder}: a run folder is there, of {run.recipe.method.name}, and {origin} is no stage of it; choose "
+            "another output"
+        )
+    return run
+
+
+def _stages(recipe: Recipe, trained: str, *, joins: bool) -> tuple[str, ...]:
     """The stages of the run that need not be run any more; the network belongs in the folder of the last."""
     if trained == "affinity":
         return LABELS, AFFINITY
+    if trained == "segmenter":
+        return (SEGMENTER,) if joins else ()
     rounds = rounds_of(recipe)
     kept = {"run": (), "first round": rounds[:1], "rounds": rounds}[trained]
     return tuple(name for planned in kept for name in (planned.clusters, planned.name) if name)
@@ -116,6 +145,8 @@ def _check(recipe: Recipe, num_classes: int, folder: Path, place: str) -> None:
     """Raise a TagmaskError where the model in a stage's folder is not that of the recipe."""
     if not place:
         load_model(folder, build_method(recipe, num_classes, pretrained=False).network)
+    elif place == SEGMENTER:
+        load_model(folder / place, build_method(segmenter_recipe(recipe), num_classes, pretrained=False).network)
     elif place == AFFINITY:
         load_affinity(recipe, num_classes, folder)
     else:
@@ -136,7 +167,7 @@ def _sccam(state: dict[str, Tensor], origin: str) -> Checkpoint:
     """A run of SC-CAM whose classifiers are trained: it has CAMs, and the later stages can follow."""
     tensors = resnet38.network_state(state, resnet38.LATER_ROUNDS, origin)
     count, sub = (len(tensors[f"heads.{name}"]) for name in resnet38.LATER_ROUNDS)
-    settings = (f"method.subclasses={sub // count}", *_width(tensors), *NO_LATER_STAGES)
+    settings = (f"method.subclasses={sub // count}", *_width(tensors))
     return Checkpoint(load_recipe("sccam/voc-paper"), settings, tensors, count, "rounds")
 
 
@@ -156,12 +187,11 @@ def _rca(state: dict[str, Tensor], origin: str) -> Checkpoint:
     count, memory, _ = tensors["memory.queue"].shape
     prototypes = tensors["memory.prototypes"].shape[1]
     settings = (f"method.memory={memory}", f"method.prototypes={prototypes}", "method.cam_source=final")
-    settings = (*settings, *NO_LATER_STAGES)
     return Checkpoint(load_recipe("rca/voc-paper"), settings, tensors, count, "rounds")
 
 
 def _deeplab(state: dict[str, Tensor], origin: str) -> Checkpoint:
-    """A run of a segmenter alone, trained on masks."""
+    """A segmenter, trained on masks: a run of its own, or the last stage of one."""
     tensors = deeplabv2.network_state(state, origin)
     if "decoder.branches.0.weight" not in tensors:
         raise TagmaskError(
@@ -175,8 +205,8 @@ def _deeplab(state: dict[str, Tensor], origin: str) -> Checkpoint:
     tensors["aux_classifier.weight"] = torch.zeros(outputs - 1, width // 2, 1, 1)
     blocks = tuple(deeplabv2.blocks_of(tensors))
     options = () if blocks == RESNET101 else (f"backbone.options={{blocks: {list(blocks)}}}",)
-    settings = ("backbone.weights=null", "backbone.freeze_norm=true", *_normalised(CAFFE), *options, *NO_LATER_STAGES)
-    return Checkpoint(recipe, settings, tensors, outputs - 1, "run")
+    settings = ("backbone.weights=null", "backbone.freeze_norm=true", *_normalised(CAFFE), *options)
+    return Checkpoint(recipe, settings, tensors, outputs - 1, "segmenter")
 
 
 IMPORTERS = {"seco": _seco, "sccam": _sccam, "psa": _psa, "rca": _rca, "deeplab": _deeplab}

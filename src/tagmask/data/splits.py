@@ -35,6 +35,7 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
         mask_classes=list(config.mask_classes) if config.mask_classes else None,
         untagged=config.untagged,
         tag_source=config.tag_source,
+        tag_list=config.tag_list,
     )
     return replace(dataset, averaged=config.averaged or ())
 

@@ -142,6 +142,7 @@ class TrainingViews(TorchDataset):
 
     Args:
         mean: colour that normalisation takes to zero, of RGB in 0..1, for `views.padding` mean.
+        shuffled: whether every epoch has an order of its own; else images come as the data set has them.
     """
 
     def __init__(
@@ -153,16 +154,19 @@ class TrainingViews(TorchDataset):
         contrast: bool = False,
         masks: bool = False,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
+        shuffled: bool = True,
     ) -> None:
         red, green, blue = (round(255 * value) if config.padding == "mean" else 0 for value in mean)
         self.padding = red, green, blue
         self.dataset, self.config, self.seed = dataset, config, seed
-        self.contrast, self.masks = contrast, masks
+        self.contrast, self.masks, self.shuffled = contrast, masks, shuffled
         self._order: tuple[int, np.ndarray] | None = None
 
     def index(self, position: int) -> int:
-        """Which image stands at `position`: every epoch is a permutation of its own."""
+        """Which image stands at `position`: every epoch is a permutation of its own, unless images come as listed."""
         epoch, place = divmod(position, len(self.dataset))
+        if not self.shuffled:
+            return place
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.dataset))
         return int(self._order[1][place])

@@ -100,6 +100,7 @@ def train(
         contrast=method.needs_views,
         masks=method.needs_masks,
         mean=method.network.backbone.mean.flatten().tolist(),
+        shuffled=config.order == "shuffled",
     )
     positions = BatchPositions(config.batch, start, stop, fabric.global_rank, fabric.world_size)
     loader = training_loader(views, positions, config.workers, pin=fabric.device.type == "cuda")

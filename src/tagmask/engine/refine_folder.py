@@ -151,7 +151,7 @@ def write_affinity_labels(
         pixels = torch.from_numpy(np.array(image))
         marginals = crf_on_cams(pixels, own, affinity.low, affinity.high, preset=config.crf)
         low, high = (_context_to_background(planes, ids, num_classes) for planes in marginals)
-        planes = confident_labels(low, high, pool=1)
+        planes = _pooled_labels(low, high, affinity.pool)
         # From positions among the planes to label ids; 255 stays.
         ids = ids if num_classes is None else ids[ids <= num_classes]
         table = torch.full((IGNORE + 1,), IGNORE)
@@ -160,6 +160,15 @@ def write_affinity_labels(
         return table[planes].numpy()
 
     return _each(cams, records, output, config.longest, label, "labels for AffinityNet")
+
+
+def _pooled_labels(low: Tensor, high: Tensor, pool: int) -> Tensor:
+    """Decide labels (H, W) over squares of `pool` pixels; at the far sides what there is of a square counts."""
+    height, width = low.shape[-2:]
+    margins = 0, -width % pool, 0, -height % pool
+    # Beyond the image the planes are zero, so that a square's mean leaves the order of its planes as it is.
+    labels = confident_labels(F.pad(low, margins), F.pad(high, margins), pool=pool)
+    return labels.repeat_interleave(pool, 0).repeat_interleave(pool, 1)[:height, :width]
 
 
 def _without_context(labels: np.ndarray, num_classes: int | None) -> np.ndarray:

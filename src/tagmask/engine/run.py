@@ -32,11 +32,13 @@ class Run:
         folder: where it lies.
         recipe: fully resolved.
         classes: K names in id order.
+        training: digest of the training set; empty where nothing was trained yet.
     """
 
     folder: Path
     recipe: Recipe
     classes: tuple[str, ...]
+    training: str = ""
 
     @property
     def has_decoder(self) -> bool:
@@ -146,7 +148,7 @@ def open_run(folder: Path) -> Run:
         raise TagmaskError(
             f"{folder}: classes.txt is missing, the class names in id order; write them again, one a line"
         )
-    return Run(folder, recipe, listed_classes(folder / "classes.txt"))
+    return Run(folder, recipe, listed_classes(folder / "classes.txt"), str(values.get("training", "")))
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -84,6 +84,11 @@ class SecoConfig(MethodSection):
     reg_weight: float = Field(
         default=0.05, ge=0, description="The weight of the dense energy; at 0 it is not computed."
     )
+    contrast_groups: Positive = Field(
+        default=1,
+        description="Into how many groups of images a batch falls that count the pairs and classes of their contrasts "
+        "each for itself, as each process of the release does; COCO's has 2.",
+    )
     ptc_from: int = Field(default=0, ge=0, description="The step from which the patch-token contrast counts.")
     contrast_from: int = Field(default=1001, ge=0, description="The step from which both contrasts count.")
     decoder_from: int = Field(default=2001, ge=0, description="The step from which the decoder learns.")
@@ -141,6 +146,12 @@ class Seco(TagMethod):
         if section.patch_size > crop:
             raise TagmaskError(
                 f"method.patch_size {section.patch_size} is larger than views.crop {crop}; make it smaller"
+            )
+        groups, training = section.contrast_groups, recipe.training
+        if training.batch % groups or (groups > 1 and groups % training.devices):
+            raise TagmaskError(
+                f"method.contrast_groups {groups}: a batch of {training.batch} on {training.devices} devices does not "
+                "fall into as many equal groups; 1 has one for all"
             )
         places = (crop - section.patch_size + 1) ** 2
         if section.patches > places:
@@ -288,9 +299,22 @@ class Seco(TagMethod):
         all_keys, all_tags = gather_rows(keys), gather_rows(tags)
         self._enqueue(all_keys, all_tags)
         columns = torch.cat([all_keys, self.queue]), torch.cat([all_tags, self.queue_tags])
-        # Conquer: contrast by tag, first locally; what that finds mistagged does not go to the prototypes.
-        lil, revised = local_contrast(queries, tags, *columns, temperature=config.lil_temperature, form=config.lil_form)
-        return lil, global_contrast(queries, revised, self.prototypes, temperature=config.lig_temperature)
+        return self._contrasts(queries, tags, columns)
+
+    def _contrasts(self, queries: Tensor, tags: Tensor, columns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Conquer: contrast by tag, first locally; what that finds mistagged does not go to the prototypes."""
+        config, processes = self.config, world()[1]
+        alone = config.contrast_groups > 1
+        parts = max(1, config.contrast_groups // processes)
+        losses: list[tuple[Tensor, Tensor]] = []
+        for own, own_tags in zip(queries.chunk(parts), tags.chunk(parts), strict=True):
+            lil, revised = local_contrast(
+                own, own_tags, *columns, temperature=config.lil_temperature, form=config.lil_form, alone=alone
+            )
+            lig = global_contrast(own, revised, self.prototypes, temperature=config.lig_temperature, alone=alone)
+            losses.append((lil, lig))
+        local, global_ = zip(*losses, strict=True)
+        return torch.stack(local).mean(), torch.stack(global_).mean()
 
     def _keys(self, batch: Batch, first: Tensor, second: Tensor, corners: Tensor) -> Tensor:
         """The teacher on its patches, and its head on the student's global class tokens; constants."""

@@ -51,6 +51,7 @@ def local_contrast(
     *,
     temperature: float,
     form: str = "reference",
+    alone: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Contrast patch embeddings by tag against keys and queue (LIL), leaving out what looks mistagged.
 
@@ -62,6 +63,7 @@ def local_contrast(
         temperature: of the similarities.
         form: `reference`, as the released code computes it (its logarithm of the denominator is taken once a column
             and weighs M times), or `supcon`, supervised contrast as the paper means it.
+        alone: whether pairs are counted over these rows alone, not over those of all processes.
 
     Returns:
         scalar loss; (N,) tags after the noise filter: a row whose positives mostly lie below the mean becomes
@@ -83,13 +85,14 @@ def local_contrast(
         pulled = torch.where(positive, similarity, 0)
         values = pulled.sum(dim=1) - keys.shape[0] * (denominator + 1e-12).log()
         counts = (denominator > 0) & (values < 0)
-        pairs = sum_over_processes((pulled != 0).sum()).clamp(min=1)
+        pairs = (pulled != 0).sum()
+        pairs = (pairs if alone else sum_over_processes(pairs)).clamp(min=1)
         total = -torch.where(counts, values, 0).sum() / pairs
         return total / len(queries), revised  # rows that do not count still stand in the mean
     number = positive.sum(dim=1)
     log_share = similarity - (denominator + 1e-12).log()[:, None]
     values = torch.where(positive, log_share, 0).sum(dim=1) / number.clamp(min=1)
-    return global_mean(-values.sum(), (number > 0).sum()), revised
+    return _mean(-values.sum(), (number > 0).sum(), alone), revised
 
 
 def _noisy_rows(similarity: Tensor, positive: Tensor, *, over_positives: bool) -> Tensor:
@@ -104,7 +107,14 @@ def _noisy_rows(similarity: Tensor, positive: Tensor, *, over_positives: bool) -
     return below.sum(dim=1) / (above.sum(dim=1) + 1e-6) > NOISY_RATIO
 
 
-def global_contrast(queries: Tensor, tags: Tensor, prototypes: Tensor, *, temperature: float) -> Tensor:
+def _mean(total: Tensor, count: Tensor, alone: bool) -> Tensor:
+    """The mean over these elements alone, or over those of all processes; 0 where there are none."""
+    return total / count.clamp(min=1) if alone else global_mean(total, count)
+
+
+def global_contrast(
+    queries: Tensor, tags: Tensor, prototypes: Tensor, *, temperature: float, alone: bool = False
+) -> Tensor:
     """Cross-entropy of class-tagged embeddings against the prototypes of the batch's classes (LIG).
 
     Args:
@@ -112,6 +122,7 @@ def global_contrast(queries: Tensor, tags: Tensor, prototypes: Tensor, *, temper
         tags: (N,) tags; rows of background and mixed ones are left out.
         prototypes: (K, D), row c - 1 for label id c.
         temperature: of the similarities.
+        alone: whether classes and rows are counted over these rows alone, not over those of all processes.
 
     Returns:
         scalar, 0 where no row bears a class.
@@ -120,12 +131,13 @@ def global_contrast(queries: Tensor, tags: Tensor, prototypes: Tensor, *, temper
     """
     classes = torch.arange(1, len(prototypes) + 1, device=tags.device)
     own = tags[:, None] == classes
-    present = sum_over_processes(own.any(dim=0).to(queries)) > 0
+    present = own.any(dim=0).to(queries)
+    present = (present if alone else sum_over_processes(present)) > 0
     exponentials = (_products(queries, prototypes.T) / temperature).exp() * present
     share = (exponentials * own).sum(dim=1) / (exponentials.sum(dim=1) + 1e-12)
     classed = tags > 0
     losses = -torch.where(classed, share + 1e-12, 1).log()
-    return global_mean(losses.sum(), classed.sum())
+    return _mean(losses.sum(), classed.sum(), alone)
 
 
 def move_prototypes(prototypes: Tensor, class_tokens: Tensor, tags: Tensor, momentum: float) -> Tensor:

@@ -119,6 +119,11 @@ class DataConfig(Section):
     tag_source: Literal["annotations", "masks"] = Field(
         default="annotations", description="Whether VOC's tags are read from its XML files or from its masks."
     )
+    tag_list: Path | None = Field(
+        default=None,
+        description="A list of VOC images with the numbers of their classes from 0, `2007_000032.jpg 0 14`, which "
+        "stands in place of the annotations, as RCA's train_cls.txt; images it does not name keep theirs.",
+    )
     max_pixels: Positive = Field(
         default=256_000_000, description="The most pixels of an image; larger ones are refused before they are decoded."
     )
@@ -307,6 +312,10 @@ class TrainingConfig(Section):
     )
     batch: Positive = Field(default=4, description="The images of a step, over all devices.")
     workers: int = Field(default=2, ge=0, description="The loader processes of a device.")
+    order: Literal["shuffled", "listed"] = Field(
+        default="shuffled",
+        description="Whether images come in an order of its own in every epoch, or always as the data lists them.",
+    )
     seed: int = Field(default=0, description="The seed of initial weights, views and order.")
     log_every: Positive = Field(default=20, description="How many steps lie between two lines of the log.")
     evaluate_every: int = Field(

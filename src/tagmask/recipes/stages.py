@@ -44,6 +44,11 @@ class AffinityConfig(StageTraining):
     high: float = Field(
         default=32.0, gt=0, description="The power of the background score that leaves sure background."
     )
+    pool: Positive = Field(
+        default=1,
+        description="The side, in pixels, of the squares over which CRF scores are averaged before a label is decided; "
+        "the release has 8, on the grid of its crops, here it is on that of the image.",
+    )
     beta: float = Field(default=8.0, gt=0, description="The power that affinities are raised to.")
     logt: int = Field(default=8, ge=0, description="The walk takes 2^logt steps.")
     border: Literal["skip", "keep"] = Field(

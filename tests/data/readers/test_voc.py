@@ -157,3 +157,37 @@ def test_bad_input_no_tree_several_trees_or_no_annotations(tmp_path):
         read_dataset(tmp_path / "VOC2012")
     with pytest.raises(TagmaskError, match="tag_source: masks needs a folder of masks"):
         read_dataset(tmp_path / "VOC2012", tag_source="masks")
+
+
+def test_a_test_split_is_kept_though_nobody_knows_its_tags(tree: Path) -> None:
+    for name in ("t", "u"):
+        write_image(tree / f"JPEGImages/{name}.jpg")
+    (tree / "ImageSets/Segmentation/test.txt").write_text("t\nu\n")
+    dataset = read_dataset(tree)
+    held = dataset.split("test").records
+    assert [record.name for record in held] == ["t", "u"]
+    assert all(record.tags == () and len(record.unknown) == 20 and record.mask is None for record in held)
+    assert not any("t.jpg" in line for line in dataset.skipped)
+    assert {"t", "u"}.isdisjoint(record.name for record in dataset.split("train_aug").records)
+
+
+def test_tags_of_a_list_stand_over_the_annotations(tree: Path, tmp_path: Path) -> None:
+    file = tmp_path / "train_cls.txt"
+    file.write_text("a.jpg 3 19\nb 11\n")
+    dataset = read_dataset(tree, tag_list=file)
+    tags = {record.name: record.tags for record in dataset.records}
+    assert tags["a"] == (3, 19)
+    assert tags["b"] == (11,)
+    assert tags["c"] == (PERSON,)
+    assert dataset.tag_source.startswith("tags of train_cls.txt for 2 images; of the others: objects of")
+    file.write_text("a.jpg 20\n")
+    with pytest.raises(TagmaskError, match=r"train_cls\.txt row 1: '20' is no number of a class, 0\.\.19"):
+        read_dataset(tree, tag_list=file)
+    with pytest.raises(TagmaskError, match="tag_list: is for VOC trees"):
+        read_dataset(write_table_beside(tmp_path), tag_list=file)
+
+
+def write_table_beside(tmp_path: Path) -> Path:
+    from tests.data.trees import write_table
+
+    return write_table(tmp_path / "table", "image,tags\na.jpg,cat\nb.jpg,dog\n")

@@ -89,7 +89,8 @@ def _train(plan: Plan) -> None:
     if plan.checkpoint is not None:
         assert plan.experiment.importer is not None
         if not begun:
-            import_checkpoint(plan.experiment.importer, plan.checkpoint, plan.run)
+            own = [text for text in plan.overrides if not text.startswith(("refine", "segmenter"))]
+            import_checkpoint(plan.experiment.importer, plan.checkpoint, plan.run, overrides=own)
         if not plan.recipe.staged:
             return
         imported = open_run(plan.run).recipe

@@ -168,12 +168,18 @@ def make_plan(
         later = (*_found(load_recipe(GLAS_SEGMENTER), folder), *later)
         second = load_recipe(GLAS_SEGMENTER, later), later
     packaged = load_recipe(experiment.recipe)
+    if checkpoint is not None and experiment.importer == "rca":
+        own = ("method.cam_source=final", *own)  # maps gathered in its training are not in the file
     settings = (*_found(packaged, folder), *own)
     recipe = load_recipe(experiment.recipe, settings)
     tree = CHECKS[experiment.tree](Path(data), recipe)
     settings = (*tree.settings, *settings)
     recipe = load_recipe(experiment.recipe, settings)
-    missing = () if checkpoint is not None and not recipe.staged else missing_weights(recipe)
+    missing = missing_weights(recipe)
+    if checkpoint is not None:  # the classifier needs no start, but AffinityNet may begin from the same
+        refine = recipe.refine
+        shared = refine is not None and refine.name == "affinity" and refine.affinity.backbone is None
+        missing = [each for each in missing if shared or each.key != "backbone.weights"]
     found = [(folder / file, kind) for file, kind in experiment.stage_files.items()] if folder else []
     return Plan(
         experiment,

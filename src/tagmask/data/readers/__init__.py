@@ -62,6 +62,7 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
             `Dataset.skipped`, "negative" keeps it as known to bear none, "error" refuses it.
             `image_folder`: where the images are, of every format but folders and YOLO.
             `tag_source`: "masks" reads the tags of a VOC tree off its masks, in place of its XML files.
+            `tag_list`: a list of VOC images with the numbers of their classes from 0, which stands over both.
 
     Returns:
         The data set, in the order of the source.
@@ -97,6 +98,7 @@ def collect(
     untagged: Untagged = "skip",
     image_folder: str | Path | None = None,
     tag_source: TagSource = "annotations",
+    tag_list: str | Path | None = None,
 ) -> Collected:
     """Read as `read_dataset` does, but note wrong rows in `problems` and go on.
 
@@ -119,10 +121,13 @@ def collect(
         untagged=untagged,
         image_folder=None if image_folder is None else Path(image_folder),
         tag_source=tag_source,
+        tag_list=None if tag_list is None else Path(tag_list),
     )
     if options.image_folder is not None and not options.image_folder.is_dir():
         raise TagmaskError(f"image_folder: {image_folder} is no folder; name the one the images are in")
     found, place = detect(path) if format == "auto" else (format, given(path, format))
     if tag_source == "masks" and found != "voc":
         raise TagmaskError(f"tag_source: masks is for VOC trees, and {path} is read as {found}; remove the key")
+    if tag_list is not None and found != "voc":
+        raise TagmaskError(f"tag_list: is for VOC trees, and {path} is read as {found}; remove the key")
     return assemble(READERS[found](place, options, problems), options, problems)

@@ -35,6 +35,7 @@ class ReadOptions(TypedDict, total=False):
     untagged: Untagged
     image_folder: str | Path | None
     tag_source: TagSource
+    tag_list: str | Path | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Options:
     untagged: Untagged = "skip"
     image_folder: Path | None = None
     tag_source: TagSource = "annotations"
+    tag_list: Path | None = None
 
 
 class Row(NamedTuple):

@@ -70,6 +70,9 @@ def read_voc(path: Path, options: Options, problems: Problems) -> Source:
         image = folder / images[name] if name in images else None
         rows.append(Row(where, name, image, split=own_split(name, groups)))
     rows, classes, classes_from, tag_source = _tagged(rows, root, masks, options, index, problems)
+    if options.tag_list is not None:
+        rows, listed = _listed_tags(rows, options.tag_list, classes or CLASSES, problems)
+        tag_source = f"tags of {options.tag_list.name} for {listed} images; of the others: {tag_source}"
     outside = len(images.keys() - set(names))
     skipped = (f"{folder}: {outside} images are in no list of {LISTS} and have no mask",) if outside else ()
     return Source(path, rows, classes, classes_from, tag_source, masks, groups, skipped)
@@ -133,6 +136,25 @@ def _tagged(
         listed = CLASSES
     source = f"objects of {ANNOTATIONS}/*.xml, difficult and truncated ones included"
     return _with_tags(rows, tags), listed, place, source
+
+
+def _listed_tags(rows: list[Row], file: Path, classes: tuple[str, ...], problems: Problems) -> tuple[list[Row], int]:
+    """Give the images that a list names the classes whose numbers, from 0, stand behind the name, and count them."""
+    listed: dict[str, tuple[str, ...]] = {}
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
+        name, *numbers = line.split() or [""]
+        wrong = [each for each in numbers if not each.isdecimal() or int(each) >= len(classes)]
+        if wrong:
+            problems.add("row", f"{file} row {number}", f"{wrong[0]!r} is no number of a class, 0..{len(classes) - 1}")
+        elif name:
+            stem, suffix = os.path.splitext(os.path.basename(name))
+            listed[stem if is_image_name(name) else stem + suffix] = tuple(classes[int(each)] for each in numbers)
+    named = [row.name in listed for row in rows]
+    tagged = [
+        row._replace(tags=listed[row.name], unknown=()) if there else row
+        for row, there in zip(rows, named, strict=True)
+    ]
+    return tagged, sum(named)
 
 
 def _with_tags(rows: list[Row], tags: Iterable[tuple[str, ...] | None]) -> list[Row]:
