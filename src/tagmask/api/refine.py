@@ -10,7 +10,7 @@ from tagmask.api.write_masks import Written
 from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
 from tagmask.data.dataset import Record, check_class_list
 from tagmask.data.files import make_folder, write_classes
-from tagmask.data.splits import open_data
+from tagmask.data.splits import last_ids, open_data
 from tagmask.engine.device import default_device
 from tagmask.engine.model import load_affinity
 from tagmask.engine.refine_folder import refine_folder
@@ -81,6 +81,7 @@ def refine_cams(
         background=chosen.data.background,
         affinity=affinity,
         num_classes=len(dataset.classes) if chosen.data.context else None,
+        last=last_ids(dataset, chosen.data),
     )
     return Written(output, len(found) - len(skipped), tuple(skipped), len(present))
 
