@@ -64,6 +64,17 @@ def test_surroundings_get_stages_on_a_gpu_too(photos: Dataset) -> None:
     assert any("data.context" in reason for reason in chosen.reasons)
 
 
+def test_a_class_of_nearly_all_images_is_learnt_last(photos: Dataset) -> None:
+    rows = [(0, 1)] * 20 + [(0, 2)] * 20 + [(1, 2)]
+    records = tuple(replace(photos.records[0], name=f"{n}", tags=tags) for n, tags in enumerate(rows))
+    dataset = Dataset(records, ("shoe", "hat", "bag"))
+    chosen = choose(dataset, LAPTOP)
+    assert chosen.recipe.data.last == ("shoe",)
+    assert any("shoe in nearly every image" in reason for reason in chosen.reasons)
+    assert choose(replace(dataset, records=records[:12]), LAPTOP, "data.last=[]").recipe.data.last == ()
+    assert choose(photos, LAPTOP).recipe.data.last == (), "three images say nothing"
+
+
 @pytest.mark.parametrize("machine", [LAPTOP, H200])
 def test_without_weights_it_says_so_loudly_and_learns_from_scratch(photos: Dataset, machine: Machine) -> None:
     chosen = choose(photos, machine, found="missing")

@@ -123,3 +123,36 @@ def test_labels_for_affinitynet_are_decided_over_squares_where_the_recipe_says_s
     assert pooled[:, 4:].unique().tolist() == [0]
     assert pooled[4].unique().tolist() == [0], "what there is of a square at the far side counts"
     assert torch.equal(alone == 1, low[1] > low[0])
+
+
+def test_classes_of_all_images_get_what_the_others_leave(cooccur: Path, tmp_path: Path) -> None:
+    """A map that is high everywhere wins the competition, and takes the other's pixels where it takes part in it."""
+    records = api.open_data(cooccur, DataConfig()).records[:1]
+    small = torch.zeros(1, 8, 8)
+    small[:, 2:5, 2:5] = 0.6
+    wide = torch.zeros(1, 8, 8)
+    wide[:, :, :6] = 0.9
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.cat([wide, small]), [0, 2])
+    masks = []
+    for last in ((), (1,), (2,)):
+        place = tmp_path / f"last{last}"
+        refine_folder(tmp_path, records, place, RefineConfig(name="none", background_score=0.3), last=last)
+        masks.append(np.asarray(Image.open(place / f"{records[0].name}.png")))
+    together, wide_last, absent_last = masks
+    assert np.unique(together).tolist() == [0, 1]
+    assert np.unique(wide_last).tolist() == [0, 1, 3]
+    assert (wide_last == np.where(wide_last == 3, 3, together)).all(), "what the others leave is as it was"
+    assert (wide_last == 3).sum() > 200
+    assert (absent_last == together).all(), "a class that the image does not bear changes nothing"
+
+
+def test_without_background_the_last_class_gets_what_others_do_not_claim(cooccur: Path, tmp_path: Path) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:1]
+    left = torch.zeros(1, 8, 8)
+    left[:, :, :4] = 0.7
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.cat([torch.full((1, 8, 8), 0.9), left]), [0, 2])
+    config = RefineConfig(name="none")
+    refine_folder(tmp_path, records, tmp_path / "out", config, background=False, last=(1,))
+    found = np.asarray(Image.open(tmp_path / "out" / f"{records[0].name}.png"))
+    assert (found[:, :20] == 3).all()
+    assert (found[:, 30:] == 1).all()

@@ -14,6 +14,7 @@ import torch
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
+from tagmask.data.untaught import everywhere
 from tagmask.engine.device import default_device, machine_memory
 from tagmask.errors import TagmaskError
 from tagmask.models.backbone import Backbone
@@ -118,8 +119,9 @@ def choose_recipe(
     reasons = [f"{len(dataset)} images of {len(dataset.classes)} classes, {_on_background(dataset)}, {said_size}"]
     plan = _weighed(_network(machine, bool(dataset.context), reasons), overrides, find or find_weights, reasons)
     plan = replace(plan, crop=max(64, min(plan.crop, round(side / 32) * 32)))
+    last = _last_classes(dataset, plan, reasons)
     steps = _given(overrides, "training.steps") or plan.steps(len(dataset))
-    recipe = load_recipe(_values(plan, steps, machine, dataset), overrides)
+    recipe = load_recipe(_values(plan, steps, machine, dataset, last), overrides)
     crop, training = recipe.views.crop, recipe.training
     epochs = training.steps * training.batch / len(dataset)
     twice = ", for the classifier and again for the segmenter" if recipe.segmenter else ""
@@ -266,7 +268,19 @@ def _given(overrides: tuple[str, ...], key: str) -> Any:
     return getattr(getattr(load_recipe({"method": "cam"}, values), section), name) if values else None
 
 
-def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[str, Any]:
+def _last_classes(dataset: Dataset, plan: Plan, reasons: list[str]) -> list[str]:
+    """Name the classes that nearly all images bear, which in the masks of a staged run get what the others leave."""
+    names = [(*dataset.classes, *dataset.context)[k] for k in everywhere(dataset)]
+    if plan.method == "seco" or not names:
+        return []
+    reasons.append(
+        f"{', '.join(names)} in nearly every image: the masks give {'it' if len(names) == 1 else 'them'} what the "
+        "other classes leave (data.last)"
+    )
+    return names
+
+
+def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: list[str]) -> dict[str, Any]:
     """Return the recipe as a mapping; phases begin at about the same fractions of the schedule as in `seco/default`."""
     seco, crop = plan.method == "seco", plan.crop
     sections: dict[str, dict[str, Any]] = {
@@ -293,7 +307,7 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset) -> dict[
     workers = min(4 if machine.cuda else 1, machine.cores - 1)
     return {
         "method": {"name": plan.method, **sections[plan.method]},
-        "data": {"background": dataset.background},
+        "data": {"background": dataset.background, "last": last},
         "views": {"crop": crop, "resize_long": [round(crop * low), round(crop * high)]},
         "backbone": backbone,
         "optimizer": {**plan.rates, "warmup": steps // 20},

@@ -11,7 +11,7 @@ from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
 from tagmask.data.dataset import Dataset, Record, listed_classes
 from tagmask.data.files import write_classes
 from tagmask.data.lock import locked
-from tagmask.data.splits import open_data
+from tagmask.data.splits import last_ids, open_data
 from tagmask.engine.device import default_device
 from tagmask.engine.model import load_affinity
 from tagmask.engine.refine_folder import refine_folder
@@ -90,6 +90,7 @@ def _write(
         background=chosen.data.background,
         affinity=affinity,
         num_classes=len(dataset.classes) if chosen.data.context else None,
+        last=last_ids(dataset, chosen.data),
     )
     return Written(output, len(found) - len(skipped), tuple(skipped), len(present))
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tagmask.data.check import doubtful_classes
-from tagmask.data.dataset import PathLike
+from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.lock import locked
-from tagmask.data.splits import check_context, evaluation_split, open_data, training_split
+from tagmask.data.splits import check_context, evaluation_split, last_ids, open_data, training_split
+from tagmask.data.untaught import untaught_classes
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.device import is_first_process, launched_processes
+from tagmask.engine.evidence import folder_evidence, model_evidence
 from tagmask.engine.loop import train as run_training
-from tagmask.engine.model import overridden
+from tagmask.engine.model import load, overridden
 from tagmask.engine.pipeline import changeable, check_stages, stages_of
-from tagmask.engine.run import SEGMENTER, create_run, open_run
+from tagmask.engine.run import MASKS, NOTES, SEGMENTER, create_run, open_run, write_notes
 from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method
@@ -68,10 +70,13 @@ def train(
             "learns from; this recipe has none: choose one with stages, or add --set segmenter.start=weights"
         )
     dataset = open_data(data, chosen.data)
-    for problem in doubtful_classes(dataset):
+    training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
+    untaught = [] if chosen.method.method_class.needs_masks else untaught_classes(training)
+    for problem in [*doubtful_classes(dataset), *untaught]:
         logger.warning("%s", problem)
     if chosen.data.context:
-        check_context(training_split(dataset, chosen.data))
+        check_context(training)
+    last_ids(dataset, chosen.data)  # a name that is no class is told before the first stage
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
     folder = Path(output or f"runs/{chosen.method.name}-{where.stem}")
@@ -79,7 +84,6 @@ def train(
         check_stages(chosen)
     elif from_stage is not None:
         raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
-    training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
     has_ground_truth = any(record.mask is not None for record in held_out.records)
 
     # At one scale and without refinement, as the papers' logs do: it is made often, and `evaluate` makes it whole.
@@ -122,6 +126,7 @@ def train(
             forget=lambda: forget_stages(folder, stages, from_stage),
         )
         run()
+        _judge(chosen, training, folder, [str(problem) for problem in untaught])
     return folder
 
 
@@ -154,6 +159,20 @@ def next_steps(folder: Path) -> list[str]:
     else:
         lines.append(f"next: tagmask label {folder} {data} --source cam -o masks")
     return [*lines, f"look: tagmask report {folder}; curves: tensorboard --logdir {folder}"]
+
+
+def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[str]) -> None:
+    """Say what the run's masks say against themselves, and keep it with the untaught classes for the report."""
+    if recipe.method.method_class.needs_masks or ((folder / NOTES).exists() and not (folder / MASKS).is_dir()):
+        return
+    found: list[str] = []
+    if (folder / MASKS).is_dir():
+        found = folder_evidence(folder / MASKS, training)
+    elif not recipe.staged and recipe.method.method_class.has_decoder:
+        found = model_evidence(load(folder).method, training, recipe.inference)
+    for sentence in found:
+        logger.warning("what speaks against this run's masks: %s", sentence)
+    write_notes(folder, [*untaught, *found])
 
 
 def _check_weights(recipe: Recipe) -> None:

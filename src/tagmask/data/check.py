@@ -22,6 +22,7 @@ from tagmask.data.readers.assemble import Collected
 from tagmask.data.readers.problems import Problem, Problems
 from tagmask.data.readers.source import ReadOptions, Source
 from tagmask.data.readers.table import TABLE_SUFFIXES
+from tagmask.data.untaught import untaught_classes
 from tagmask.errors import TagmaskError
 
 FEW_IMAGES = 10
@@ -279,6 +280,7 @@ def _warnings(
     if not any(problem.kind == "row" for problem in problems.found):  # images of rows that are wrong are in no other
         found += _unlisted(collected.source, dataset)
     found += doubtful_classes(dataset)
+    found += untaught_classes(dataset)
     for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
         if count == 0:

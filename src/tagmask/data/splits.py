@@ -54,6 +54,20 @@ def check_context(dataset: Dataset) -> None:
             raise TagmaskError(f"data.context: no training image bears the tag {name!r}; {hint}")
 
 
+def last_ids(dataset: Dataset, config: DataConfig) -> tuple[int, ...]:
+    """Return the label ids of `data.last`; context classes follow the others.
+
+    Raises:
+        TagmaskError: the data have no such class; names the nearest there is.
+    """
+    names = (*dataset.classes, *dataset.context)
+    for name in config.last:
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            raise TagmaskError(f"data.last: no class {name!r}; {f'did you mean {near[0]!r}?' if near else 'remove it'}")
+    return tuple(names.index(name) + 1 for name in config.last)
+
+
 def training_split(dataset: Dataset, config: DataConfig) -> Dataset:
     """Keep the records to learn from: the named splits, else all that lie in no held-out or evaluated split.
 

@@ -10,6 +10,7 @@ from tagmask.data.cam_files import SUFFIX
 from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
+from tagmask.data.splits import last_ids
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
 from tagmask.engine.device import default_device
@@ -173,6 +174,7 @@ class _Work:
                 background=background,
                 affinity=affinity,
                 num_classes=self.num_classes,
+                last=last_ids(self.things, self.recipe.data),
             )
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -88,6 +88,7 @@ def refine_folder(
     background: bool = True,
     affinity: Affinity | None = None,
     num_classes: int | None = None,
+    last: Collection[int] = (),
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
@@ -99,6 +100,7 @@ def refine_folder(
         background: whether label 0 exists; without it CAMs compete among themselves.
         affinity: for the random walk: trained, in eval mode, on its device.
         num_classes: K; CAMs with higher ids are of context classes and become background. None: there are no such.
+        last: label ids that take no part in the competition and get what it leaves to the background.
 
     Returns:
         what is wrong with the images or CAMs that were left out, a line each.
@@ -115,6 +117,16 @@ def refine_folder(
         _check_saliency(config.saliency, records)
 
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        late = torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))
+        if not late.any() or late.all():
+            return decided(record, image, own, ids)
+        if not background:
+            own[late] *= 1 - own[~late].amax(dim=0)
+            return decided(record, image, own, ids)
+        first, second = (decided(record, image, own[part], ids[part]) for part in (~late, late))
+        return np.where(first == 0, second, first)
+
+    def decided(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         if config.name == "affinity":
             assert affinity is not None
             members = _walked(affinity, image, own, ids, config)

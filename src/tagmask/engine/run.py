@@ -22,6 +22,8 @@ FORMAT = 1
 NAMED = 5  # keys named in a message
 CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
 """Folders of the stages that follow the classifiers."""
+NOTES = "notes.json"
+"""What a training has to say of its data and masks: a list of sentences, for the report."""
 
 
 @dataclass(frozen=True)
@@ -201,3 +203,26 @@ def _by_key(values: Mapping[str, object], prefix: str) -> dict[str, object]:
 def rounds_of(recipe: Recipe) -> tuple[Round, ...]:
     """Name the trainings that make the recipe's classifier, in order; the CAMs of the last become masks."""
     return recipe.method.method_class.rounds(recipe.method, recipe.training)
+
+
+def write_notes(folder: Path, sentences: Sequence[str]) -> None:
+    """Keep what a training has to say of its data and masks."""
+    write_text(folder / NOTES, json.dumps(list(sentences), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_notes(folder: Path) -> list[str]:
+    """Read what the training had to say; nothing where it kept no notes.
+
+    Raises:
+        TagmaskError: the file is damaged.
+    """
+    path = folder / NOTES
+    if not path.exists():
+        return []
+    try:
+        sentences = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        sentences = None
+    if not isinstance(sentences, list):
+        raise TagmaskError(f"{path}: damaged; expected a JSON list of sentences; remove it")
+    return [str(sentence) for sentence in sentences]

@@ -103,6 +103,11 @@ class DataConfig(Section):
         default=(),
         description="Tags of context classes (water, road): learnt like classes, and background in every mask.",
     )
+    last: tuple[str, ...] = Field(
+        default=(),
+        description="Classes that nearly all images bear, of which tags say nothing: in the masks of a staged run they "
+        "get what the other classes leave to the background.",
+    )
     background: bool = Field(
         default=True, description="Whether label 0 exists; false where every pixel has one of the classes."
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from tagmask.engine.run import Run
+from tagmask.engine.run import Run, read_notes
 from tagmask.evaluation.report.charts import curve, histogram
 from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.confusions import excerpt, largest_confusions
@@ -72,6 +72,7 @@ def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
         conditions=describe(found.conditions),
         describe=describe,
         result=result,
+        notes=read_notes(run.folder),
         agreement=agreement,
         class_rows=_class_rows(result, found, agreement) if result else [],
         tag_rows=_tag_rows(run.classes, agreement),

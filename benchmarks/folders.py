@@ -1,0 +1,127 @@
+"""Folders as people have them: a tag in nearly every image, small things, rare classes, wrong tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from tagmask.data.csv_cells import csv_text
+from tagmask.data.files import write_classes, write_text
+from tagmask.data.synthetic.contexts import CONTEXTS
+from tagmask.data.synthetic.objects import THINGS, draw
+from tagmask.data.synthetic.scenes import expose, paste, tint
+
+Array = np.ndarray
+CARRIER = ((0.5, 0.10, 0.07, 0.08), (0.5, 0.38, 0.15, 0.22), (0.43, 0.75, 0.06, 0.22), (0.57, 0.75, 0.06, 0.22))
+"""Head, trunk and legs of the figure that things lie on: centre and half axes of ellipses, x and y, in image sides."""
+PLACES = ((0.44, 0.93), (0.5, 0.10), (0.5, 0.30), (0.36, 0.45), (0.64, 0.45), (0.5, 0.52), (0.45, 0.75), (0.57, 0.72))
+"""Where on the figure the things of each class lie, x and y in image sides; the first is the ever-present one's."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a set is made of.
+
+    Attributes:
+        ever: the fraction of the images that bear the first class.
+        tags: the mean number of tags an image.
+        ratio: how many times as frequent the most frequent of the other classes is as the rarest.
+        areas: of the things, from the smallest to the largest, as fractions of the image; drawn evenly in logarithms.
+        wrong: the fraction of the training tags that name another class than the one that is there.
+    """
+
+    ever: float = 0.5
+    tags: float = 4.0
+    ratio: float = 2.0
+    areas: tuple[float, float] = (0.005, 0.05)
+    wrong: float = 0.0
+
+    def frequencies(self) -> Array:
+        """Return the fraction of the images that bears each class."""
+        others = len(THINGS) - 1
+        steps = self.ratio ** -np.linspace(0.0, 1.0, others)
+        wanted = self.tags - self.ever
+        low, high = 0.0, 100.0  # no class but the first may be in more than 85 % of the images
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if np.minimum(middle * steps, 0.85).sum() < wanted else (low, middle)
+        return np.concatenate([[self.ever], np.minimum(low * steps, 0.85)])
+
+
+SETS = {
+    "plain": Folder(),
+    "ever 90 %": Folder(ever=0.90),
+    "ever 97 %": Folder(ever=0.97, tags=5.0),
+    "ever 100 %": Folder(ever=1.0),
+    "six tags": Folder(ever=0.8, tags=6.0),
+    "small": Folder(areas=(0.001, 0.01)),
+    "rare": Folder(tags=2.5, ratio=100.0),
+    "wrong": Folder(wrong=0.1),
+    "street": Folder(ever=0.97, tags=4.5, ratio=30.0, areas=(0.002, 0.04), wrong=0.05),
+}
+
+
+def make_folder(target: Path, folder: Folder, *, images: int, held_out: int, size: int, seed: int) -> Path:
+    """Write `images/`, `masks/`, `tags.csv` and `classes.txt`; what is there already is kept."""
+    if (target / "classes.txt").exists():
+        return target
+    (target / "images").mkdir(parents=True, exist_ok=True)
+    (target / "masks").mkdir(exist_ok=True)
+    names = [thing.name for thing in THINGS]
+    rows = [("image", "tags", "split")]
+    for index in range(images + held_out):
+        generator = np.random.default_rng([seed, index])
+        picture, mask = scene(folder, size, generator)
+        shown = set((np.unique(mask[mask > 0]) - 1).tolist())
+        split = "train" if index < images else "test"
+        tags = mistaken(shown, folder.wrong, len(names), generator) if split == "train" else shown
+        Image.fromarray(picture).save(target / "images" / f"{index:04d}.png", compress_level=1)
+        Image.fromarray(mask).save(target / "masks" / f"{index:04d}.png")
+        rows.append((f"{index:04d}.png", ";".join(names[tag] for tag in sorted(tags)), split))
+    write_text(target / "tags.csv", csv_text(rows))
+    write_classes(target, names)
+    return target
+
+
+def scene(folder: Folder, size: int, generator: np.random.Generator) -> tuple[Array, Array]:
+    """Paint things on a figure before some context: (size, size, 3) uint8 and the mask (size, size) uint8."""
+    shown = generator.random(len(THINGS)) < folder.frequencies()
+    if not shown.any():
+        shown[generator.integers(1, len(THINGS))] = True
+    context = list(CONTEXTS.values())[generator.integers(len(CONTEXTS))]
+    picture = tint(context(generator, size), generator)
+    # The figure: bigger or smaller, somewhere about the middle, and the things on it.
+    scale = size * generator.uniform(0.75, 1.0)
+    left, top = generator.uniform(0.0, size - scale, 2)
+    cover = Image.new("L", (size, size))
+    brush = ImageDraw.Draw(cover)
+    for x, y, width, height in CARRIER:
+        box = (x - width, y - height, x + width, y + height)
+        brush.ellipse(tuple((left, top)[i % 2] + scale * value for i, value in enumerate(box)), fill=255)
+    skin = generator.uniform(0.2, 0.9, 3).astype(np.float32)
+    amount = (np.asarray(cover) / 255.0).astype(np.float32)[..., None]
+    picture = picture * (1 - amount) + skin * amount
+    mask = np.zeros((size, size), dtype=np.uint8)
+    for thing in generator.permutation(np.flatnonzero(shown)):
+        area = size**2 * np.exp(generator.uniform(*np.log(folder.areas)))
+        sprite = draw(THINGS[thing], generator, area, (size / 2, size / 2))
+        x, y = (start + scale * place for start, place in zip((left, top), PLACES[thing], strict=True))
+        spans = [
+            (np.clip(centre - side / 2 + shift, 0, size - side), np.clip(centre + side / 2 + shift + 1, side, size))
+            for centre, side, shift in zip((y, x), sprite.coverage.shape, generator.uniform(-4, 4, 2), strict=True)
+        ]
+        paste(picture, mask, sprite, tuple(spans), int(thing) + 1, generator)
+    return expose(picture, generator), mask
+
+
+def mistaken(tags: set[int], wrong: float, classes: int, generator: np.random.Generator) -> set[int]:
+    """Replace each tag by an absent one with the chance `wrong`."""
+    given = set(tags)
+    for tag in sorted(tags):
+        absent = sorted(set(range(classes)) - tags - given)
+        if absent and generator.random() < wrong:
+            given = (given - {tag}) | {int(generator.choice(absent))}
+    return given

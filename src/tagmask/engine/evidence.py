@@ -1,0 +1,74 @@
+"""Whether the masks of a run can be any good, judged by themselves and the tags, without a ground truth."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tagmask.data.dataset import Dataset
+from tagmask.data.masks import PngMask
+from tagmask.engine.inference import Item, stream
+from tagmask.methods.base import Method
+from tagmask.ops.label_ids import IGNORE
+from tagmask.recipes.load import InferenceConfig
+
+FEW = 5  # images that bear a class, below which nothing is said of it
+RARELY = 0.05  # the fraction of the images with its tag below which a class counts as never won
+LOOKED_AT = 48  # images that a model is judged by
+SWALLOWED = 0.8  # the fraction of what all classes got, in images of several tags, from which one takes too much
+
+
+def mask_evidence(masks: Iterable[tuple[Sequence[int], np.ndarray]], classes: Sequence[str]) -> list[str]:
+    """Say what speaks against masks, a sentence each; masks that nothing speaks against give none.
+
+    Args:
+        masks: of each image the class indices of its tags, and the label map (H, W) uint8.
+        classes: K names, in the order of the ids.
+    """
+    borne, won = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
+    shared, taken, company = 0.0, np.zeros(len(classes)), np.zeros(len(classes), np.int64)
+    for tags, mask in masks:
+        pixels = np.bincount(mask[mask != IGNORE].ravel(), minlength=len(classes) + 1)[1 : len(classes) + 1]
+        own = list(tags)
+        borne[own] += 1
+        won[own] += pixels[own] > 0
+        if len(own) > 1 and pixels[own].sum():
+            shared += 1
+            taken[own] += pixels[own] / pixels[own].sum()
+            company[own] += 1
+    lost = [k for k in range(len(classes)) if borne[k] >= FEW and won[k] < RARELY * borne[k]]
+    found: list[str] = []
+    if lost:
+        names = ", ".join(repr(classes[k]) for k in lost)
+        found.append(
+            f"{names}: in next to none of the masks of the images that bear {'it' if len(lost) == 1 else 'them'}, so "
+            "the model will not find "
+            + ("it" if len(lost) == 1 else "them")
+            + "; train longer (training.steps), tag more images with and without, or leave "
+            + ("it" if len(lost) == 1 else "them")
+            + " out (data.classes)"
+        )
+    for k in range(len(classes)):
+        fraction = taken[k] / max(shared, 1)
+        if shared >= FEW and fraction >= SWALLOWED and company[k] >= SWALLOWED * shared:
+            found.append(
+                f"{classes[k]!r} takes {100 * fraction:.0f} % of what all classes of an image get, so the masks of the "
+                f"others are of little use; train without {classes[k]!r} (data.classes), or add images without it"
+            )
+    return found
+
+
+def folder_evidence(folder: Path, dataset: Dataset) -> list[str]:
+    """Judge the masks `NAME.png` of a folder by `mask_evidence`; images without one are passed over."""
+    found = ((record.tags, folder / f"{record.name}.png") for record in dataset.records)
+    return mask_evidence(((tags, PngMask(path).ids()) for tags, path in found if path.exists()), dataset.classes)
+
+
+def model_evidence(method: Method, dataset: Dataset, config: InferenceConfig) -> list[str]:
+    """Judge what a trained decoder gives some of its own training images, spread over the set, by `mask_evidence`."""
+    records = dataset.records[:: max(1, len(dataset) // LOOKED_AT)]
+    items = [Item(record.name, record.image, record.tags) for record in records]
+    done = stream(method, items, config.model_copy(update={"refine": "none"}), on_error=lambda *_: None)
+    return mask_evidence(((each.item.tags or (), each.labels) for each in done), dataset.classes)

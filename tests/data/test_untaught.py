@@ -1,0 +1,64 @@
+"""Classes that tags cannot teach are named, with the fraction of the images and the mend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tagmask.data.dataset import Dataset, Record
+from tagmask.data.untaught import everywhere, untaught_classes
+
+
+def dataset(rows: list[tuple[int, ...]], classes: str = "abc", **more: object) -> Dataset:
+    records = tuple(Record(f"{n}", Path(f"{n}.png"), tags) for n, tags in enumerate(rows))
+    return Dataset(records, tuple(classes), **more)  # pyright: ignore
+
+
+def test_a_class_of_more_than_nine_images_in_ten_is_named_with_its_fraction() -> None:
+    found = untaught_classes(dataset([(0, 1)] * 30 + [(0, 2)] * 67 + [(1,)] * 3))
+    assert [str(problem.where) for problem in found] == ["class 'a'"]
+    assert "in 97 % of the images (all but 3)" in found[0].message
+    assert "add images without it" in found[0].message
+
+
+@pytest.mark.parametrize(("without", "said"), [(0, "in 100 % of the images (all of them)"), (1, "99 %"), (9, "91 %")])
+def test_all_is_said_where_it_is_all(without: int, said: str) -> None:
+    rows = [(0, 1)] * 40 + [(0, 2)] * (60 - without) + [(2,)] * without
+    assert said in untaught_classes(dataset(rows))[0].message
+
+
+def test_nine_images_in_ten_are_not_too_many() -> None:
+    rows = [(0, 1)] * 40 + [(0, 2)] * 50 + [(2,)] * 10
+    assert everywhere(dataset(rows)) == ()
+    assert untaught_classes(dataset(rows)) == []
+
+
+def test_images_of_which_nobody_knows_do_not_count() -> None:
+    rows = [Record(f"{n}", Path("x.png"), (0, n % 2 + 1)) for n in range(20)]
+    unsure = [Record(f"u{n}", Path("x.png"), (1,), unknown=(0,)) for n in range(20)]
+    assert everywhere(Dataset((*rows, *unsure), ("a", "b", "c"))) == (0,)
+
+
+def test_context_classes_are_looked_at_too() -> None:
+    records = tuple(Record(f"{n}", Path("x.png"), (n % 2,), context=(0,)) for n in range(20))
+    assert everywhere(Dataset(records, ("a", "b"), context=("sky",))) == (2,)
+
+
+def test_a_single_class_has_nothing_to_compete_with() -> None:
+    assert everywhere(dataset([(0,)] * 50, "a")) == ()
+
+
+def test_two_classes_that_only_come_together_are_named_once() -> None:
+    found = untaught_classes(dataset([(0, 1)] * 33 + [(0,)] * 2 + [(1,)] * 2 + [(2,)] * 40))
+    assert [str(problem.where) for problem in found] == ["classes 'a' and 'b'"]
+    assert "together in 33 of the 37 images that bear either" in found[0].message
+
+
+def test_a_class_that_also_comes_alone_can_be_told_from_its_companion() -> None:
+    assert untaught_classes(dataset([(0, 1)] * 30 + [(1,)] * 30 + [(2,)] * 40)) == []
+
+
+def test_two_classes_of_all_images_are_not_also_called_a_pair() -> None:
+    found = untaught_classes(dataset([(0, 1)] * 50 + [(0, 1, 2)] * 50))
+    assert [str(problem.where) for problem in found] == ["class 'a'", "class 'b'"]
