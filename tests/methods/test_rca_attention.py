@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagmask.methods.rca_attention import AttentionStore, Precision, enlarge_attention
+from tagmask.methods.rca_attention import AttentionStore, Precision
 
 TAGS = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
 
@@ -55,16 +55,6 @@ def test_state_survives_a_checkpoint() -> None:
     other.load_state_dict(store.state_dict())
     assert torch.equal(other.of_image(3)[1], store.of_image(3)[1])
     assert other.of_image(3)[1].amax() == 1
-
-
-def test_enlarging() -> None:
-    maps = torch.randint(256, (2, 46, 46), dtype=torch.uint8)
-    enlarged = enlarge_attention(maps, (120, 160))
-    exact = enlarge_attention(maps.float(), (120, 160))
-    assert enlarged.dtype == torch.uint8
-    assert enlarged.shape == (2, 120, 160)
-    assert (enlarged.float() - exact).abs().max() <= 0.5
-    assert enlarge_attention(maps[:0], (9, 9)).shape == (0, 9, 9)
 
 
 def test_an_image_twice_in_a_batch_keeps_the_larger_of_its_maps() -> None:

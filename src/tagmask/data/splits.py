@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import cast
 
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.images import limit_pixels
 from tagmask.data.readers import read_dataset
+from tagmask.data.readers.source import ReadOptions
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
 
@@ -24,20 +26,14 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
     limit_pixels(config.max_pixels)
-    dataset = read_dataset(
-        Path(where),
-        format=config.format,
-        classes=list(classes or config.classes or ()) or None,
-        context=config.context,
-        background=config.background,
-        image_folder=config.image_folder,
-        masks=config.masks,
-        mask_classes=list(config.mask_classes) if config.mask_classes else None,
-        untagged=config.untagged,
-        tag_source=config.tag_source,
-        tag_list=config.tag_list,
-    )
+    dataset = read_dataset(Path(where), **reader_options(config, classes))
     return replace(dataset, averaged=config.averaged or ())
+
+
+def reader_options(config: DataConfig, classes: Sequence[str] | None = None) -> ReadOptions:
+    """Give what a recipe's data section says to the readers; `classes`, where given, stand over the recipe's."""
+    said = {name: getattr(config, name) for name in ReadOptions.__annotations__}  # the section names them alike
+    return cast(ReadOptions, said | {"classes": classes or config.classes or None})
 
 
 def check_context(dataset: Dataset) -> None:

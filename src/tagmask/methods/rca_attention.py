@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tagmask.ops.distributed import gather_rows
@@ -79,9 +78,3 @@ def _merged(indices: Tensor, values: Tensor) -> Tensor:
     first = (indices[:, None] == indices).float().argmax(dim=1)
     places = first.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     return torch.zeros_like(values).scatter_reduce_(0, places, values, "amax")[first]
-
-
-def enlarge_attention(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear maps (n, h, w) to (n, *size), of the same type; uint8 is rounded."""
-    enlarged = F.interpolate(maps[:, None].float(), size=tuple(size), mode="bilinear", align_corners=False)[:, 0]
-    return (enlarged if maps.is_floating_point() else enlarged.round()).to(maps)
