@@ -93,7 +93,7 @@ class RcaConfig(MethodSection):
     )
     quirks: tuple[Quirk, ...] = Field(
         default=(),
-        description="What the released code does by accident and this run shall do, too; see docs/methods/rca.",
+        description="The quirks of the released code that this run shall have, too; see docs/methods/rca.",
     )
 
     @model_validator(mode="before")

@@ -94,7 +94,7 @@ class SecoConfig(MethodSection):
     decoder_from: int = Field(default=2001, ge=0, description="The step from which the decoder learns.")
     quirks: tuple[Quirk, ...] = Field(
         default=("patch_area", "single_class"),
-        description="What the released code does by accident and this run shall do, too; see docs/methods/seco.",
+        description="The quirks of the released code that this run shall have, too; see docs/methods/seco.",
     )
 
 
