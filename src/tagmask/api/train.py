@@ -76,6 +76,8 @@ def train(
         logger.warning("%s", problem)
     if chosen.data.context:
         check_context(training)
+    if chosen.data.use_masks:
+        _check_masks(chosen, training)
     last_ids(dataset, chosen.data)  # a name that is no class is told before the first stage
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
@@ -159,6 +161,22 @@ def next_steps(folder: Path) -> list[str]:
     else:
         lines.append(f"next: tagmask label {folder} {data} --source cam -o masks")
     return [*lines, f"look: tagmask report {folder}; curves: tensorboard --logdir {folder}"]
+
+
+def _check_masks(recipe: Recipe, training: Dataset) -> None:
+    """Say how many masks `data.use_masks` finds; raise a TagmaskError where nothing would come of them."""
+    if recipe.segmenter is None:
+        raise TagmaskError(
+            "data.use_masks: masks of a few images teach a segmenter, and this recipe has none; choose one with "
+            "stages, or add --set segmenter.start=weights"
+        )
+    masks = sum(record.mask is not None for record in training.records)
+    if not masks:
+        raise TagmaskError(
+            "data.use_masks: no training image has a mask; put masks NAME.png into masks/ beside images/, or name "
+            "their folder in data.masks"
+        )
+    logger.info("%d of %d training images have a mask, which takes the place of the one made", masks, len(training))
 
 
 def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[str]) -> None:

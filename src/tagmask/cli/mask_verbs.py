@@ -116,3 +116,20 @@ def predict(
     from tagmask import api
 
     tell(api.predict(run, images, output=output, names=names, overrides=set_ or ()))
+
+
+@app.command()
+def suggest(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    data: DataPath = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 16,
+) -> None:
+    """Name the tagged images whose masks, drawn by hand, would help the run most, and say why.
+
+    Example: `tagmask suggest runs/mine photos/ -n 16`, then draw them into photos/masks and
+    `tagmask train photos/ -o runs/mine --from segmenter --set data.use_masks=true`
+    """
+    from tagmask.api.suggest import suggest as find
+
+    for each in find(run, data, count=count):
+        typer.echo(f"{each.image}\t{each.reason}")

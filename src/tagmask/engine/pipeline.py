@@ -62,13 +62,13 @@ def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
-    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter",)}
+    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", "data.use_masks", "data.masks")}
     walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
     masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
     affinity = recipe.refine is not None and recipe.refine.name == "affinity"
     later[MASKS] = (*later[SEGMENTER], *((*masks, *walk) if affinity else ("refine",)))
     later[AFFINITY] = (*later[MASKS], *(f"refine.affinity.{name}" for name in StageTraining.model_fields))
-    later[LABELS] = ("segmenter", "refine")
+    later[LABELS] = (*later[SEGMENTER], "refine")
     later[CAMS] = (*later[LABELS], "inference")
     if start == rounds_of(recipe)[0].name:
         return tuple(Recipe.model_fields)
@@ -155,7 +155,7 @@ class _Work:
     def train_affinity(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
         own = stage_recipe(self.recipe, refine.affinity)
-        labelled = _masked(self.dataset, self.folder / LABELS)
+        labelled = self._masked(self.dataset, self.folder / LABELS)
         run_training(own, labelled, place, build=lambda: Affinity(Backbone(own.backbone), self.num_classes))
 
     def refine(self, place: Path) -> None:
@@ -182,7 +182,7 @@ class _Work:
         section = self.recipe.segmenter
         assert section is not None
         own = segmenter_recipe(self.recipe)
-        masked = _masked(self.things, self.folder / MASKS)
+        masked = self._masked(self.things, self.folder / MASKS)
 
         def build() -> Method:
             if section.start == "weights":
@@ -193,6 +193,17 @@ class _Work:
             return method
 
         run_training(own, masked, place, evaluate=self.evaluate, build=build)
+
+    def _masked(self, dataset: Dataset, masks: Path) -> Dataset:
+        """The records that a stage wrote a mask of, with it; or with their ground truth, where that is to be used."""
+        records = []
+        for record in dataset.records:
+            path = masks / f"{record.name}.png"
+            if self.recipe.data.use_masks and record.mask is not None:
+                records.append(record)
+            elif path.exists():
+                records.append(replace(record, mask=PngMask(path)))
+        return replace(dataset, records=tuple(records))
 
 
 def check_stages(recipe: Recipe) -> None:
@@ -212,13 +223,6 @@ def check_stages(recipe: Recipe) -> None:
     segmenter = recipe.segmenter
     if segmenter is not None and segmenter.start == "classifier" and segmenter.backbone is not None:
         raise TagmaskError("segmenter.start classifier: the backbone is the classifier's; remove segmenter.backbone")
-
-
-def _masked(dataset: Dataset, masks: Path) -> Dataset:
-    """The records that a stage wrote a mask of, with it."""
-    paths = [masks / f"{record.name}.png" for record in dataset.records]
-    pairs = [(record, path) for record, path in zip(dataset.records, paths, strict=True) if path.exists()]
-    return replace(dataset, records=tuple(replace(record, mask=PngMask(path)) for record, path in pairs))
 
 
 def _trained(place: Path) -> list[Path]:

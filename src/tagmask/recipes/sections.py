@@ -114,6 +114,11 @@ class DataConfig(Section):
     masks: Path | None = Field(
         default=None, description="The folder of ground-truth masks (PNG); none takes the one that the format says."
     )
+    use_masks: bool = Field(
+        default=False,
+        description="Whether ground truth of training images, where there is some, takes the place of the masks made "
+        "from tags: in AffinityNet's labels and for the segmenter.",
+    )
     mask_classes: tuple[str, ...] | None = Field(
         default=None, description="The names of the mask ids 1, 2, …; none takes the data's list."
     )

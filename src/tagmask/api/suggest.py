@@ -1,0 +1,129 @@
+"""The verb `suggest`: the images whose masks, drawn by hand, would help a run most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.splits import open_data, training_split
+from tagmask.data.untaught import TOGETHER
+from tagmask.engine.inference import Item, stream
+from tagmask.engine.model import load
+from tagmask.engine.progress import track
+from tagmask.errors import TagmaskError
+
+FEW = 5  # images that bear one of two classes, below which nothing is said of their company
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """An image to draw a mask of.
+
+    Attributes:
+        name: of the image in the data set; its mask is to be called `NAME.png`.
+        image: the file.
+        reason: why it is this one, in words.
+    """
+
+    name: str
+    image: Path
+    reason: str
+
+
+def suggest(run: PathLike, data: PathLike | None = None, *, count: int = 16) -> list[Suggestion]:
+    """Name the tagged images whose masks would help most, the most useful first.
+
+    An image counts the more, the less sure the run is of it, the fewer masks there are yet of its classes, and where it
+    shows two classes that always come together, which tags cannot tell apart. Images that have a mask are left out.
+
+    Args:
+        run: a run folder.
+        data: tagged images, in any format that `train` reads; by default the run's own. Of its splits those count that
+            are learnt from.
+        count: how many images.
+
+    Raises:
+        TagmaskError: whatever is wrong with run or data; or every image has a mask.
+    """
+    model = load(run)
+    config = model.run.recipe.data
+    dataset = training_split(open_data(data, config, model.classes), config)
+    without = [record for record in dataset.records if record.mask is None]
+    if not without:
+        raise TagmaskError(f"{data or config.path}: every training image has a mask; there is nothing to suggest")
+    source = "decoder" if model.has_decoder else "cam"
+    inference = model.run.recipe.inference.model_copy(update={"refine": "none"})
+    items = [Item(record.name, record.image, record.tags, record.context) for record in without]
+    found = stream(model.method, items, inference, source=source, on_error=lambda *_: None)
+    doubt = {each.item.name: 1 - each.confidence for each in track(found, "images", len(items))}
+    return choose(dataset, doubt, count)
+
+
+def choose(dataset: Dataset, doubt: dict[str, float], count: int) -> list[Suggestion]:
+    """Choose images one by one, each time the one that adds most to those chosen and those that have a mask.
+
+    Args:
+        dataset: tagged images, with and without masks.
+        doubt: of images without a mask, by name: how unsure the run is, 0 to 1.
+        count: how many at the most.
+    """
+    pairs = _inseparable(dataset)
+    masks = np.zeros(len(dataset.classes), np.int64)  # of each class, how many there are
+    settled = dict.fromkeys(pairs, 0)
+    for record in dataset.records:
+        if record.mask is not None:
+            _count(record.tags, masks, settled)
+    open_records = {record.name: record for record in dataset.records if record.name in doubt and record.tags}
+    chosen: list[Suggestion] = []
+
+    def value(name: str) -> float:
+        tags = open_records[name].tags
+        new = sum(1 / (1 + masks[tag]) for tag in tags) + sum(1 / (1 + settled[pair]) for pair in _within(tags, pairs))
+        return doubt[name] * new
+
+    while open_records and len(chosen) < count:
+        name = max(sorted(open_records), key=value)
+        record = open_records.pop(name)
+        reason = _reason(dataset, record.tags, doubt[name], masks, _within(record.tags, pairs))
+        chosen.append(Suggestion(name, record.image, reason))
+        _count(record.tags, masks, settled)
+    return chosen
+
+
+def _inseparable(dataset: Dataset) -> list[tuple[int, int]]:
+    """Find the pairs of classes that nearly always come together."""
+    tags = dataset.tag_matrix().astype(np.int64)
+    both = tags.T @ tags
+    found = []
+    for first, second in combinations(range(len(both)), 2):
+        either = both[first, first] + both[second, second] - both[first, second]
+        if either >= FEW and both[first, second] >= TOGETHER * either:
+            found.append((first, second))
+    return found
+
+
+def _within(tags: Sequence[int], pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [pair for pair in pairs if set(pair) <= set(tags)]
+
+
+def _count(tags: Sequence[int], masks: np.ndarray, settled: dict[tuple[int, int], int]) -> None:
+    """Count a mask of an image with these tags."""
+    masks[list(tags)] += 1
+    for pair in _within(tags, list(settled)):
+        settled[pair] += 1
+
+
+def _reason(
+    dataset: Dataset, tags: Sequence[int], doubt: float, masks: np.ndarray, pairs: Sequence[tuple[int, int]]
+) -> str:
+    names = dataset.classes
+    parts = [f"sure of {1 - doubt:.0%}"]
+    if first := [names[tag] for tag in tags if not masks[tag]]:
+        parts.append(f"first mask with {', '.join(first)}")
+    parts += [f"{names[a]} and {names[b]} always come together" for a, b in pairs]
+    return "; ".join(parts)
