@@ -113,6 +113,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 @contextmanager
 def opened(path: Path, what: str = "image") -> Iterator[Image.Image]:
     """Yield an image file opened but not yet decoded; whatever goes wrong in the block becomes a TagmaskError."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise TagmaskError(f"{path}: is no regular file but a pipe, socket or device; remove it")
     try:
         with Image.open(path, formats=readable_formats()) as image:
             _check_pixels(image, path, what)
