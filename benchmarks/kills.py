@@ -48,7 +48,7 @@ STAGED = settings(
     *("segmenter.training.batch=4", "segmenter.training.workers=0", "segmenter.training.precision=32-true"),
     *("refine.name=none", "refine.background_score=0.4"),
 )
-VERBS: dict[str, Callable[[Path, Path], list[str]]] = {
+VERBS: dict[str, Callable[[Path, Path], list[Any]]] = {
     "data make": lambda base, out: ["data", "make", "cooccur", "-o", out, "--images", "60", "--size", "48"],
     "train": lambda base, out: ["train", base / "data", "-r", "cam/demo", "-o", out, *settings("method.scales=[1.0]")],
     "train in stages": lambda base, out: ["train", base / "data", "-r", "cam/demo", "-o", out, *STAGED],
