@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint types mutants bench docs clean
+.PHONY: demo test lint types mutants bench docs constraints licences sbom clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
@@ -21,8 +21,19 @@ PIP := .venv/bin/pip --disable-pip-version-check install --quiet
 demo: .venv/run.stamp
 	$(PY) -m tagmask demo $(if $(METHOD),--method $(METHOD)) $(if $(SEED),--seed $(SEED)) --output demo
 
+# make test [OLDEST=1]: with the newest packages, or with the oldest that pyproject.toml allows
+ifdef OLDEST
+test: .venv-oldest/dev.stamp
+	.venv-oldest/bin/python -m pytest -n 2 $(ARGS)
+else
 test: .venv/dev.stamp
 	$(PY) -m pytest -n 2 $(ARGS)
+endif
+
+.venv-oldest/dev.stamp: pyproject.toml constraints/oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/pip --disable-pip-version-check install --quiet -c constraints/oldest.txt -e '.[dev]'
+	touch $@
 
 lint: .venv/dev.stamp
 	$(PY) -m ruff check .
@@ -40,6 +51,26 @@ mutants: .venv/dev.stamp
 bench: .venv/dev.stamp
 	$(PY) benchmarks/$(NAME).py $(ARGS)
 
+# make constraints: the oldest versions that pyproject.toml allows, and the newest as they are today.
+# `pip install -c constraints/locked.txt tagmask` installs what the tests ran on.
+constraints: .venv/dev.stamp
+	$(PIP) uv
+	.venv/bin/uv pip compile -q pyproject.toml --extra dev --resolution lowest-direct --python-version 3.11 \
+	  --no-annotate --custom-compile-command "make constraints" -o constraints/oldest.txt
+	.venv/bin/uv pip compile -q pyproject.toml --extra dev --universal --upgrade --python-version 3.11 \
+	  --no-annotate --custom-compile-command "make constraints" -o constraints/locked.txt
+
+# make licences: docs/licences.md, of what is installed
+licences: .venv/dev.stamp
+	$(PY) docs/generate_licences.py
+
+# make sbom: every installed package as CycloneDX, in sbom.cdx.json
+sbom: .venv/run.stamp
+	$(PYTHON) -m venv .venv/sbom
+	.venv/sbom/bin/pip --disable-pip-version-check install --quiet cyclonedx-bom
+	.venv/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	  --of JSON -o sbom.cdx.json .venv/bin/python
+
 .venv/docs.stamp: pyproject.toml | .venv/bin/python
 	$(PIP) -e '.[docs]'
 	touch $@
@@ -52,4 +83,4 @@ docs: .venv/docs.stamp
 	@echo "docs: docs/_build/html/index.html"
 
 clean:
-	rm -rf .venv demo build dist docs/_build
+	rm -rf .venv .venv-oldest demo build dist docs/_build sbom.cdx.json

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tagmask.data import files
-from tagmask.data.files import check_file_name, inside, replacing, write_text
+from tagmask.data.files import inside, replacing, write_text
 from tagmask.errors import TagmaskError
 
 DEAD = 2**22 + 1  # Linux numbers processes up to 2**22
@@ -160,11 +160,3 @@ def test_names_inside_may_have_folders_and_dots(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path.parent)
     with pytest.raises(TagmaskError, match="leads out"):
         inside(tmp_path, "link/a")
-
-
-def test_bad_input_names_that_cannot_be_part_of_a_file_name() -> None:
-    assert check_file_name("träin 2", "split") == "träin 2"
-    assert check_file_name("", "split") == ""
-    for name in ("..", "a/b", "a\\b", "a\nb", "a\0"):
-        with pytest.raises(TagmaskError, match=r"split .*: cannot be part of a file's name; rename it"):
-            check_file_name(name, "split")

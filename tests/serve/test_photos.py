@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,14 @@ def _image(path: Path, size: tuple[int, int] = (8, 6)) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, "teal").save(path)
     return path
+
+
+def test_a_pipe_among_the_photographs_is_passed_over(model: Model, tmp_path: Path) -> None:
+    _image(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "b.png")
+    assert list(find_photos(model, tmp_path).by_name) == ["a"]
+    with pytest.raises(TagmaskError, match=r"b\.png: is no regular file"):
+        open_photo(tmp_path / "b.png")
 
 
 def test_own_data_of_the_run_comes_with_tags_and_splits(model: Model, cooccur: Path) -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
 import urllib.request
@@ -95,6 +97,61 @@ def test_request_cannot_name_a_file_as_its_upload(run: Path, photo: Path) -> Non
             said = answer.read().decode()
     assert "was not uploaded" in said
     assert "tm-mask" not in said
+
+
+def ask(address: str, values: dict[str, object]) -> int:
+    """Post an event of the page, and give the status of the answer."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(address + "gradio_api/queue/join", json.dumps(values).encode(), headers)
+    try:
+        with direct.open(request, timeout=300) as answer:
+            return answer.status
+    except HTTPError as error:
+        return error.code
+
+
+def test_a_function_that_is_not_there_and_a_full_queue_are_said_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    from tagmask.serve import try_tab
+
+    free = threading.Event()
+    free.set()
+
+    def slow() -> str:
+        free.wait(120)
+        return ""
+
+    monkeypatch.setattr(try_tab, "_invitation", slow)
+    monkeypatch.setattr(server, "QUEUE", 4)
+    with server.serving(run, port=free_port()) as (address, _):
+        unknown = {"data": [], "fn_index": 9999, "session_hash": "s", "trigger_id": None}
+        assert ask(address, unknown) == 404
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with direct.open(address + "config", timeout=300) as answer:
+            dependencies = json.load(answer)["dependencies"]
+        event = next(own["id"] for own in dependencies if any(name == "change" for _, name in own["targets"]))
+        values = {"data": [None, []], "fn_index": event, "trigger_id": None}
+        free.clear()
+        statuses = [ask(address, {**values, "session_hash": f"s{number}"}) for number in range(12)]
+        free.set()
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) <= 6  # those that wait, and those that the model works on
+
+
+def test_an_ended_page_leaves_no_temporary_folder(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    command = [sys.executable, "-m", "tagmask", "serve", str(run), "--port", str(free_port())]
+    page = subprocess.Popen(
+        command, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert page.stdout is not None
+    assert page.stdout.readline().startswith("page: http://127.0.0.1:")
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("tagmask-page-")]
+    page.send_signal(signal.SIGTERM)
+    _, said = page.communicate(timeout=60)
+    assert page.returncode == 0, said
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith("tagmask-page-")]
 
 
 def test_the_command_says_where_the_page_is_until_it_is_interrupted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -140,6 +141,8 @@ def serve(
     from tagmask.engine.progress import report_skipped
     from tagmask.serve.server import serving
 
+    # As Ctrl+C does, so that the temporary uploads go with the page.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(run, other, images=images, masks=masks, review=review, port=port) as (address, left_out):
         report_skipped(left_out, "masks")
         typer.echo(f"page: {address}   (Ctrl+C ends it)")

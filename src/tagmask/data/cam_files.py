@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tagmask.data.files import write_bytes
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 
 SUFFIX = ".npz"
 BELOW_ONE = np.nextafter(np.float16(1), np.float16(0))
@@ -55,8 +55,9 @@ def read_cams(path: Path) -> tuple[Tensor, Tensor]:
         with np.load(path, allow_pickle=False) as arrays:
             cams, ids = arrays["cams"].astype(np.float32), arrays["ids"].astype(np.int64)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise TagmaskError(f"{path}: damaged or no file of CAMs ({reason}); remove it and write it again") from None
+        raise TagmaskError(
+            f"{path}: damaged or no file of CAMs ({first_line(error)}); remove it and write it again"
+        ) from None
     if cams.ndim != 3 or ids.shape != cams.shape[:1] or not np.isfinite(cams).all():
         raise TagmaskError(f"{path}: expected finite `cams` (n, h, w) and `ids` (n,), not {cams.shape} and {ids.shape}")
     if (ids < 1).any():

@@ -90,17 +90,6 @@ def inside(folder: Path, name: str, what: str = "name") -> Path:
     return path
 
 
-def check_file_name(name: str, what: str) -> str:
-    """Return a name that becomes part of a file's name, such as that of a split.
-
-    Raises:
-        TagmaskError: it holds `/`, `\\` or a control character, or is `.` or `..`.
-    """
-    if name in (".", "..") or not name.isprintable() or set(name) & set("/\\"):
-        raise TagmaskError(f"{what} {name!r}: cannot be part of a file's name; rename it without / and \\")
-    return name
-
-
 def check_folder(folder: Path) -> None:
     """Raise a TagmaskError where a file stands in the way of an output folder."""
     for place in (folder, *folder.parents):

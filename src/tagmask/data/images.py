@@ -169,6 +169,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def opened(path: Path | io.BytesIO, what: str = "image") -> Iterator[Image.Image]:
     """Yield an image file opened but not yet decoded; whatever goes wrong in the block becomes a TagmaskError."""
     file, path = path, path if isinstance(path, Path) else MEMORY
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise TagmaskError(f"{path}: is no regular file but a pipe, socket or device; remove it")
     try:
         with Image.open(file, formats=readable_formats()) as image:
             _check_pixels(image, path, what)

@@ -33,7 +33,7 @@ class Ledger:
             try:
                 name, own = json.loads(line)
                 self._hashes.setdefault(str(name), []).append(str(own))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 continue  # the end of a line that a kill cut off; its file was not written
 
     def owns(self, path: Path) -> bool:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tagmask.data.files import replacing
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 
 STATE_FILE = "training_state.pt"
 MODEL_FILE = "model.safetensors"
@@ -79,7 +79,7 @@ def read_training_state(path: Path) -> dict[str, Any]:
 
 
 def _unusable(path: Path, error: Exception) -> TagmaskError:
-    reason = str(error).splitlines()[0] if isinstance(error, RuntimeError | ValueError) else type(error).__name__
+    reason = first_line(error) if isinstance(error, RuntimeError | ValueError) else type(error).__name__
     return TagmaskError(
         f"{path}: cannot resume from it ({reason}); it is damaged or of another recipe: remove the folder to start anew"
     )
@@ -151,7 +151,7 @@ def load_model(folder: Path, network: nn.Module) -> None:
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
+        reason = str(error).strip().splitlines()[-1].strip()
         raise TagmaskError(f"{path}: not the model of this run's recipe ({reason})") from None
 
 

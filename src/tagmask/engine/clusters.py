@@ -14,7 +14,7 @@ from tagmask.data.files import replacing
 from tagmask.data.images import open_image
 from tagmask.engine.photographs import network_size
 from tagmask.engine.progress import track
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 from tagmask.methods.base import Method
 from tagmask.methods.sccam import ABSENT
 from tagmask.recipes.load import InferenceConfig
@@ -48,8 +48,9 @@ def read_clusters(place: Path, dataset: Dataset) -> Tensor:
         with np.load(place / CLUSTERS, allow_pickle=False) as arrays:
             assignment = arrays["assignment"].astype(np.int64)
     except Exception as error:  # a damaged archive makes NumPy and zipfile raise nearly anything
-        reason = f"{error or type(error).__name__}".splitlines()[0]
-        raise TagmaskError(f"{place / CLUSTERS}: damaged ({reason}); cluster anew with --from {place.name}") from None
+        raise TagmaskError(
+            f"{place / CLUSTERS}: damaged ({first_line(error)}); cluster anew with --from {place.name}"
+        ) from None
     bears = dataset.tag_matrix() > 0
     if assignment.shape != bears.shape or (assignment[~bears] != ABSENT).any():
         raise TagmaskError(f"{place / CLUSTERS}: of other training data; cluster anew with --from {place.name}")

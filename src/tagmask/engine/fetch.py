@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 
 PREFIX = "hf-hub:"
 TEXTS = ("recipe.yaml", "classes.txt", "run.json")
@@ -52,5 +52,5 @@ def check_name(repository: str) -> None:
 
 def hub_reason(error: Exception) -> str:
     """Put what an error of the network or of the hub says in one line."""
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    line, kind = first_line(error), type(error).__name__
+    return kind if line == kind else f"{kind}: {line}"

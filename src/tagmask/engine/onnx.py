@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from tagmask.data.files import replacing
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 from tagmask.ops.resize import resize
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) ->
     except TagmaskError:
         raise
     except Exception as error:  # tracing fails in as many ways as networks are written
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = first_line(error)
         what = "a size that is free" if size is None else f"size {size[0]} x {size[1]}"
         how = "give a fixed size" if size is None else "try another size, or another torch"
         raise TagmaskError(f"this network does not export with {what} ({reason}); {how}") from error

@@ -17,6 +17,7 @@ from tagmask.errors import TagmaskError
 from tagmask.models import deeplabv2, resnet38, vgg16
 from tagmask.models.published.start import load_start
 from tagmask.models.weights import HALVES, IMAGENET, with_normalisation
+from tagmask.recipes.backbone_options import MOST_PARAMETERS
 from tagmask.recipes.load import BackboneConfig
 
 logger = logging.getLogger(__name__)
@@ -265,6 +266,21 @@ def conv_stem(patch_size: int, width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 
 
+def _check_parameters(name: str, options: dict[str, Any]) -> None:
+    """Refuse a network of more parameters than any machine has room for, before it is built."""
+    try:
+        with torch.device("meta"):  # shapes alone, without memory
+            network = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError):
+        return  # it is said where the network is built
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if count > MOST_PARAMETERS:
+        raise TagmaskError(
+            f"backbone.options: {name!r} would have {count / 1e9:.0f} billion parameters with {options}; the most are "
+            f"{MOST_PARAMETERS / 1e9:.0f} billion"
+        )
+
+
 def _create(config: BackboneConfig) -> nn.Module:
     options = dict(config.options)
     if config.name in PAPERS:
@@ -276,6 +292,8 @@ def _create(config: BackboneConfig) -> nn.Module:
         near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
         raise TagmaskError(f"backbone.name: timm has no {config.name!r}; near it: {', '.join(near) or 'nothing'}")
     strided = {"output_stride": config.output_stride, **options}
+    if options:
+        _check_parameters(config.name, options)
     last: Exception | None = None
     for arguments in (strided, options):  # networks without dilation know no output_stride
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 from tagmask.models.mxnet import read_mxnet_params
 from tagmask.models.weights import find_weights, how_to_get, is_on_hub
 
@@ -74,7 +74,7 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a file of any content makes torch say
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise TagmaskError(
             f"weights {path}: not a file of tensors alone, and nothing else is read from it ({reason}); "
             "save the state dict by itself, best as .safetensors"

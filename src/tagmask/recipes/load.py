@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 from tagmask.recipes.sections import (
     AnyMethod,
     BackboneConfig,
@@ -115,7 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = load_yaml(path.read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TagmaskError(f"{path}: not a recipe: {str(error).splitlines()[0]}") from None
+        raise TagmaskError(f"{path}: not a recipe: {first_line(error)}") from None
     if not isinstance(values, dict):
         raise TagmaskError(f"{path}: a recipe is a mapping of sections (method, data, …), not {type(values).__name__}")
     return values

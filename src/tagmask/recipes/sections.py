@@ -20,14 +20,17 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from tagmask.recipes.backbone_options import MOST_PIXELS, checked_options
+
 logger = logging.getLogger(__name__)
 
 Positive = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0)]
 PartOf = Annotated[float, Field(gt=0, le=1)]
 Jitter = tuple[Fraction, Fraction, Fraction, Annotated[float, Field(ge=0, le=0.5)]]
-Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)]
+Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1, max_length=64)]
 
 
 def _rising(pair: tuple[float, float]) -> tuple[float, float]:
@@ -153,14 +156,14 @@ class DataConfig(Section):
 class ViewsConfig(Section):
     """The augmented views of a training image."""
 
-    crop: Positive = Field(default=448, description="The side of the square crop, in pixels.")
+    crop: Side = Field(default=448, description="The side of the square crop, in pixels.")
     scale: Annotated[tuple[Factor, Factor], Rising] = Field(
         default=(0.5, 2.0), description="The range that a random rescale of the image is drawn from, before the crop."
     )
     factors: tuple[Factor, ...] = Field(
         default=(), description="In place of `scale`: one of these factors is drawn, as in DeepLab-v2."
     )
-    resize_long: Annotated[tuple[Positive, Positive], Rising] | None = Field(
+    resize_long: Annotated[tuple[Side, Side], Rising] | None = Field(
         default=None, description="In place of `scale`: the range that the long side is drawn from, in pixels."
     )
     squash: bool = Field(
@@ -195,7 +198,9 @@ class BackboneConfig(Section):
         default=None,
         description="A hub name (timm/…, hf-hub:…) or a local file of pretrained weights; none begins from scratch.",
     )
-    options: dict[str, Any] = Field(default_factory=dict, description="What is passed to timm.create_model.")
+    options: Annotated[dict[str, Any], AfterValidator(checked_options)] = Field(
+        default_factory=dict, description="What is passed to timm.create_model: known keys, plain values within bounds."
+    )
     stem: Literal["patch", "conv"] = Field(
         default="patch", description="How a ViT sees pixels; conv puts convolutions first, for training from scratch."
     )
@@ -350,11 +355,11 @@ class InferenceConfig(Section):
 
     former_keys: ClassVar = {"background": "background_score"}
 
-    size: int | None = Field(
-        default=448, gt=0, description="The side of the square that images are resized to; none keeps their own size."
+    size: Side | None = Field(
+        default=448, description="The side of the square that images are resized to; none keeps their own size."
     )
-    long_side: int | None = Field(
-        default=None, gt=0, description="In place of `size`: the long side, in pixels; the aspect is kept."
+    long_side: Side | None = Field(
+        default=None, description="In place of `size`: the long side, in pixels; the aspect is kept."
     )
     scales: Scales = Field(default=(1.0,), description="The scales at which each image is seen.")
     cam_scales: Scales | None = Field(
@@ -377,7 +382,7 @@ class InferenceConfig(Section):
     )
     refine: Literal["none", "par", "crf"] = Field(default="none", description="What refines the scores.")
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="seco", description="The CRF's constants, by name.")
-    longest: Positive = Field(
+    longest: Side = Field(
         default=1024,
         description="The longest side, in pixels, at which images are refined; larger ones are refined smaller.",
     )

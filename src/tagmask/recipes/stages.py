@@ -13,8 +13,8 @@ from tagmask.recipes.sections import (
     BackboneConfig,
     Fraction,
     OptimizerConfig,
-    Positive,
     Section,
+    Side,
     TrainingConfig,
     ViewsConfig,
 )
@@ -83,7 +83,7 @@ class RefineConfig(Section):
     saliency: Path | None = Field(
         default=None, description="The folder of grey saliency maps NAME.png (fusion); none does without."
     )
-    longest: Positive = Field(
+    longest: Side = Field(
         default=1024,
         description="The longest side, in pixels, at which images are refined; larger ones are refined smaller.",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +9,9 @@ from PIL import Image
 
 from tagmask.api import Model, open_data
 from tagmask.data.dataset import Dataset
-from tagmask.data.images import image_size, is_image_name, open_image
+from tagmask.data.images import image_size, open_image
 from tagmask.data.readers import detect
+from tagmask.data.walk import image_files
 from tagmask.errors import TagmaskError
 
 MAX_PIXELS = 40_000_000
@@ -151,11 +151,8 @@ def _of_dataset(dataset: Dataset, source: Path) -> Photos:
 
 def _of_folder(folder: Path, classes: tuple[str, ...]) -> Photos:
     found: dict[str, list[Path]] = {}
-    for place, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for file in sorted(filter(is_image_name, files)):
-            path = Path(place, file)
-            found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
+    for path in map(Path, image_files(folder)):
+        found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), []).append(path)
     photos: dict[str, Photo] = {}
     for name, paths in found.items():
         tag = next((part for part in reversed(name.split("/")[:-1]) if part in classes), None)

@@ -22,10 +22,14 @@ from tagmask.serve.review_tab import ReviewPage
 if TYPE_CHECKING:
     import gradio as gr
     from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
     from starlette.types import ASGIApp
 
 HOST, PORT = "127.0.0.1", 7860
 EXAMPLES = 8
+QUEUE = 32
+"""Requests that wait for the model at most; who comes later is told that the queue is full."""
 UPLOAD = "32mb"
 
 
@@ -84,6 +88,7 @@ def _application(blocks: gr.Blocks) -> FastAPI:
     import gradio
     from fastapi import FastAPI
     from gradio.themes import Default
+    from starlette.routing import Mount
 
     application = gradio.mount_gradio_app(
         FastAPI(openapi_url=None),
@@ -107,9 +112,22 @@ def _application(blocks: gr.Blocks) -> FastAPI:
         css_paths=STYLE,
         js=KEYS.read_text(encoding="utf-8"),
     )
+    blocks.queue(max_size=QUEUE)
+    page = next(route.app for route in application.routes if isinstance(route, Mount))
+    # gradio looks a function up by the number that a request names.
+    page.add_exception_handler(KeyError, _no_such_function)  # pyright: ignore[reportAttributeAccessIssue]
     # Not launched, the page counts as one in the making: gradio would let a request name any file as an upload.
     blocks.has_launched = blocks.is_running = True
     return application
+
+
+def _no_such_function(request: Request, error: Exception) -> Response:
+    """Answer a request for a function that the page does not have; other errors stay what they are."""
+    from starlette.responses import PlainTextResponse
+
+    if not request.url.path.startswith("/gradio_api/"):
+        raise error
+    return PlainTextResponse("the page has no such function; load it again", status_code=404)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import SPLIT_NAMES
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, find_image
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 
 IMAGE_COLUMNS = ("image", "img", "file_name", "path")
 BATCH = 64
@@ -150,7 +150,7 @@ def _opened(file: Path) -> Any:
 
 
 def _damaged(file: Path, error: Exception) -> TagmaskError:
-    return TagmaskError(f"{file}: is no whole parquet file ({str(error).splitlines()[0]}); download it again")
+    return TagmaskError(f"{file}: is no whole parquet file ({first_line(error)}); download it again")
 
 
 def _layout(file: Path, root: Path) -> Layout:

@@ -12,9 +12,9 @@ import numpy as np
 
 from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.dataset import Dataset, listed_classes
-from tagmask.data.files import check_file_name
 from tagmask.data.images import image_size, is_image_name
 from tagmask.data.masks import PngMask
+from tagmask.data.names import split_name_fault
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import IGNORE
@@ -124,7 +124,8 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
             f" expected {names[0]}.jpg or the like in it; name the folder that was labelled"
         )
     for photograph in (one for name in names for one in photographs.get(name, ())):
-        check_file_name(photograph.split, "split")
+        if fault := split_name_fault(photograph.split):
+            raise TagmaskError(f"split {photograph.split!r} {fault}")
     return Labelled(masks, classes, photographs)
 
 
