@@ -66,6 +66,7 @@ def data_check(
         mask_classes=list(config.mask_classes) if config.mask_classes else None,
         untagged=config.untagged,
         tag_source=config.tag_source,
+        tag_list=config.tag_list,
     )
     plain_console(stderr=False).print(render(report))
     if not report.ok:
