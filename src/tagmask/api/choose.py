@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 Weights = Literal["cached", "reachable", "missing"]
 
 EPOCHS = {"seco": 20, "cam": 12}  # plain CAM: as many for the classifier as for the segmenter after it
-BAND = (1.0, 3.0)  # powers of the background between which pixels teach the segmenter nothing
+BAND = (2.0, 12.0)  # powers of the background between which pixels teach the segmenter nothing
+CAM_SCALES = [1.5, 2.25]  # of the CAMs that become masks: small things need more than a step of 16 pixels
 CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
 PATIENCE = 5.0  # seconds for the hub's first answer
@@ -321,6 +322,7 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: li
             "size": None,
             "long_side": round((1.25 if seco else 1.5) * crop),
             "scales": [1.0, 1.25] if seco else [1.0],
+            "cam_scales": None if seco else CAM_SCALES,
             "background_score": 0.5 if seco else 0.4,
             "precision": "auto",
         },
@@ -337,4 +339,5 @@ def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
         # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
         return seen * (cams - 1 + (7 if recipe.method.method_class.needs_views else 3)) * forward
     side = recipe.inference.long_side or crop
+    cams = 2 * sum(scale**2 for scale in recipe.inference.cam_scales or getattr(recipe.method, "scales", (1.0,)))
     return 2 * seen * 3 * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)
