@@ -171,10 +171,10 @@ def measure(name: str, variant: str, seed: int, output: Path, overrides: Sequenc
     start = time.perf_counter()
     # The classifier is the same in all variants, and trained by the first of them.
     run, first = place / variant.replace(" ", "-"), place / "classifier"
-    if first.exists() and not run.exists():
+    copied = first.exists() and not run.exists()
+    if copied:
         shutil.copytree(first, run)
-    before = run.exists()
-    train(data, recipe=recipe, output=run, from_stage="cams" if before and not (run / "segmenter").exists() else None)
+    train(data, recipe=recipe, output=run, from_stage="cams" if copied else None)
     if not first.exists():
         shutil.copytree(run, first, ignore=shutil.ignore_patterns("cams", "refine", "segmenter"))
     row: dict[str, Any] = {"set": name, "variant": variant, "seed": seed, "steps": recipe.training.steps}
