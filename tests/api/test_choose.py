@@ -73,6 +73,9 @@ def test_a_class_of_nearly_all_images_is_learnt_last(photos: Dataset) -> None:
     assert any("shoe in nearly every image" in reason for reason in chosen.reasons)
     assert choose(replace(dataset, records=records[:12]), LAPTOP, "data.last=[]").recipe.data.last == ()
     assert choose(photos, LAPTOP).recipe.data.last == (), "three images say nothing"
+    on_gpu = choose(dataset, H200).recipe
+    assert (on_gpu.method.name, on_gpu.data.last, on_gpu.staged) == ("seco", ("shoe",), True)
+    assert not choose(photos, H200).recipe.staged
 
 
 @pytest.mark.parametrize("machine", [LAPTOP, H200])

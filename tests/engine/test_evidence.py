@@ -40,6 +40,10 @@ def test_a_class_that_takes_what_all_share_is_named_with_its_part() -> None:
     assert found[0].startswith("'shoe' takes 90 % of what all classes of an image get")
 
 
+def test_a_class_that_got_what_the_others_left_took_nothing_from_them() -> None:
+    assert mask_evidence([((0, 1, 2), mask(4, 45, 1))] * 10, CLASSES, last=("shoe",)) == []
+
+
 def test_a_large_class_of_few_images_takes_nothing_from_the_others() -> None:
     rows = [((0, 1), mask(1, 60))] * 5 + [((0, 2), mask(20, 0, 20))] * 15
     assert mask_evidence(rows, CLASSES) == []

@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 Weights = Literal["cached", "reachable", "missing"]
 
 EPOCHS = {"seco": 20, "cam": 12}  # plain CAM: as many for the classifier as for the segmenter after it
-BAND = (1.0, 3.0)  # powers of the background between which pixels teach the segmenter nothing
+BAND = (2.0, 12.0)  # powers of the background between which pixels teach the segmenter nothing
+CAM_SCALES = [1.5, 2.25]  # of the CAMs that become masks: small things need more than a step of 16 pixels
 CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
 PATIENCE = 5.0  # seconds for the hub's first answer
@@ -269,13 +270,14 @@ def _given(overrides: tuple[str, ...], key: str) -> Any:
 
 
 def _last_classes(dataset: Dataset, plan: Plan, reasons: list[str]) -> list[str]:
-    """Name the classes that nearly all images bear, which in the masks of a staged run get what the others leave."""
+    """Name the classes that nearly all images bear, which in the masks between stages get what the others leave."""
     names = [(*dataset.classes, *dataset.context)[k] for k in everywhere(dataset)]
-    if plan.method == "seco" or not names:
+    if not names:
         return []
+    stages = "; for that, a segmenter is trained on masks" if plan.method == "seco" else ""
     reasons.append(
         f"{', '.join(names)} in nearly every image: the masks give {'it' if len(names) == 1 else 'them'} what the "
-        "other classes leave (data.last)"
+        f"other classes leave (data.last){stages}"
     )
     return names
 
@@ -283,6 +285,7 @@ def _last_classes(dataset: Dataset, plan: Plan, reasons: list[str]) -> list[str]
 def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: list[str]) -> dict[str, Any]:
     """Return the recipe as a mapping; phases begin at about the same fractions of the schedule as in `seco/default`."""
     seco, crop = plan.method == "seco", plan.crop
+    staged = not seco or bool(last)
     sections: dict[str, dict[str, Any]] = {
         "seco": {
             "patch_size": max(16, crop // 7 // 16 * 16),
@@ -321,10 +324,11 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: li
             "size": None,
             "long_side": round((1.25 if seco else 1.5) * crop),
             "scales": [1.0, 1.25] if seco else [1.0],
+            "cam_scales": CAM_SCALES if staged else None,
             "background_score": 0.5 if seco else 0.4,
             "precision": "auto",
         },
-        **({} if seco else stages),
+        **(stages if staged else {}),
     }
 
 
@@ -332,9 +336,19 @@ def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
     """Estimate the seconds of all trainings and of what lies between them, from those of a crop's forward pass."""
     training, crop = recipe.training, recipe.views.crop
     seen = training.steps * training.batch
-    cams = 2 * sum(scale**2 for scale in getattr(recipe.method, "scales", (1.0,)))  # every scale, as it is and flipped
+    own = getattr(recipe.method, "scales", (1.0,))
+    cams = _forwards(own)
+    # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
+    step = cams - 1 + (7 if recipe.method.method_class.needs_views else 3)
     if recipe.segmenter is None:
-        # A backward pass counts as two. 7: crop, weak view, patches of student and teacher; its own forward is reused.
-        return seen * (cams - 1 + (7 if recipe.method.method_class.needs_views else 3)) * forward
+        return seen * step * forward
+    # Between the stages no decoder of plain CAM learns, so that its step has no CAMs; the segmenter's step is as long.
+    step = 3 + (step if recipe.method.method_class.needs_views else 3)
     side = recipe.inference.long_side or crop
-    return 2 * seen * 3 * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)
+    cams = _forwards(recipe.inference.cam_scales or own)
+    return seen * step * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)
+
+
+def _forwards(scales: Iterable[float]) -> float:
+    """Return how many forwards of an image CAMs at these scales take, each as it is and flipped."""
+    return 2 * sum(scale**2 for scale in scales)

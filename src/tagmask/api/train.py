@@ -185,7 +185,7 @@ def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[s
         return
     found: list[str] = []
     if (folder / MASKS).is_dir():
-        found = folder_evidence(folder / MASKS, training)
+        found = folder_evidence(folder / MASKS, training, recipe.data.last)
     elif not recipe.staged and recipe.method.method_class.has_decoder:
         found = model_evidence(load(folder).method, training, recipe.inference)
     for sentence in found:

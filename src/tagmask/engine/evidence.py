@@ -20,12 +20,15 @@ LOOKED_AT = 48  # images that a model is judged by
 SWALLOWED = 0.8  # the fraction of what all classes got, in images of several tags, from which one takes too much
 
 
-def mask_evidence(masks: Iterable[tuple[Sequence[int], np.ndarray]], classes: Sequence[str]) -> list[str]:
+def mask_evidence(
+    masks: Iterable[tuple[Sequence[int], np.ndarray]], classes: Sequence[str], last: Sequence[str] = ()
+) -> list[str]:
     """Say what speaks against masks, a sentence each; masks that nothing speaks against give none.
 
     Args:
         masks: of each image the class indices of its tags, and the label map (H, W) uint8.
         classes: K names, in the order of the ids.
+        last: names of classes that got what the others left, and so took nothing from them.
     """
     borne, won = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
     shared, taken, company = 0.0, np.zeros(len(classes)), np.zeros(len(classes), np.int64)
@@ -52,7 +55,7 @@ def mask_evidence(masks: Iterable[tuple[Sequence[int], np.ndarray]], classes: Se
         )
     for k in range(len(classes)):
         fraction = taken[k] / max(shared, 1)
-        if shared >= FEW and fraction >= SWALLOWED and company[k] >= SWALLOWED * shared:
+        if classes[k] not in last and shared >= FEW and fraction >= SWALLOWED and company[k] >= SWALLOWED * shared:
             found.append(
                 f"{classes[k]!r} takes {100 * fraction:.0f} % of what all classes of an image get, so the masks of the "
                 f"others are of little use; train without {classes[k]!r} (data.classes), or add images without it"
@@ -60,10 +63,10 @@ def mask_evidence(masks: Iterable[tuple[Sequence[int], np.ndarray]], classes: Se
     return found
 
 
-def folder_evidence(folder: Path, dataset: Dataset) -> list[str]:
+def folder_evidence(folder: Path, dataset: Dataset, last: Sequence[str] = ()) -> list[str]:
     """Judge the masks `NAME.png` of a folder by `mask_evidence`; images without one are passed over."""
     found = ((record.tags, folder / f"{record.name}.png") for record in dataset.records)
-    return mask_evidence(((tags, PngMask(path).ids()) for tags, path in found if path.exists()), dataset.classes)
+    return mask_evidence(((tags, PngMask(path).ids()) for tags, path in found if path.exists()), dataset.classes, last)
 
 
 def model_evidence(method: Method, dataset: Dataset, config: InferenceConfig) -> list[str]:

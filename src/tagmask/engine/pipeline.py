@@ -66,9 +66,9 @@ def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
     masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
     affinity = recipe.refine is not None and recipe.refine.name == "affinity"
-    later[MASKS] = (*later[SEGMENTER], *((*masks, *walk) if affinity else ("refine",)))
+    later[MASKS] = (*later[SEGMENTER], "data.last", *((*masks, *walk) if affinity else ("refine",)))
     later[AFFINITY] = (*later[MASKS], *(f"refine.affinity.{name}" for name in StageTraining.model_fields))
-    later[LABELS] = (*later[SEGMENTER], "refine")
+    later[LABELS] = (*later[SEGMENTER], "refine", "data.last")
     later[CAMS] = (*later[LABELS], "inference")
     if start == rounds_of(recipe)[0].name:
         return tuple(Recipe.model_fields)
