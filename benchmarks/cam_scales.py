@@ -40,8 +40,8 @@ def sweep(run: Path, images: int) -> list[dict[str, Any]]:
     opened = open_run(run)
     recipe, classes = opened.recipe, opened.classes
     method = load_classifier(recipe, len(classes), run)
-    records = [record for record in training_split(open_data(None, recipe.data, classes), recipe.data).records]
-    records = [record for record in records if record.tags and record.mask is not None]
+    dataset = training_split(open_data(None, recipe.data, classes), recipe.data)
+    records = [record for record in dataset.records if record.tags and record.mask is not None]
     records = records[:: max(1, len(records) // images)][:images]
     long_side = recipe.inference.long_side or SIDE
     powers = sorted({power for band in BANDS for power in band})

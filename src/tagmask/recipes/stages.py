@@ -13,6 +13,7 @@ from tagmask.recipes.sections import (
     BackboneConfig,
     Fraction,
     OptimizerConfig,
+    Positive,
     Section,
     Side,
     TrainingConfig,
