@@ -40,7 +40,7 @@ def sweep(run: Path, images: int) -> list[dict[str, Any]]:
     opened = open_run(run)
     recipe, classes = opened.recipe, opened.classes
     method = load_classifier(recipe, len(classes), run)
-    records = [record for record in training_split(open_data(None, recipe.data, classes), recipe.data).records]
+    records = list(training_split(open_data(None, recipe.data, classes), recipe.data).records)
     records = [record for record in records if record.tags and record.mask is not None]
     records = records[:: max(1, len(records) // images)][:images]
     long_side = recipe.inference.long_side or SIDE
