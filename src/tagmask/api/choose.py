@@ -25,8 +25,7 @@ logger = logging.getLogger(__name__)
 Weights = Literal["cached", "reachable", "missing"]
 
 EPOCHS = {"seco": 20, "cam": 12}  # plain CAM: as many for the classifier as for the segmenter after it
-BAND = (2.0, 12.0)  # powers of the background between which pixels teach the segmenter nothing
-CAM_SCALES = [1.5, 2.25]  # of the CAMs that become masks: small things need more than a step of 16 pixels
+CAM_SCALES = [1.0, 1.5, 2.25]  # of the CAMs that become masks: small things need more than a step of 16 pixels
 CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
 PATIENCE = 5.0  # seconds for the hub's first answer
@@ -299,7 +298,7 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: li
         "cam": {"pooling": "mean", "scales": [1.0, 1.5], "decoder_from": steps},
     }
     stages: dict[str, Any] = {
-        "refine": {"name": "crf", "band": list(BAND)},
+        "refine": {"name": "crf", "band": "auto"},
         "segmenter": {"start": "classifier" if plan.backbone is SCRATCH else "weights"},
     }
     backbone = {**plan.backbone}

@@ -36,6 +36,9 @@ from tagmask.recipes.stages import AffinityConfig, RefineConfig
 SHOWN = {"none": "thresholds", "par": "PAR", "crf": "dense CRF", "affinity": "random walk", "fusion": "CRF and fusion"}
 """How each refinement is called on the progress bar."""
 PIXEL_MEMORY = 1500.0  # bytes a pixel; of the refinements a dense CRF of an image's tags takes most
+POWERS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of the background, of which `refine.band` auto takes one
+MOST = 0.85  # of the tags that show in masks by any of the powers
+LOOKED_AT, LOOKED_AT_SIDE = 48, 512  # images, and their longest side in pixels, that the choice is made on
 logger = logging.getLogger(__name__)
 Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
 
@@ -116,6 +119,9 @@ def refine_folder(
     if config.name == "fusion" and config.saliency is not None:
         _check_saliency(config.saliency, records)
 
+    if config.band == "auto":
+        config = _with_band(config, cams, records, background, last)
+
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         late = torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))
         if not late.any() or late.all():
@@ -142,6 +148,34 @@ def refine_folder(
     # A walk runs a network and multiplies matrices of pairs of pixels, which use all cores: one image at a time.
     memory = math.inf if affinity is not None else PIXEL_MEMORY
     return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name), memory=memory)
+
+
+def _with_band(
+    config: RefineConfig, cams: Path, records: Sequence[Record], background: bool, last: Collection[int]
+) -> RefineConfig:
+    """Choose the band of background powers by what masks show of the tags, on some images spread over the set.
+
+    A background that is too strong erases things whole: their tags are in no mask. One that is weaker than it need be
+    gives things what lies around them. So the band begins at the smallest power by which most tags show of those that
+    show by any power.
+    """
+    shown = torch.zeros(len(POWERS))
+    if not background:
+        return config.model_copy(update={"band": None})
+    for record in records[:: max(1, len(records) // LOOKED_AT)]:
+        try:
+            own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
+            image = shrunk(open_image(record.image), min(config.longest, LOOKED_AT_SIDE))
+        except TagmaskError:
+            continue  # is left out, and named, when its turn comes
+        own = _at(own, image)[~torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))]
+        if len(own):
+            marginals = crf_on_cams(torch.from_numpy(np.array(image)), own, *POWERS, preset=config.crf)
+            winners = marginals.argmax(dim=1).flatten(1)
+            shown += torch.tensor([len(row[row > 0].unique()) for row in winners])
+    power = POWERS[int((shown >= MOST * shown.max()).nonzero()[0])]
+    logger.info("background powers %g and %g: the smallest by which masks show most tags", power, 4 * power)
+    return config.model_copy(update={"band": (power, 4 * power)})
 
 
 def write_affinity_labels(

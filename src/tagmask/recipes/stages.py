@@ -75,10 +75,11 @@ class RefineConfig(Section):
     alpha: float = Field(
         default=16.0, gt=0, description="The power of the background score (crf, affinity, and fusion, where it is 4)."
     )
-    band: tuple[float, float] | None = Field(
+    band: tuple[float, float] | Literal["auto"] | None = Field(
         default=None,
         description="Two values in place of alpha (crf, affinity, fusion) or of background_score (none, par). Pixels "
-        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing.",
+        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing. auto (crf): the smallest "
+        "power by which the masks show most tags of their images, and four times it.",
     )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="The CRF's constants, by name.")
     saliency: Path | None = Field(
@@ -102,6 +103,10 @@ class RefineConfig(Section):
     def _band_in_range(self) -> RefineConfig:
         if self.band is None:
             return self
+        if isinstance(self.band, str):
+            if self.name != "crf":
+                raise ValueError(f"band: auto is for name crf, not {self.name}; give two values")
+            return self
         scores = self.name in ("none", "par")
         if not all(0 <= value <= 1 if scores else value > 0 for value in self.band):
             kind = "two background scores from 0 to 1" if scores else "two powers above 0"
@@ -109,8 +114,8 @@ class RefineConfig(Section):
         return self
 
     def members(self) -> tuple[RefineConfig, ...]:
-        """The refinements whose agreement is the mask: itself, or one for each value of `band`."""
-        if self.band is None:
+        """The refinements whose agreement is the mask: itself, or one for each value of `band`, once it is known."""
+        if self.band is None or isinstance(self.band, str):
             return (self,)
         key = "background_score" if self.name in ("none", "par") else "alpha"
         return tuple(self.model_copy(update={key: value, "band": None}) for value in self.band)
