@@ -209,6 +209,17 @@ def test_label_studio_tasks_hold_brush_regions_with_score(labelled, tmp_path) ->
     assert {(region["from_name"], region["to_name"]) for region in predictions[0]["result"]} == {("tag", "image")}
 
 
+def test_label_studio_regions_that_people_accepted_are_read_back_pixel_by_pixel(labelled, tmp_path) -> None:
+    """Accepting a prediction makes an annotation of its regions, which the export as JSON holds."""
+    export_masks(*labelled, tmp_path / "out", format="label-studio")
+    tasks = json.loads((tmp_path / "out/tasks.json").read_text(encoding="utf-8"))
+    accepted = [task | {"annotations": [{"result": task["predictions"][0]["result"]}]} for task in tasks]
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES), encoding="utf-8")
+    (tmp_path / "export.json").write_text(json.dumps(accepted), encoding="utf-8")
+    dataset = read_dataset(tmp_path / "export.json", image_folder=labelled[1], untagged="negative")
+    assert_read_back(dataset, {name: known(labels) for name, labels in label_maps().items()})
+
+
 def test_label_studio_predictions_are_no_annotations_for_our_reader(labelled, tmp_path) -> None:
     export_masks(*labelled, tmp_path / "out", format="label-studio")
     (tmp_path / "out/classes.txt").write_text("\n".join(CLASSES), encoding="utf-8")
