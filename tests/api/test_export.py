@@ -228,6 +228,16 @@ def test_label_studio_predictions_are_no_annotations_for_our_reader(labelled, tm
     assert all(record.tags == () and record.unknown == (0, 1, 2) for record in dataset.records)
 
 
+def test_cvat_archive_unpacked_is_read_back_by_our_reader(labelled, tmp_path) -> None:
+    """CVAT exports "Segmentation mask 1.1" in the form in which it imports it."""
+    export_masks(*labelled, tmp_path / "out", format="cvat")
+    with zipfile.ZipFile(tmp_path / "out/segmentation_mask_1.1.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    dataset = read_dataset(tmp_path / "unpacked", image_folder=labelled[1], untagged="negative")
+    assert_read_back(dataset, {name: known(labels) for name, labels in label_maps().items()})
+    assert dataset.splits == ("default",)
+
+
 def test_cvat_archive_holds_colours_objects_and_names(labelled, tmp_path) -> None:
     export_masks(*labelled, tmp_path / "out", format="cvat")
     with zipfile.ZipFile(tmp_path / "out/segmentation_mask_1.1.zip") as archive:

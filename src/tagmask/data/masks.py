@@ -36,7 +36,7 @@ class PngMask:
                 image, or holds ids that are no class.
         """
         ids = self.ids()
-        _check_size(str(self.path), ids.shape, (height, width))
+        check_size(str(self.path), ids.shape, (height, width))
         return ids if self.id_map is None else self._mapped(ids, self.id_map)
 
     def ids(self) -> np.ndarray:
@@ -150,7 +150,7 @@ class PolygonMask:
         Raises:
             TagmaskError: the file states another size than that of the image, or an outline is damaged.
         """
-        _check_size(self.source, self.size or (height, width), (height, width))
+        check_size(self.source, self.size or (height, width), (height, width))
         painted = [(self._shape(outline, height, width), self._label(outline)) for outline in self.outlines]
         ground = 0 if self.id_map is None else self.id_map[0]
         labels = np.full((height, width), ground, dtype=np.uint8)
@@ -170,7 +170,7 @@ class PolygonMask:
     def _shape(self, outline: Outline, height: int, width: int) -> np.ndarray:
         """Which pixels an outline covers, (height, width) bool."""
         if outline.runs is not None:
-            _check_size(f"{self.source}, run-length code", outline.size or (height, width), (height, width))
+            check_size(f"{self.source}, run-length code", outline.size or (height, width), (height, width))
             return self._from_runs(outline.runs, height, width)
         if outline.code is not None:
             try:
@@ -251,7 +251,7 @@ def _uncompressed(text: str) -> list[int]:
     return lengths
 
 
-def _check_size(source: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
+def check_size(source: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
     """Raise where a mask has another size (height, width) than its image."""
     if tuple(have) == want:
         return

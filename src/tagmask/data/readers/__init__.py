@@ -10,6 +10,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.readers.assemble import Collected, assemble
 from tagmask.data.readers.class_vectors import read_class_vectors
 from tagmask.data.readers.coco import read_coco
+from tagmask.data.readers.coloured import read_voc_tree
 from tagmask.data.readers.cvat import read_cvat
 from tagmask.data.readers.detect import Found, detect, find_table, given
 from tagmask.data.readers.folders import read_folders
@@ -19,7 +20,6 @@ from tagmask.data.readers.parquet import read_parquet
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import Format, Options, ReadOptions, Source, TagSource, Untagged
 from tagmask.data.readers.table import read_table
-from tagmask.data.readers.voc import read_voc
 from tagmask.data.readers.yolo import read_yolo
 from tagmask.errors import TagmaskError
 
@@ -29,7 +29,7 @@ READERS: dict[Found, Callable[[Path, Options, Problems], Source]] = {
     "table": read_table,
     "folders": read_folders,
     "coco": read_coco,
-    "voc": read_voc,
+    "voc": read_voc_tree,
     "yolo": read_yolo,
     "label_studio": read_label_studio,
     "cvat": read_cvat,

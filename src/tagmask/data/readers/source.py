@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
+from tagmask.data.colours import ColourMask
 from tagmask.data.dataset import check_class_list
 from tagmask.data.images import is_image_name
 from tagmask.data.limits import parse_json
@@ -73,7 +74,7 @@ class Row(NamedTuple):
     tags: tuple[str, ...] = ()
     unknown: tuple[str, ...] | None = ()
     split: str = ""
-    mask: PolygonMask | YoloMask | AgreedMask | None = None
+    mask: PolygonMask | YoloMask | AgreedMask | ColourMask | None = None
     mask_name: str = ""
 
 
