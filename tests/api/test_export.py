@@ -209,6 +209,20 @@ def test_label_studio_tasks_hold_brush_regions_with_score(labelled, tmp_path) ->
     assert {(region["from_name"], region["to_name"]) for region in predictions[0]["result"]} == {("tag", "image")}
 
 
+def test_label_studio_addresses_work_below_a_document_root_and_the_note_names_it(labelled, tmp_path) -> None:
+    """Label Studio serves d=PATH below its document root, and its storage must be a folder below that root."""
+    done = export_masks(*labelled, tmp_path / "out", format="label-studio")
+    (task, *_) = json.loads((tmp_path / "out/tasks.json").read_text())
+    assert task["data"]["image"] == "/data/local-files/?d=photos/a.jpg"
+    note = done.notes[-1]
+    root = Path(note.partition("DOCUMENT_ROOT=")[2].partition(",")[0])
+    assert (root / task["data"]["image"].partition("?d=")[2]).is_file()
+    assert f"and {root / 'photos'} is added to the project as local files storage" in note
+    assert "local files" not in "".join(
+        export_masks(*labelled, tmp_path / "other", format="label-studio", image_url="s3://b/").notes
+    )
+
+
 def test_label_studio_regions_that_people_accepted_are_read_back_pixel_by_pixel(labelled, tmp_path) -> None:
     """Accepting a prediction makes an annotation of its regions, which the export as JSON holds."""
     export_masks(*labelled, tmp_path / "out", format="label-studio")
