@@ -1,12 +1,14 @@
-"""The run-length codes in which label tools keep drawn regions: Label Studio's brush and CVAT's mask."""
+"""The codes in which label tools keep drawn regions: Label Studio's brush, and the masks of CVAT and LabelMe."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from tagmask.data.images import opened
 from tagmask.errors import TagmaskError
 
 OPAQUE = 128
@@ -90,6 +92,38 @@ class BoxRuns:
         covered = np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs)
         inside = np.zeros((height, width), dtype=bool)
         inside[self.top : below, self.left : right] = covered.reshape(self.height, self.width)
+        return inside
+
+
+@dataclass(frozen=True)
+class PngCode:
+    """A region drawn by LabelMe's mask tool: a small PNG, not black inside, and where it lies.
+
+    Attributes:
+        content: the bytes of the PNG.
+        left, top: where its first pixel lies in the image.
+    """
+
+    content: bytes = field(repr=False)
+    left: int
+    top: int
+
+    def inside(self, height: int, width: int) -> np.ndarray:
+        """Return which pixels of an image the region covers, (height, width) bool.
+
+        Raises:
+            TagmaskError: it is no picture, or leaves the image; the message names no file.
+        """
+        with opened(io.BytesIO(self.content), "mask") as picture:
+            covered = np.asarray(picture.convert("L")) > 0
+        below, right = self.top + covered.shape[0], self.left + covered.shape[1]
+        if min(self.left, self.top) < 0 or below > height or right > width:
+            raise TagmaskError(
+                f"a mask lies at ({self.left}, {self.top}), {covered.shape[1]} x {covered.shape[0]}, outside the"
+                f" {width} x {height} image; draw it again"
+            )
+        inside = np.zeros((height, width), dtype=bool)
+        inside[self.top : below, self.left : right] = covered
         return inside
 
 

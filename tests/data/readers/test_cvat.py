@@ -149,3 +149,13 @@ def test_bad_input_run_lengths(tmp_path, mask, message):
     (record,) = read_dataset(tmp_path).records
     with pytest.raises(TagmaskError, match=rf"annotations\.xml image a\.jpg: .*{message}"):
         record.mask.load(6, 8)
+
+
+def test_a_file_of_another_name_is_found_and_several_are_not_guessed_at(tmp_path):
+    path = write_cvat(tmp_path)
+    other = path.rename(tmp_path / "task_7.xml")
+    (tmp_path / "notes.xml").write_text("<notes/>")
+    assert len(read_dataset(tmp_path, untagged="negative")) == 3
+    (tmp_path / "val.xml").write_text(other.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(TagmaskError, match=r"holds several files of CVAT \(task_7\.xml, val\.xml\); name one of them"):
+        read_dataset(tmp_path)

@@ -20,9 +20,23 @@ LABELS = "meta//labels/label/name"
 
 
 def find_cvat(folder: Path) -> Path | None:
-    """Return the `annotations.xml` of a folder; None where it has none."""
-    file = folder / FILE
-    return file if file.is_file() else None
+    """Return the `annotations.xml` of a folder, else its one XML file that begins as CVAT's do; None without any.
+
+    Raises:
+        TagmaskError: there are several of these.
+    """
+    if (folder / FILE).is_file():
+        return folder / FILE
+    files = [file for file in sorted(folder.glob("*.xml")) if file.is_file() and _is_cvat(file)]
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:5])
+        raise TagmaskError(f"{folder}: holds several files of CVAT ({names}); name one of them")
+    return files[0] if files else None
+
+
+def _is_cvat(file: Path) -> bool:
+    with file.open(encoding="utf-8-sig", errors="replace") as stream:
+        return "<annotations>" in stream.read(256)
 
 
 def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
@@ -37,7 +51,7 @@ def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
 
     Source: CVAT manual, "XML annotation format", version 1.1.
     """
-    file = path / FILE if path.is_dir() else path
+    file = (find_cvat(path) or path / FILE) if path.is_dir() else path
     root = _parsed(file)
     names = tuple(dict.fromkeys((label.text or "").strip() for label in root.iterfind(LABELS)))
     if names:

@@ -18,7 +18,18 @@ from tagmask.data.yolo_labels import YoloMask
 from tagmask.errors import TagmaskError
 
 Format = Literal[
-    "auto", "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder", "parquet", "cls_labels"
+    "auto",
+    "table",
+    "folders",
+    "coco",
+    "voc",
+    "yolo",
+    "label_studio",
+    "cvat",
+    "labelme",
+    "imagefolder",
+    "parquet",
+    "cls_labels",
 ]
 Untagged = Literal["skip", "negative", "error"]
 TagSource = Literal["annotations", "masks"]
