@@ -16,7 +16,10 @@ PAGE = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="u
 IN = PAGE.partition("\n## Formats in\n")[2].partition("\n## Formats out\n")[0]
 SECTIONS = dict(re.findall(r"^\(in-([\w-]+)\)=\n(.*?)(?=^\(in-|\Z)", IN, re.DOTALL | re.MULTILINE))
 FILE = re.compile(r"^`([^`\n]+)`:\n\n```\w+\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COUNTS = {"table": 3, "folders": 3, "coco": 1, "voc": 1, "yolo": 1, "label-studio": 1, "cvat": 2, "imagefolder": 2}
+COUNTS = {
+    **{"table": 3, "folders": 3, "coco": 1, "voc": 1, "yolo": 1, "label-studio": 1, "cvat": 2, "labelme": 1},
+    "imagefolder": 2,
+}
 
 
 def write_example(section: str, root: Path) -> None:

@@ -209,12 +209,47 @@ def test_label_studio_tasks_hold_brush_regions_with_score(labelled, tmp_path) ->
     assert {(region["from_name"], region["to_name"]) for region in predictions[0]["result"]} == {("tag", "image")}
 
 
+def test_label_studio_addresses_work_below_a_document_root_and_the_note_names_it(labelled, tmp_path) -> None:
+    """Label Studio serves d=PATH below its document root, and its storage must be a folder below that root."""
+    done = export_masks(*labelled, tmp_path / "out", format="label-studio")
+    (task, *_) = json.loads((tmp_path / "out/tasks.json").read_text())
+    assert task["data"]["image"] == "/data/local-files/?d=photos/a.jpg"
+    note = done.notes[-1]
+    root = Path(note.partition("DOCUMENT_ROOT=")[2].partition(",")[0])
+    assert (root / task["data"]["image"].partition("?d=")[2]).is_file()
+    assert f"and {root / 'photos'} is added to the project as local files storage" in note
+    assert "local files" not in "".join(
+        export_masks(*labelled, tmp_path / "other", format="label-studio", image_url="s3://b/").notes
+    )
+
+
+def test_label_studio_regions_that_people_accepted_are_read_back_pixel_by_pixel(labelled, tmp_path) -> None:
+    """Accepting a prediction makes an annotation of its regions, which the export as JSON holds."""
+    export_masks(*labelled, tmp_path / "out", format="label-studio")
+    tasks = json.loads((tmp_path / "out/tasks.json").read_text(encoding="utf-8"))
+    accepted = [task | {"annotations": [{"result": task["predictions"][0]["result"]}]} for task in tasks]
+    (tmp_path / "classes.txt").write_text("\n".join(CLASSES), encoding="utf-8")
+    (tmp_path / "export.json").write_text(json.dumps(accepted), encoding="utf-8")
+    dataset = read_dataset(tmp_path / "export.json", image_folder=labelled[1], untagged="negative")
+    assert_read_back(dataset, {name: known(labels) for name, labels in label_maps().items()})
+
+
 def test_label_studio_predictions_are_no_annotations_for_our_reader(labelled, tmp_path) -> None:
     export_masks(*labelled, tmp_path / "out", format="label-studio")
     (tmp_path / "out/classes.txt").write_text("\n".join(CLASSES), encoding="utf-8")
     dataset = read_dataset(tmp_path / "out/tasks.json", image_folder=labelled[1], untagged="negative")
     assert {record.name for record in dataset.records} == set(label_maps())
     assert all(record.tags == () and record.unknown == (0, 1, 2) for record in dataset.records)
+
+
+def test_cvat_archive_unpacked_is_read_back_by_our_reader(labelled, tmp_path) -> None:
+    """CVAT exports "Segmentation mask 1.1" in the form in which it imports it."""
+    export_masks(*labelled, tmp_path / "out", format="cvat")
+    with zipfile.ZipFile(tmp_path / "out/segmentation_mask_1.1.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    dataset = read_dataset(tmp_path / "unpacked", image_folder=labelled[1], untagged="negative")
+    assert_read_back(dataset, {name: known(labels) for name, labels in label_maps().items()})
+    assert dataset.splits == ("default",)
 
 
 def test_cvat_archive_holds_colours_objects_and_names(labelled, tmp_path) -> None:

@@ -12,7 +12,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.readers.problems import nearest
 from tagmask.data.writers.coco import write_coco
 from tagmask.data.writers.cvat import write_cvat
-from tagmask.data.writers.label_studio import LOCAL_FILES, write_label_studio
+from tagmask.data.writers.label_studio import local_files, write_label_studio
 from tagmask.data.writers.labelled import Labelled, open_labelled
 from tagmask.data.writers.output import check_free, fresh_folder
 from tagmask.data.writers.voc import write_voc
@@ -56,7 +56,7 @@ def export_masks(
         output: a folder; an earlier export in it that nobody has touched is replaced.
         format: `coco` (run-length codes), `coco-polygons`, `yolo`, `voc`, `label-studio` or `cvat`.
         image_url: for `label-studio`, what stands before the file names in the addresses of the photographs; by default
-            `/data/local-files/?d=`.
+            that of local files whose document root is the folder above the photographs', as `notes` then says.
 
     Raises:
         TagmaskError: the output holds something else, there are no masks, none fits a photograph, or all are damaged.
@@ -70,8 +70,12 @@ def export_masks(
     check_free(target)
     labelled = open_labelled(Path(masks), images if isinstance(images, Dataset) else Path(images))
     _check_apart(target, labelled.masks, images)
+    hints = list[str]()
+    if format == "label-studio" and image_url is None:
+        image_url, hint = local_files(labelled.root)
+        hints = [hint]
     with fresh_folder(target, format) as folder:
-        notes = _writer(format, labelled, image_url)(folder, labelled, labelled.classes) or []
+        notes = _writer(format, labelled, image_url or "")(folder, labelled, labelled.classes) or []
         if not labelled.found:
             raise TagmaskError(f"{labelled.masks}: no mask could be exported; {labelled.skipped[0]}")
     if labelled.ignored and format not in KEEPS_IGNORED:
@@ -79,10 +83,10 @@ def export_masks(
             f"{labelled.ignored} of {labelled.found} masks hold ignored pixels (255), which {format} lacks: they are"
             " background now"
         )
-    return Exported(target, labelled.found, tuple(labelled.skipped), tuple(notes))
+    return Exported(target, labelled.found, tuple(labelled.skipped), (*notes, *hints))
 
 
-def _writer(format: MaskFormat, labelled: Labelled, image_url: str | None) -> Callable[..., list[str] | None]:
+def _writer(format: MaskFormat, labelled: Labelled, image_url: str) -> Callable[..., list[str] | None]:
     """Choose the function that writes a format; it returns what its format could not say, or None."""
     version = f"tagmask {labelled.masks.resolve().name}"
     writers: dict[MaskFormat, Callable[..., list[str] | None]] = {
@@ -90,7 +94,7 @@ def _writer(format: MaskFormat, labelled: Labelled, image_url: str | None) -> Ca
         "coco-polygons": partial(write_coco, polygons=True),
         "yolo": write_yolo,
         "voc": write_voc,
-        "label-studio": partial(write_label_studio, image_url=image_url or LOCAL_FILES, model_version=version),
+        "label-studio": partial(write_label_studio, image_url=image_url, model_version=version),
         "cvat": write_cvat,
     }
     return writers[format]

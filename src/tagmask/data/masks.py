@@ -1,12 +1,12 @@
-"""Read label maps: from image files of ids, and from the outlines of COCO files."""
+"""Read label maps: from image files of ids, and from the outlines of annotation files."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -36,7 +36,7 @@ class PngMask:
                 image, or holds ids that are no class.
         """
         ids = self.ids()
-        _check_size(str(self.path), ids.shape, (height, width))
+        check_size(str(self.path), ids.shape, (height, width))
         return ids if self.id_map is None else self._mapped(ids, self.id_map)
 
     def ids(self) -> np.ndarray:
@@ -90,9 +90,21 @@ class PngMask:
         return labels.astype(np.uint8)
 
 
+class PixelCode(Protocol):
+    """A drawn region in the code of a label tool."""
+
+    def inside(self, height: int, width: int) -> np.ndarray:
+        """Return which pixels of an image the region covers, (height, width) bool.
+
+        Raises:
+            TagmaskError: the code is damaged or does not fit the image; the message names no file.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Outline:
-    """One object of a COCO file, with coordinates in pixels.
+    """One object of an annotation file, with coordinates in pixels.
 
     Attributes:
         label: id of its class in the source's list, from 1.
@@ -100,6 +112,7 @@ class Outline:
         polygons: flat x, y, x, y, ... of each part.
         runs: COCO's run-length code in place of polygons: a list of run lengths or their compressed text.
         size: (height, width) the run-length code was made for.
+        code: another tool's code in place of polygons and runs.
     """
 
     label: int
@@ -107,26 +120,29 @@ class Outline:
     polygons: tuple[array[float], ...] = ()
     runs: tuple[int, ...] | str | None = None
     size: tuple[int, int] | None = None
+    code: PixelCode | None = None
 
 
 @dataclass(frozen=True)
 class PolygonMask:
-    """The objects of one image of a COCO file, painted into a label map; a MaskSource.
+    """The objects of one image of an annotation file, painted into a label map; a MaskSource.
 
-    Larger objects are painted first, so that smaller ones lie over them. Groups outlined as one (`iscrowd`) are
-    painted in the same order as 255, ignored.
+    Larger objects are painted first, so that smaller ones lie over them, unless the file has an order of its own.
+    Groups outlined as one (`iscrowd`) are painted in the same order as 255, ignored.
 
     Attributes:
         source: file and image, for messages.
         outlines: the objects.
         size: (height, width) the file states for the image; None where it states none.
         id_map: label id of each class id of the source and of 0, the ground; None takes them as they are.
+        in_order: whether later outlines lie over earlier ones, whatever their size.
     """
 
     source: str
     outlines: tuple[Outline, ...] = field(repr=False)
     size: tuple[int, int] | None = None
     id_map: Mapping[int, int] | None = field(default=None, repr=False)
+    in_order: bool = False
 
     def load(self, height: int, width: int) -> np.ndarray:
         """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
@@ -134,11 +150,13 @@ class PolygonMask:
         Raises:
             TagmaskError: the file states another size than that of the image, or an outline is damaged.
         """
-        _check_size(self.source, self.size or (height, width), (height, width))
+        check_size(self.source, self.size or (height, width), (height, width))
         painted = [(self._shape(outline, height, width), self._label(outline)) for outline in self.outlines]
         ground = 0 if self.id_map is None else self.id_map[0]
         labels = np.full((height, width), ground, dtype=np.uint8)
-        for shape, label in sorted(painted, key=lambda pair: -np.count_nonzero(pair[0])):
+        if not self.in_order:
+            painted.sort(key=lambda pair: -np.count_nonzero(pair[0]))
+        for shape, label in painted:
             labels[shape] = label
         return labels
 
@@ -152,8 +170,13 @@ class PolygonMask:
     def _shape(self, outline: Outline, height: int, width: int) -> np.ndarray:
         """Which pixels an outline covers, (height, width) bool."""
         if outline.runs is not None:
-            _check_size(f"{self.source}, run-length code", outline.size or (height, width), (height, width))
+            check_size(f"{self.source}, run-length code", outline.size or (height, width), (height, width))
             return self._from_runs(outline.runs, height, width)
+        if outline.code is not None:
+            try:
+                return outline.code.inside(height, width)
+            except TagmaskError as error:
+                raise TagmaskError(f"{self.source}: {error}") from None
         return self._from_polygons(outline.polygons, height, width)
 
     def _from_runs(self, runs: Sequence[int] | str, height: int, width: int) -> np.ndarray:
@@ -177,6 +200,30 @@ class PolygonMask:
                 )
         codes = coco.frPyObjects([polygon.tolist() for polygon in polygons], height, width)
         return coco.decode(coco.merge(codes)).astype(bool)
+
+
+@dataclass(frozen=True)
+class AgreedMask:
+    """The masks that several people drew of one image; where they differ, pixels are ignored. A MaskSource.
+
+    Attributes:
+        masks: one a person, at least one.
+        id_map: as of `PolygonMask`.
+    """
+
+    masks: tuple[PolygonMask, ...]
+    id_map: Mapping[int, int] | None = field(default=None, repr=False)
+
+    def load(self, height: int, width: int) -> np.ndarray:
+        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+
+        Raises:
+            TagmaskError: one of the masks is damaged or of another size.
+        """
+        first, *others = (replace(mask, id_map=self.id_map).load(height, width) for mask in self.masks)
+        for other in others:
+            first[first != other] = IGNORE
+        return first
 
 
 def _coco_masks(source: str) -> Any:
@@ -204,7 +251,7 @@ def _uncompressed(text: str) -> list[int]:
     return lengths
 
 
-def _check_size(source: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
+def check_size(source: str, have: tuple[int, ...], want: tuple[int, int]) -> None:
     """Raise where a mask has another size (height, width) than its image."""
     if tuple(have) == want:
         return

@@ -92,6 +92,7 @@ class DataConfig(Section):
         "yolo",
         "label_studio",
         "cvat",
+        "labelme",
         "imagefolder",
         "parquet",
         "cls_labels",

@@ -97,6 +97,18 @@ def test_crowds_count_as_tags_and_are_ignored_in_masks(tmp_path):
     assert (dataset.records[0].mask.load(6, 8) == 255).all()
 
 
+def test_brush_regions_of_cvat_are_no_crowds(tmp_path):
+    """Datumaro, by which CVAT exports, sets `iscrowd` on every mask."""
+    runs = {"counts": [0, 6, 42], "size": [6, 8]}
+    brush = {"id": 1, "image_id": 1, "category_id": 17, "segmentation": runs, "iscrowd": 1}
+    path = write_coco(tmp_path, annotations=[brush])
+    path.write_text(json.dumps(content(annotations=[brush]) | {"licenses": [{"name": "", "id": 0, "url": ""}]}))
+    (record,) = read_dataset(tmp_path).records
+    expected = np.zeros((6, 8), dtype=np.uint8)
+    expected[:, 0] = 1
+    np.testing.assert_array_equal(record.mask.load(6, 8), expected)
+
+
 def test_objects_without_outline_leave_the_image_without_mask(tmp_path):
     bare = {"id": 1, "image_id": 1, "category_id": 17}
     degenerate = {"id": 2, "image_id": 2, "category_id": 18, "segmentation": [[0, 0, 3, 3]]}

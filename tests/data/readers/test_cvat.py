@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from tagmask.data.readers import detect, read_dataset
@@ -86,3 +87,75 @@ def test_bad_input_archive(tmp_path):
     (tmp_path / "task.zip").touch()
     with pytest.raises(TagmaskError, match=r"task\.zip: is an archive; unpack it and name the folder"):
         read_dataset(tmp_path / "task.zip")
+
+
+def masks_of(dataset) -> list[np.ndarray | None]:
+    return [record.mask and record.mask.load(6, 8) for record in dataset.records]
+
+
+def test_polygons_and_masks_are_the_ground_truth_in_the_order_of_z(tmp_path):
+    write_cvat(
+        tmp_path,
+        '<image name="a.jpg" width="8" height="6">'
+        '<polygon label="dog" points="0.00,0.00;4.00,0.00;4.00,3.00;0.00,3.00" z_order="1"/>'
+        '<mask label="cat" rle="1, 4, 1" left="2" top="1" width="3" height="2" z_order="0"/></image>'
+        '<image name="c.jpg" width="8" height="6"/>',
+        files="a.jpg c.jpg",
+    )
+    expected = np.zeros((6, 8), dtype=np.uint8)
+    expected[1, 3:5] = expected[2, 2:4] = 2  # row by row in its box: . X X / X X .
+    expected[0:3, 0:4] = 1
+    first, empty = masks_of(read_dataset(tmp_path, untagged="negative"))
+    np.testing.assert_array_equal(first, expected)
+    assert empty is not None
+    assert not empty.any()
+
+
+def test_what_is_boxed_or_tagged_and_not_outlined_leaves_no_mask(tmp_path):
+    write_cvat(tmp_path, IMAGES.replace("<box", "<polygon points='2,2;5,2;5,5' "))
+    outlined = read_dataset(tmp_path, untagged="negative")
+    assert [mask is None for mask in masks_of(outlined)] == [True, False, False]
+    assert "1 of 3 images have no ground truth mask" in outlined.skipped[0]
+    write_cvat(tmp_path)
+    assert masks_of(read_dataset(tmp_path, untagged="negative")) == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ('<polygon label="cat" points="1,2;x"/>', "a shape is damaged"),
+        ('<polygon label="cat" points="1,2;3,nan;1,1"/>', "a shape is damaged"),
+        ('<mask label="cat" rle="3, 2" left="0" top="0" width="5"/>', "a shape is damaged"),
+        ('<mask label="cat" rle="99999999999999999999" left="0" top="0" width="5" height="1"/>', "a shape is damaged"),
+    ],
+)
+def test_bad_input_shapes(tmp_path, shape, message):
+    write_cvat(tmp_path, f'<image name="a.jpg" width="8" height="6">{shape}</image>')
+    with pytest.raises(TagmaskError, match=rf"image a\.jpg: {message}"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ('rle="3, 3" left="0" top="0" width="5" height="1"', "an rle covers 6 pixels, its box has 5"),
+        ('rle="0, 5" left="4" top="0" width="5" height="1"', r"lies at \(4, 0\), 5 x 1, outside the 8 x 6 image"),
+        ('rle="0, 5" left="-1" top="0" width="5" height="1"', r"outside the 8 x 6 image"),
+        ('rle="-5, 10" left="0" top="0" width="5" height="1"', "an rle covers 5 pixels"),
+    ],
+)
+def test_bad_input_run_lengths(tmp_path, mask, message):
+    write_cvat(tmp_path, f'<image name="a.jpg" width="8" height="6"><mask label="cat" {mask}/></image>')
+    (record,) = read_dataset(tmp_path).records
+    with pytest.raises(TagmaskError, match=rf"annotations\.xml image a\.jpg: .*{message}"):
+        record.mask.load(6, 8)
+
+
+def test_a_file_of_another_name_is_found_and_several_are_not_guessed_at(tmp_path):
+    path = write_cvat(tmp_path)
+    other = path.rename(tmp_path / "task_7.xml")
+    (tmp_path / "notes.xml").write_text("<notes/>")
+    assert len(read_dataset(tmp_path, untagged="negative")) == 3
+    (tmp_path / "val.xml").write_text(other.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(TagmaskError, match=r"holds several files of CVAT \(task_7\.xml, val\.xml\); name one of them"):
+        read_dataset(tmp_path)

@@ -1,8 +1,10 @@
 import json
 
+import numpy as np
 import pytest
 
 from tagmask.data.readers import detect, read_dataset
+from tagmask.data.writers.label_studio import brush_code
 from tagmask.errors import TagmaskError
 from tests.data.trees import write_image
 
@@ -109,3 +111,105 @@ def test_bad_input_files(tmp_path):
     path.write_text('[{"data":')
     with pytest.raises(TagmaskError, match="is no JSON"):
         read_dataset(path)
+
+
+def drawn(kind: str, name: str, value: dict, size: tuple[int, int] = (6, 8), **more) -> dict:
+    """A region of an image of (height, width), as Label Studio exports it."""
+    sides = {"original_height": size[0], "original_width": size[1], "image_rotation": 0}
+    return {"type": kind, "value": value | {kind: [name]}} | sides | more
+
+
+def brush(inside: np.ndarray, name: str, **more) -> dict:
+    return drawn("brushlabels", name, {"format": "rle", "rle": brush_code(inside)}, inside.shape, **more)
+
+
+def square(top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    inside = np.zeros((6, 8), dtype=bool)
+    inside[top:bottom, left:right] = True
+    return inside
+
+
+def test_brushes_and_polygons_are_the_ground_truth_and_later_ones_lie_above(tmp_path):
+    corners = [[25, 0], [75, 0], [75, 50], [25, 50]]  # percent: columns 2 to 5, rows 0 to 2
+    results = [brush(square(1, 1, 6, 8), "dog"), drawn("polygonlabels", "cat", {"points": corners, "closed": True})]
+    write_export(tmp_path, task("a.jpg", results), task("b.jpg", []))
+    dataset = read_dataset(tmp_path, untagged="negative")
+    expected = np.zeros((6, 8), dtype=np.uint8)
+    expected[1:6, 1:8] = 2
+    expected[0:3, 2:6] = 1
+    assert dataset.classes == ("cat", "dog")
+    np.testing.assert_array_equal(dataset.records[0].mask.load(6, 8), expected)
+    np.testing.assert_array_equal(dataset.records[1].mask.load(6, 8), np.zeros((6, 8)))
+    (tmp_path / "classes.txt").write_text("dog\nbird\ncat\n")
+    chosen = read_dataset(tmp_path, classes=["cat"], untagged="negative")
+    np.testing.assert_array_equal(chosen.records[0].mask.load(6, 8), expected == 1)
+
+
+def test_where_annotators_differ_the_mask_is_ignored(tmp_path):
+    write_export(tmp_path, task("a.jpg", [brush(square(0, 0, 4, 4), "cat")], [brush(square(0, 0, 4, 6), "cat")]))
+    (record,) = read_dataset(tmp_path).records
+    np.testing.assert_array_equal(record.mask.load(6, 8), square(0, 0, 4, 4) + 255 * square(0, 4, 4, 6))
+
+
+def test_a_region_with_two_labels_is_ignored(tmp_path):
+    both = brush(square(0, 0, 2, 2), "cat")
+    both["value"]["brushlabels"] = ["cat", "dog"]
+    write_export(tmp_path, task("a.jpg", [both]))
+    (record,) = read_dataset(tmp_path).records
+    np.testing.assert_array_equal(record.mask.load(6, 8), 255 * square(0, 0, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "also",
+    [
+        choices("dog"),
+        region("rectanglelabels", "cat"),
+        region("keypointlabels", "dog"),
+        brush(square(0, 0, 1, 1), "cat", image_rotation=90),
+    ],
+)
+def test_what_is_tagged_or_boxed_and_not_outlined_leaves_no_mask(tmp_path, also):
+    cat = brush(square(0, 0, 2, 2), "cat")
+    write_export(tmp_path, task("a.jpg", [cat, choices("cat")]), task("b.jpg", [cat, also]))
+    dataset = read_dataset(tmp_path)
+    assert [record.mask is None for record in dataset.records] == [False, True]
+    assert "1 of 2 images have no ground truth mask" in dataset.skipped[0]
+
+
+def test_where_nothing_is_outlined_there_are_no_masks(tmp_path):
+    write_export(tmp_path, task("a.jpg", [choices("cat")]), task("b.jpg", []))
+    dataset = read_dataset(tmp_path, untagged="negative")
+    assert [record.mask for record in dataset.records] == [None, None]
+    assert dataset.skipped == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (brush_code(square(0, 0, 2, 2))[:-2], "ends too soon; export it again"),
+        (brush_code(np.ones((3, 3), bool)), "made for 9 pixels, the image has 48"),
+        ([255, 255, 255, 255, 0], "made for 1.07374e.09 pixels"),
+        ([0, 0, 0, 192], "ends too soon"),
+    ],
+)
+def test_bad_input_brush_codes(tmp_path, code, message):
+    write_export(tmp_path, task("a.jpg", [drawn("brushlabels", "cat", {"format": "rle", "rle": code})]))
+    (record,) = read_dataset(tmp_path).records
+    with pytest.raises(TagmaskError, match=rf"project-1\.json task 7: a brush code .*{message}"):
+        record.mask.load(6, 8)
+
+
+@pytest.mark.parametrize(
+    "value", [{"rle": [1, 300]}, {"rle": "x"}, {"points": [1, 2]}, {"points": [[1, "x"]]}, {"points": [[1, None]] * 3}]
+)
+def test_bad_input_regions(tmp_path, value):
+    write_export(tmp_path, task("a.jpg", [drawn("brushlabels", "cat", value)]))
+    with pytest.raises(TagmaskError, match=r"task 7: the region of 'cat' is damaged"):
+        read_dataset(tmp_path)
+
+
+def test_bad_input_mask_of_another_size_than_its_image(tmp_path):
+    write_export(tmp_path, task("a.jpg", [brush(np.ones((8, 6), bool), "cat")]))
+    (record,) = read_dataset(tmp_path).records
+    with pytest.raises(TagmaskError, match=r"task 7: mask is 6 x 8 .* if the image is turned by its EXIF tag"):
+        record.mask.load(6, 8)

@@ -10,16 +10,17 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.readers.assemble import Collected, assemble
 from tagmask.data.readers.class_vectors import read_class_vectors
 from tagmask.data.readers.coco import read_coco
+from tagmask.data.readers.coloured import read_voc_tree
 from tagmask.data.readers.cvat import read_cvat
 from tagmask.data.readers.detect import Found, detect, find_table, given
 from tagmask.data.readers.folders import read_folders
 from tagmask.data.readers.image_folder import read_image_folder
 from tagmask.data.readers.label_studio import read_label_studio
+from tagmask.data.readers.labelme import read_labelme
 from tagmask.data.readers.parquet import read_parquet
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import Format, Options, ReadOptions, Source, TagSource, Untagged
 from tagmask.data.readers.table import read_table
-from tagmask.data.readers.voc import read_voc
 from tagmask.data.readers.yolo import read_yolo
 from tagmask.errors import TagmaskError
 
@@ -29,10 +30,11 @@ READERS: dict[Found, Callable[[Path, Options, Problems], Source]] = {
     "table": read_table,
     "folders": read_folders,
     "coco": read_coco,
-    "voc": read_voc,
+    "voc": read_voc_tree,
     "yolo": read_yolo,
     "label_studio": read_label_studio,
     "cvat": read_cvat,
+    "labelme": read_labelme,
     "imagefolder": read_image_folder,
     "parquet": read_parquet,
     "cls_labels": read_class_vectors,
@@ -45,10 +47,10 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
     Args:
         path: a table (CSV, JSON lines) or the folder it lies in, a folder of class folders, a COCO instances file or
             the folder of several, a VOC tree, a YOLO description or folder, a JSON export of Label Studio, a CVAT
-            annotations.xml, a Hugging Face imagefolder or parquet file, or a cls_labels.npy.
+            annotations.xml, JSON files of LabelMe, a Hugging Face imagefolder or parquet file, or a cls_labels.npy.
         **options: all optional.
-            `format`: one of these as "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder",
-            "parquet", "cls_labels"; "auto" looks.
+            `format`: one of these as "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "labelme",
+            "imagefolder", "parquet", "cls_labels"; "auto" looks.
             `classes`: the chosen names in id order; a subset of the data's own list drops the other tags. None takes
             the own list (`classes.txt` beside a table or in a folder, categories, the 20 of VOC), else the tags seen.
             `context`: names of context classes, such as water or road, that are tagged too; they are background in

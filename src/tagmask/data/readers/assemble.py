@@ -242,7 +242,7 @@ def _mask_finder(
     """Return a function from a row to its mask or None; all masks have one id map in common."""
     folder = _mask_folder(source, options)
     if folder is None:
-        outlines = id_map(source.classes or full, classes, options.background)
+        outlines = id_map(source.mask_names or source.classes or full, classes, options.background)
         return lambda row: replace(row.mask, id_map=outlines) if row.mask else None
     order = mask_order(source.classes, options)
     if order is None:

@@ -19,6 +19,8 @@ from tagmask.errors import TagmaskError
 
 PREFIX = "instances_"
 PROBED = 50
+NO_LICENCE = [{"name": "", "id": 0, "url": ""}]
+"""The licences in files that CVAT and Datumaro write, which call every region drawn by a brush a crowd."""
 CLASSES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
     *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
@@ -48,6 +50,7 @@ def read_coco(path: Path, options: Options, problems: Problems) -> Source:
 
     Classes come in the order of the category ids. An image bears a class if any annotation says so, those of crowds
     included. An image whose every annotation has an outline has a mask; an image without annotations is all background.
+    Run lengths of CVAT and Datumaro are regions and no crowds, whatever their `iscrowd` says.
     In a folder of PNG masks that is named, those called by split and number, `train/000000000042.png`, are found, too.
     """
     files = find_coco(path) if path.is_dir() else [path]
@@ -142,6 +145,7 @@ def _rows(
 ) -> Iterable[Row]:
     labels = {number: position for position, number in enumerate(categories, start=1)}
     outlined = any(annotation.get("segmentation") for annotation in content["annotations"])
+    crowds = content.get("licenses") != NO_LICENCE
     annotations = _by_image(file, content, labels, problems)
     for where, image in _well_formed(file, content["images"], problems):
         path = os.path.normpath(os.path.join(folder, image["file_name"]))
@@ -149,7 +153,7 @@ def _rows(
         own = annotations.get(image["id"], [])
         height, width = image.get("height"), image.get("width")
         size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
-        outlines = _outlines(where, own, labels, problems) if outlined else None
+        outlines = _outlines(where, own, labels, crowds, problems) if outlined else None
         yield Row(
             where=where,
             name=name,
@@ -202,19 +206,19 @@ def _by_image(
 
 
 def _outlines(
-    where: str, annotations: list[dict[str, Any]], labels: dict[int, int], problems: Problems
+    where: str, annotations: list[dict[str, Any]], labels: dict[int, int], crowds: bool, problems: Problems
 ) -> tuple[Outline, ...] | None:
     """Return an image's outlines; None where an object has none, for its pixels would be taken for background."""
     try:
-        outlines = [_outline(annotation, labels[annotation["category_id"]]) for annotation in annotations]
+        outlines = [_outline(annotation, labels[annotation["category_id"]], crowds) for annotation in annotations]
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         problems.add("mask", where, f"an outline is damaged ({error}); expected polygons [[x, y, ...]] or run lengths")
         return None
     return None if any(outline is None for outline in outlines) else tuple(filter(None, outlines))
 
 
-def _outline(annotation: dict[str, Any], label: int) -> Outline | None:
-    crowd = bool(annotation.get("iscrowd"))
+def _outline(annotation: dict[str, Any], label: int, crowds: bool) -> Outline | None:
+    crowd = crowds and bool(annotation.get("iscrowd"))
     code = annotation.get("segmentation")
     if isinstance(code, dict):
         runs = code["counts"] if isinstance(code["counts"], str) else tuple(map(int, code["counts"]))

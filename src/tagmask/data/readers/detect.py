@@ -15,6 +15,7 @@ from tagmask.data.readers.coco import find_coco
 from tagmask.data.readers.cvat import find_cvat
 from tagmask.data.readers.image_folder import find_image_folder, is_metadata
 from tagmask.data.readers.label_studio import find_label_studio, is_task_list
+from tagmask.data.readers.labelme import find_labelme, is_labelme
 from tagmask.data.readers.parquet import find_parquet
 from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.readers.voc import find_voc
@@ -22,7 +23,7 @@ from tagmask.data.readers.yolo import find_yolo
 from tagmask.errors import TagmaskError
 
 Found = Literal[
-    "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder", "parquet", "cls_labels"
+    "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "labelme", "imagefolder", "parquet", "cls_labels"
 ]
 FILES: dict[str, Found] = {
     ".yaml": "yolo",
@@ -38,13 +39,14 @@ FOLDERS: dict[Found, Callable[[Path], object]] = {
     "coco": find_coco,
     "yolo": find_yolo,
     "cvat": find_cvat,
+    "labelme": find_labelme,
     "imagefolder": find_image_folder,
     "parquet": find_parquet,
     "label_studio": find_label_studio,
 }
 ONE_FILE = (
-    "a table (.csv, .jsonl), a COCO instances file or a Label Studio export (.json), a YOLO description (.yaml), a"
-    " CVAT annotations.xml, a .parquet file, a cls_labels.npy"
+    "a table (.csv, .jsonl), a COCO instances file, a Label Studio export or a file of LabelMe (.json), a YOLO"
+    " description (.yaml), a CVAT annotations.xml, a .parquet file, a cls_labels.npy"
 )
 
 
@@ -111,7 +113,7 @@ def _of_file(path: Path) -> Found:
     if suffix in TABLE_SUFFIXES:
         return "imagefolder" if is_metadata(path) else "table"
     if suffix == ".json":
-        return "label_studio" if is_task_list(path) else "coco"
+        return "label_studio" if is_task_list(path) else "labelme" if is_labelme(path) else "coco"
     if suffix in FILES:
         return FILES[suffix]
     if suffix == ".zip":
@@ -146,6 +148,7 @@ def _undetected(path: Path) -> str:
     looked = (
         "looked for a table (tags.csv, tags.jsonl or one other .csv or .jsonl), a VOC tree (JPEGImages), COCO files"
         " (annotations/instances_*.json), YOLO (a .yaml with `names`, or images/ and labels/), CVAT (annotations.xml),"
+        " LabelMe (a .json an image),"
         " an imagefolder (metadata.jsonl, metadata.csv), cls_labels*.npy, *.parquet, a Label Studio export (.json),"
         " and folders of images named after classes"
     )

@@ -1,4 +1,4 @@
-"""JSON exports of Label Studio: choices, and the labels of regions of any kind."""
+"""JSON exports of Label Studio: choices and the labels of regions as tags, brushes and polygons as masks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tagmask.data.codes import BrushCode
 from tagmask.data.images import is_image_name
 from tagmask.data.limits import parse_json
+from tagmask.data.masks import AgreedMask
+from tagmask.data.readers.drawings import ClassIds, Drawing, polygon, with_masks
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
     FileIndex,
@@ -57,6 +60,9 @@ def read_label_studio(path: Path, options: Options, problems: Problems) -> Sourc
     address in `image_folder`, or in `images` beside the file, or beside it; without the eight digits that Label Studio
     puts before the name of an uploaded file, too.
 
+    Brush regions and polygons are the ground truth, where everything that an annotator labelled in the image has one;
+    later regions lie over earlier ones. Pixels on which several annotators differ are ignored.
+
     Source: Label Studio, "Label Studio JSON format of annotated tasks".
     """
     file = find_label_studio(path) if path.is_dir() else path
@@ -65,19 +71,24 @@ def read_label_studio(path: Path, options: Options, problems: Problems) -> Sourc
     bases = [options.image_folder] if options.image_folder else [file.parent / "images", file.parent]
     bases = [os.path.normpath(base) for base in bases]
     index = FileIndex()
+    names = class_list_beside(file.parent)
+    ids = ClassIds(names)
     rows: list[Row] = []
     for number, task in enumerate(_tasks(file), start=1):
         where = f"{file} task {task.get('id', number)}"
         try:
-            rows.append(_row(where, task, bases, index, problems))
+            rows.append(_row(where, task, ids, bases, index, problems))
         except TagmaskError as error:
             problems.add("row", where, str(error))
+    rows, without = with_masks(rows, file)
     return Source(
         path=path,
         rows=rows,
-        classes=class_list_beside(file.parent),
+        classes=names,
         classes_from=str(file.parent / "classes.txt"),
         tag_source=f"annotations of {file.name} (Label Studio)",
+        skipped=without,
+        mask_names=ids.names,
     )
 
 
@@ -95,14 +106,23 @@ def _tasks(file: Path) -> list[dict[str, Any]]:
     return tasks
 
 
-def _row(where: str, task: dict[str, Any], bases: list[str], index: FileIndex, problems: Problems) -> Row:
+def _row(
+    where: str, task: dict[str, Any], ids: ClassIds, bases: list[str], index: FileIndex, problems: Problems
+) -> Row:
     address = _address(task.get("data"))
     name, image = find_image(where, _places(address, bases), bases, index, problems)
-    sets = [_labels(annotation) for annotation in _annotations(task)]
+    annotations = _annotations(task)
+    sets = [_labels(annotation) for annotation in annotations]
     tags = list(dict.fromkeys(tag for given in sets for tag in given))
     agreed = tuple(tag for tag in tags if all(tag in given for given in sets))
     unknown = tuple(tag for tag in tags if tag not in agreed) if sets else None
-    return Row(where, name, image, agreed, unknown)
+    masks = [
+        _drawing(where, annotation.get("result") or [], ids).mask(given)
+        for annotation, given in zip(annotations, sets, strict=True)
+    ]
+    whole = tuple(mask for mask in masks if mask is not None)
+    mask = AgreedMask(whole) if whole and len(whole) == len(masks) else None
+    return Row(where, name, image, agreed, unknown, mask=mask)
 
 
 def _address(data: Any) -> str:
@@ -154,8 +174,41 @@ def _labels(annotation: dict[str, Any]) -> tuple[str, ...]:
         value = result.get("value") if isinstance(result, dict) else None
         if not isinstance(value, dict | None):
             raise TagmaskError("the `value` of a result is no object; export from Label Studio as JSON")
-        for key, names in (value or {}).items():
-            # choices, brushlabels, rectanglelabels, polygonlabels, ...
-            if (key == "choices" or key.endswith("labels")) and isinstance(names, list):
-                labels.update(dict.fromkeys(str(name).strip() for name in names))
+        labels.update(dict.fromkeys(_names(value or {}, "choices", "labels")))
     return tuple(labels)
+
+
+def _names(value: dict[str, Any], *ends: str) -> tuple[str, ...]:
+    """Return the names that a result's value gives under keys of these ends, such as brushlabels, polygonlabels."""
+    lists = (names for key, names in value.items() if key.endswith(ends) and isinstance(names, list))
+    return tuple(dict.fromkeys(str(name).strip() for names in lists for name in names))
+
+
+def _drawing(where: str, results: list[dict[str, Any]], ids: ClassIds) -> Drawing:
+    """Gather the regions of one annotation, in the order of the results.
+
+    Raises:
+        TagmaskError: a polygon or the bytes of a brush are damaged.
+    """
+    drawing = Drawing(where)
+    for result in results:
+        value = result.get("value") or {}
+        names = _names(value, "labels")
+        if not names:  # a choice, a text, or a region whose labels stand in a result of their own
+            continue
+        height, width = result.get("original_height"), result.get("original_width")
+        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        try:
+            if size is None or result.get("image_rotation"):
+                drawing.loose = True
+            elif value.get("rle"):
+                drawing.add(names, ids, code=BrushCode(bytes(value["rle"])))
+            elif value.get("points"):
+                points = ((x * size[1] / 100, y * size[0] / 100) for x, y in value["points"])  # percent of the sides
+                drawing.add(names, ids, polygons=polygon(points))
+            else:
+                drawing.loose = True
+        except (TypeError, ValueError) as error:
+            raise TagmaskError(f"the region of {names[0]!r} is damaged ({error}); export again") from error
+        drawing.size = drawing.size or size
+    return drawing

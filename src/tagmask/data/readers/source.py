@@ -8,16 +8,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
+from tagmask.data.colours import ColourMask
 from tagmask.data.dataset import check_class_list
 from tagmask.data.images import is_image_name
 from tagmask.data.limits import parse_json
-from tagmask.data.masks import PolygonMask
+from tagmask.data.masks import AgreedMask, PolygonMask
 from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
 from tagmask.errors import TagmaskError
 
 Format = Literal[
-    "auto", "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "imagefolder", "parquet", "cls_labels"
+    "auto",
+    "table",
+    "folders",
+    "coco",
+    "voc",
+    "yolo",
+    "label_studio",
+    "cvat",
+    "labelme",
+    "imagefolder",
+    "parquet",
+    "cls_labels",
 ]
 Untagged = Literal["skip", "negative", "error"]
 TagSource = Literal["annotations", "masks"]
@@ -73,7 +85,7 @@ class Row(NamedTuple):
     tags: tuple[str, ...] = ()
     unknown: tuple[str, ...] | None = ()
     split: str = ""
-    mask: PolygonMask | YoloMask | None = None
+    mask: PolygonMask | YoloMask | AgreedMask | ColourMask | None = None
     mask_name: str = ""
 
 
@@ -90,6 +102,7 @@ class Source:
         mask_folder: where the format keeps PNG masks; None where it has none.
         groups: names of the images of splits that overlap others (VOC: `train` lies within `train_aug`).
         skipped: what was left out, one line each.
+        mask_names: names of the ids of the rows' masks, where those are another list than `classes`.
     """
 
     path: Path
@@ -100,6 +113,7 @@ class Source:
     mask_folder: Path | None = None
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    mask_names: tuple[str, ...] | None = None
 
 
 class FileIndex:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from tagmask.data.colours import LABELMAP, ColourMask
 from tagmask.data.images import is_image_name
 from tagmask.data.limits import parse_xml
 from tagmask.data.masks import PngMask
@@ -32,6 +32,9 @@ def find_voc(folder: Path) -> Path | None:
     """Return the VOC tree at a folder, or the only one in it or in its `VOCdevkit`; None where there is none."""
     for place in (folder, folder / "VOCdevkit"):
         if (place / IMAGES).is_dir():
+            return place
+        # Label tools leave the photographs out, and say in labelmap.txt what the masks are.
+        if (place / LABELMAP).is_file() and any((place / part).is_dir() for part in ("SegmentationClass", ANNOTATIONS)):
             return place
         inner = sorted(place.glob(f"VOC*/{IMAGES}"))
         if len(inner) > 1:
@@ -71,7 +74,7 @@ def read_voc(path: Path, options: Options, problems: Problems) -> Source:
         rows.append(Row(where, name, image, split=own_split(name, groups)))
     rows, classes, classes_from, tag_source = _tagged(rows, root, masks, options, index, problems)
     if options.tag_list is not None:
-        rows, listed = _listed_tags(rows, options.tag_list, classes or CLASSES, problems)
+        rows, listed = listed_tags(rows, options.tag_list, classes or CLASSES, problems)
         tag_source = f"tags of {options.tag_list.name} for {listed} images; of the others: {tag_source}"
     outside = len(images.keys() - set(names))
     skipped = (f"{folder}: {outside} images are in no list of {LISTS} and have no mask",) if outside else ()
@@ -124,21 +127,21 @@ def _tagged(
         if folder is None:
             raise TagmaskError(f"{root}: tag_source: masks needs a folder of masks; expected SegmentationClassAug")
         order = mask_order(listed or CLASSES, options) or CLASSES
-        tags = _mask_tags(rows, folder, order, index, problems)
-        return _with_tags(rows, tags), listed or CLASSES, place, f"classes that occur in the masks of {folder.name}"
+        tags = mask_tags(rows, lambda row: _png(row, folder, index), order, problems)
+        return with_tags(rows, tags), listed or CLASSES, place, f"classes that occur in the masks of {folder.name}"
     if not (root / ANNOTATIONS).is_dir():
         raise TagmaskError(
             f"{root}: no folder {ANNOTATIONS} with XML files; tag_source: masks reads tags off the masks"
         )
-    tags = [_xml_tags(row, root / ANNOTATIONS, index, problems) for row in rows]
+    tags = [xml_tags(row.name, root / ANNOTATIONS, index, problems) for row in rows]
     seen = {tag for found in tags for tag in found or ()}
     if listed is None and seen <= set(CLASSES):
         listed = CLASSES
     source = f"objects of {ANNOTATIONS}/*.xml, difficult and truncated ones included"
-    return _with_tags(rows, tags), listed, place, source
+    return with_tags(rows, tags), listed, place, source
 
 
-def _listed_tags(rows: list[Row], file: Path, classes: tuple[str, ...], problems: Problems) -> tuple[list[Row], int]:
+def listed_tags(rows: list[Row], file: Path, classes: tuple[str, ...], problems: Problems) -> tuple[list[Row], int]:
     """Give the images that a list names the classes whose numbers, from 0, stand behind the name, and count them."""
     listed: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(read_text(file).splitlines(), start=1):
@@ -157,15 +160,17 @@ def _listed_tags(rows: list[Row], file: Path, classes: tuple[str, ...], problems
     return tagged, sum(named)
 
 
-def _with_tags(rows: list[Row], tags: Iterable[tuple[str, ...] | None]) -> list[Row]:
+def with_tags(rows: list[Row], tags: Iterable[tuple[str, ...] | None]) -> list[Row]:
+    """Give each row its tags; None says that nobody knows any."""
     return [
         row._replace(tags=found or (), unknown=None if found is None else ())
         for row, found in zip(rows, tags, strict=True)
     ]
 
 
-def _xml_tags(row: Row, folder: Path, index: FileIndex, problems: Problems) -> tuple[str, ...] | None:
-    path = str(folder / f"{row.name}.xml")
+def xml_tags(name: str, folder: Path, index: FileIndex, problems: Problems) -> tuple[str, ...] | None:
+    """Return the names of the objects of an image's XML file; None where it has none, or a damaged one."""
+    path = str(folder / f"{name}.xml")
     if not index.has(path):
         return None
     try:
@@ -178,21 +183,36 @@ def _xml_tags(row: Row, folder: Path, index: FileIndex, problems: Problems) -> t
     return tuple(dict.fromkeys(filter(None, names)))
 
 
-def _mask_tags(
-    rows: list[Row], folder: Path, order: tuple[str, ...], index: FileIndex, problems: Problems
+def mask_tags(
+    rows: list[Row],
+    find_mask: Callable[[Row], PngMask | ColourMask | None],
+    order: tuple[str, ...],
+    problems: Problems,
 ) -> list[tuple[str, ...] | None]:
+    """Return the classes that occur in each image's mask; None where it has none, or a damaged one.
+
+    Args:
+        rows: the images.
+        find_mask: the mask of a row, or None.
+        order: names of the mask ids 1, 2, ...
+        problems: where to note what is wrong.
+    """
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        present = pool.map(partial(_mask_ids, folder=folder, index=index), rows)
+        present = pool.map(_mask_ids, map(find_mask, rows))
         return [_named(row, ids, order, problems) for row, ids in zip(rows, present, strict=True)]
 
 
-def _mask_ids(row: Row, folder: Path, index: FileIndex) -> list[int] | TagmaskError | None:
-    """Return the class ids of an image's mask, or what is wrong with it, or None where there is none."""
+def _png(row: Row, folder: Path, index: FileIndex) -> PngMask | None:
     path = folder / f"{row.name}.png"
-    if not index.has(str(path)):
+    return PngMask(path) if index.has(str(path)) else None
+
+
+def _mask_ids(mask: PngMask | ColourMask | None) -> list[int] | TagmaskError | None:
+    """Return the class ids in a mask, or what is wrong with it, or None where there is none."""
+    if mask is None:
         return None
     try:
-        counts = np.bincount(PngMask(path).ids().ravel(), minlength=256)
+        counts = np.bincount(mask.ids().ravel(), minlength=256)
     except TagmaskError as error:
         return error
     return [int(value) for value in np.flatnonzero(counts) if value not in (0, IGNORE)]

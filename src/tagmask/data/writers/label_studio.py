@@ -25,7 +25,7 @@ def write_label_studio(
     images: Iterable[LabelledImage],
     classes: Sequence[str],
     *,
-    image_url: str = LOCAL_FILES,
+    image_url: str,
     model_version: str = "tagmask",
 ) -> None:
     """Write `tasks.json`, a prediction an image with a brush region a class, and `label_config.xml` of the project.
@@ -34,8 +34,7 @@ def write_label_studio(
         folder: to write to.
         images: with their label maps; their confidence is the predictions' score.
         classes: names in id order.
-        image_url: what stands before the file name in a task's address; by default that of Label Studio's local files,
-            whose root then has to be the folder of photographs.
+        image_url: what stands before the file name in a task's address.
         model_version: under which Label Studio lists the predictions.
 
     Source: Label Studio, "Import pre-annotated data", "Import brush segmentation pre-annotations in RLE format".
@@ -45,6 +44,19 @@ def write_label_studio(
     config = ElementTree(_config(classes))
     indent(config)
     config.write(folder / "label_config.xml", encoding="utf-8")
+
+
+def local_files(folder: Path) -> tuple[str, str]:
+    """Return the `image_url` of a folder that Label Studio serves itself, and in words how to make it do so.
+
+    Its local files storage takes only a folder below the document root, not the root itself.
+    """
+    place = folder.resolve()
+    return f"{LOCAL_FILES}{quote(place.name)}/", (
+        "Label Studio finds the photographs if it is started with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true and"
+        f" LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={place.parent}, and {place} is added to the project as local files"
+        " storage; for photographs elsewhere give --image-url"
+    )
 
 
 def brush_code(inside: np.ndarray) -> list[int]:

@@ -58,6 +58,7 @@ class Labelled:
         masks: the folder.
         classes: K names in id order.
         photographs: by the name of their masks; several where nobody can tell which is meant.
+        root: the folder that their file names are relative to.
         found: how many images there were. This and the next two are filled while one iterates.
         ignored: how many of them hold ignored pixels.
         skipped: what is wrong with those that were left out.
@@ -66,6 +67,7 @@ class Labelled:
     masks: Path
     classes: tuple[str, ...]
     photographs: dict[str, list[_Photograph]]
+    root: Path
     found: int = 0
     ignored: int = 0
     skipped: list[str] = field(default_factory=list)
@@ -117,7 +119,7 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
     if not names:
         raise TagmaskError(f"{masks}: holds no mask; expected NAME.png for each image")
     classes = _classes(masks, images)
-    photographs = _of_dataset(images) if isinstance(images, Dataset) else _of_path(images, masks, names)
+    root, photographs = _of_dataset(images) if isinstance(images, Dataset) else _of_path(images, masks, names)
     if photographs.keys().isdisjoint(names):
         raise TagmaskError(
             f"{masks}: no mask is called after a photograph of {_described(images)}; for the mask {names[0]}.png"
@@ -126,7 +128,7 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
     for photograph in (one for name in names for one in photographs.get(name, ())):
         if fault := split_name_fault(photograph.split):
             raise TagmaskError(f"split {photograph.split!r} {fault}")
-    return Labelled(masks, classes, photographs)
+    return Labelled(masks, classes, photographs, root)
 
 
 def _described(images: Path | Dataset) -> str:
@@ -144,26 +146,26 @@ def _classes(masks: Path, images: Path | Dataset) -> tuple[str, ...]:
     )
 
 
-def _of_dataset(dataset: Dataset) -> dict[str, list[_Photograph]]:
-    """Photographs of a data set by the name of their mask, with file names relative to the folder they share."""
+def _of_dataset(dataset: Dataset) -> tuple[Path, dict[str, list[_Photograph]]]:
+    """The folder that a data set's photographs share, and the photographs by the name of their mask."""
     root = os.path.commonpath([os.path.abspath(record.image.parent) for record in dataset.records])
-    return {
+    return Path(root), {
         record.name: [_Photograph(record.image, Path(os.path.relpath(record.image, root)).as_posix(), record.split)]
         for record in dataset.records
     }
 
 
-def _of_path(path: Path, masks: Path, names: Sequence[str]) -> dict[str, list[_Photograph]]:
-    """Photographs by the name of their mask: those that lie in a folder, else those of the data set that it is."""
+def _of_path(path: Path, masks: Path, names: Sequence[str]) -> tuple[Path, dict[str, list[_Photograph]]]:
+    """The folder and photographs by the name of their mask: those in a folder, else those of the data set it is."""
     if path.is_dir():
         found = _of_folder(path, masks)
         if not found.keys().isdisjoint(names):
-            return found
+            return path, found
     try:
         return _of_dataset(read_dataset(path, untagged="negative"))
     except TagmaskError as error:
         if path.is_dir():
-            return {}
+            return path, {}
         raise TagmaskError(f"photographs: {error}") from error
 
 
