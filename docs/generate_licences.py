@@ -1,4 +1,4 @@
-"""Write docs/licences.md: the licence of every package that `pip install tagmask[dev]` brings, as the package states it.
+"""Write docs/licences.md: the licence of every package that `pip install tagmask[dev]` brings, as it states it itself.
 
     python docs/generate_licences.py
 
@@ -43,8 +43,8 @@ def page() -> str:
             continue
         rows.append(f"| {name} | {found.version} | {re.sub(r'[|]', '/', licence(found))} |")
     head = (
-        "# Licences\n\nWhat tagmask depends on, with its extras and what its development needs, and the licence that each"
-        " package states. tagmask itself is under Apache-2.0. Written by `make licences`.\n\n"
+        "# Licences\n\nWhat tagmask depends on, with its extras and what its development needs, and the licence that"
+        " each package states. tagmask itself is under Apache-2.0. Written by `make licences`.\n\n"
         "| package | version | licence |\n| --- | --- | --- |\n"
     )
     return head + "\n".join(rows) + "\n"
