@@ -1,4 +1,4 @@
-"""Write docs/licences.md: the licence of every package that `pip install tagmask[dev]` brings, as it states it.
+"""Write docs/licences.md: the licence of every package that `pip install tagmask[dev]` brings, as it states it itself.
 
     python docs/generate_licences.py
 
