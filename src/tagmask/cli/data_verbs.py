@@ -51,22 +51,12 @@ def data_check(
     """
     from tagmask.cli.check_report import render
     from tagmask.data.check import check_dataset
+    from tagmask.data.splits import read_options
     from tagmask.engine.progress import plain_console
     from tagmask.recipes.load import load_recipe
 
     config = load_recipe(recipe or {"method": "cam"}, set_ or ()).data
-    report = check_dataset(
-        path,
-        format=config.format,
-        classes=list(config.classes) if config.classes else None,
-        context=config.context,
-        background=config.background,
-        image_folder=config.image_folder,
-        masks=config.masks,
-        mask_classes=list(config.mask_classes) if config.mask_classes else None,
-        untagged=config.untagged,
-        tag_source=config.tag_source,
-    )
+    report = check_dataset(path, **read_options(config))
     plain_console(stderr=False).print(render(report))
     if not report.ok:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.images import limit_pixels
-from tagmask.data.readers import read_dataset
+from tagmask.data.readers import ReadOptions, read_dataset
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
 
@@ -24,8 +24,13 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
     limit_pixels(config.max_pixels)
-    dataset = read_dataset(
-        Path(where),
+    dataset = read_dataset(Path(where), **read_options(config, classes))
+    return replace(dataset, averaged=config.averaged or ())
+
+
+def read_options(config: DataConfig, classes: Sequence[str] | None = None) -> ReadOptions:
+    """Return what `read_dataset` takes, as a recipe has it; `classes`, where given, stand over the recipe's."""
+    return ReadOptions(
         format=config.format,
         classes=list(classes or config.classes or ()) or None,
         context=config.context,
@@ -36,8 +41,10 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
         untagged=config.untagged,
         tag_source=config.tag_source,
         tag_list=config.tag_list,
+        separator=config.separator,
+        tag_separator=config.tag_separator,
+        encoding=config.encoding,
     )
-    return replace(dataset, averaged=config.averaged or ())
 
 
 def check_context(dataset: Dataset) -> None:
