@@ -138,6 +138,13 @@ class DataConfig(Section):
         description="A list of VOC images with the numbers of their classes from 0, `2007_000032.jpg 0 14`, which "
         "stands in place of the annotations, as RCA's train_cls.txt; images it does not name keep theirs.",
     )
+    separator: str = Field(
+        default=",", description="What stands between the columns of a CSV: one character, or tab, semicolon, bar."
+    )
+    tag_separator: str = Field(
+        default=";", description="What stands between the tags of a table's cell; also as a word: space, comma."
+    )
+    encoding: str = Field(default="utf-8", description="The encoding of a table, such as latin-1.")
     max_pixels: Positive = Field(
         default=256_000_000, description="The most pixels of an image; larger ones are refused before they are decoded."
     )

@@ -84,6 +84,10 @@ def find_photos(model: Model, images: Path | None, *, review: Path | None = None
                 "masks": None,
                 "mask_classes": None,
                 "tag_source": "annotations",
+                "tag_list": None,
+                "separator": ",",
+                "tag_separator": ";",
+                "encoding": "utf-8",
             }
         )
         return _of_dataset(open_data(images, plain, model.classes), images)

@@ -239,8 +239,9 @@ def test_bad_input_duplicate_rows_and_names_that_collide(tmp_path):
         ("image,animal\na.jpg,cat\n", "row 1: 'image,animal' lacks the column 'tags'"),
         ("image,cat,cat\na.jpg,1,0\n", "row 1: column 'cat' stands twice"),
         ("image,cat\na.jpg,1\nb.jpg,yes\n", "row 3: column 'cat' holds 'yes'; expected 1, 0, or -1 for not known"),
-        ("image;tags\na.jpg;cat\n", "row 1: columns are separated by ';'; separate them by commas"),
-        ("image\ttags\na.jpg\tcat\n", r"row 1: columns are separated by '\t'"),
+        ("image;tags\na.jpg;cat\n", "row 1: columns are separated by ';'; say so (--set data.separator=';')"),
+        ("image\ttags\na.jpg\tcat\n", r"row 1: columns are separated by '\t'; say so (--set data.separator=tab)"),
+        ("Filename;Labels\na.jpg;cat\n", "row 1: columns are separated by ';'; say so (--set data.separator=';')"),
         ("image,tags,tags\na.jpg,cat,dog\n", "row 1: column 'tags' stands twice"),
         ("image,tags,splits\na.jpg,cat,val\n", "row 1: column 'splits' is not known; did you mean 'split'?"),
         ("image,tags\na.jpg,cat,dog\n", "row 2: 3 cells under a header of 2; join tags by `;`"),
@@ -323,6 +324,67 @@ def test_columns_of_classes_keep_their_order_and_say_what_nobody_knows(tmp_path)
         ("train", (0,), (1,)),
         ("val", (1,), (0,)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("filename;tags\na.jpg;cat,dog\nb.jpg;dog\n", {"separator": ";", "tag_separator": ","}),
+        ('filename;tags\na.jpg;"cat;dog"\nb.jpg;dog\n', {"separator": ";"}),
+        ("image_name\ttags\na\tcat dog\nb\tdog\n", {"separator": "tab", "tag_separator": "space"}),
+        ("image;cat;dog\na.jpg;1;1\nb.jpg;0;1\n", {"separator": ";"}),
+        ('image,tags\na.jpg,"cat, dog"\nb.jpg,dog\n', {"tag_separator": "comma"}),
+    ],
+)
+def test_separators_by_name(tmp_path, text, options):
+    table = write_table(tmp_path, text, name="tags.csv")
+    dataset = read_dataset(table, **options)
+    assert dataset.classes == ("cat", "dog")
+    assert [(record.name, record.tags) for record in dataset.records] == [("a", (0, 1)), ("b", (1,))]
+
+
+def test_encodings_by_name(tmp_path):
+    table = write_table(tmp_path, "")
+    table.write_bytes("image,tags\na.jpg,Käfer\n".encode("latin-1"))
+    assert read_dataset(table, encoding="latin-1").classes == ("Käfer",)
+    assert read_dataset(table, encoding="cp1252").classes == ("Käfer",)
+    with pytest.raises(TagmaskError, match=r"tags\.csv: is not UTF-8 .* its encoding \(--set data\.encoding=latin-1"):
+        read_dataset(table)
+    with pytest.raises(TagmaskError, match=r"tags\.csv: is not UTF-16 text"):
+        read_dataset(table, encoding="utf-16")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"separator": ";;"}, "separator: ';;' is no single character; write ; or tab"),
+        ({"separator": ""}, "separator: '' is no single character"),
+        ({"tag_separator": ""}, "tag_separator: is empty"),
+        ({"encoding": "latin1000"}, "encoding: 'latin1000' is not known; write utf-8, latin-1"),
+        ({"encoding": "base64"}, "encoding: 'base64' is not known"),
+    ],
+)
+def test_bad_input_separators_and_encodings(tmp_path, options, message):
+    table = write_table(tmp_path, "image,tags\na.jpg,cat\n")
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(table, **options)
+    assert message in str(raised.value)
+    write_image(tmp_path / "folders/cat/a.jpg")
+    write_image(tmp_path / "folders/dog/b.jpg")
+    with pytest.raises(TagmaskError, match=r"separator: is for tables, and .* is read as folders; remove the key"):
+        read_dataset(tmp_path / "folders", separator=";")
+
+
+def test_bad_input_spreadsheets_and_archives(tmp_path):
+    for name in ("tags.xlsx", "tags.ods"):
+        (tmp_path / name).touch()
+        with pytest.raises(TagmaskError, match=rf"{name}: is a spreadsheet; save it .*\*CSV UTF-8\*"):
+            read_dataset(tmp_path / name)
+    with pytest.raises(TagmaskError, match=r"holds no table but the spreadsheet tags\.ods; save it"):
+        read_dataset(tmp_path)
+    (tmp_path / "shard-0000.tar").touch()
+    with pytest.raises(TagmaskError, match=r"shard-0000\.tar: is an archive; unpack it"):
+        read_dataset(tmp_path / "shard-0000.tar")
 
 
 def test_lines_of_json_with_other_keys(tmp_path):

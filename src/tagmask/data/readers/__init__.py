@@ -40,6 +40,9 @@ READERS: dict[Found, Callable[[Path, Options, Problems], Source]] = {
     "cls_labels": read_class_vectors,
 }
 
+MARKS = {"tab": "\t", "space": " ", "comma": ",", "semicolon": ";", "bar": "|"}
+"""Names for separators that are hard to write in a shell."""
+
 
 def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
     """Read tagged images of any of the known formats.
@@ -65,6 +68,9 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
             `image_folder`: where the images are, of every format but folders and YOLO.
             `tag_source`: "masks" reads the tags of a VOC tree off its masks, in place of its XML files.
             `tag_list`: a list of VOC images with the numbers of their classes from 0, which stands over both.
+            `separator`: what stands between the columns of a CSV: one character, or "tab", "semicolon", "bar".
+            `tag_separator`: what stands between the tags of a table's cell; also "space", "comma".
+            `encoding`: of a table, as "latin-1".
 
     Returns:
         The data set, in the order of the source.
@@ -101,6 +107,9 @@ def collect(
     image_folder: str | Path | None = None,
     tag_source: TagSource = "annotations",
     tag_list: str | Path | None = None,
+    separator: str = ",",
+    tag_separator: str = ";",
+    encoding: str = "utf-8",
 ) -> Collected:
     """Read as `read_dataset` does, but note wrong rows in `problems` and go on.
 
@@ -124,7 +133,11 @@ def collect(
         image_folder=None if image_folder is None else Path(image_folder),
         tag_source=tag_source,
         tag_list=None if tag_list is None else Path(tag_list),
+        separator=MARKS.get(separator, separator),
+        tag_separator=MARKS.get(tag_separator, tag_separator),
+        encoding=encoding,
     )
+    _check_table_options(options)
     if options.image_folder is not None and not options.image_folder.is_dir():
         raise TagmaskError(f"image_folder: {image_folder} is no folder; name the one the images are in")
     found, place = detect(path) if format == "auto" else (format, given(path, format))
@@ -132,4 +145,25 @@ def collect(
         raise TagmaskError(f"tag_source: masks is for VOC trees, and {path} is read as {found}; remove the key")
     if tag_list is not None and found != "voc":
         raise TagmaskError(f"tag_list: is for VOC trees, and {path} is read as {found}; remove the key")
+    for key, value, default in (
+        ("separator", separator, ","),
+        ("tag_separator", tag_separator, ";"),
+        ("encoding", encoding, "utf-8"),
+    ):
+        if value != default and found != "table":
+            raise TagmaskError(f"{key}: is for tables, and {path} is read as {found}; remove the key")
     return assemble(READERS[found](place, options, problems), options, problems)
+
+
+def _check_table_options(options: Options) -> None:
+    """Refuse what separates nothing, and encodings that nobody knows."""
+    if len(options.separator) != 1 or options.separator in '"\r\n':
+        raise TagmaskError(f"separator: {options.separator!r} is no single character; write ; or tab")
+    if not options.tag_separator:
+        raise TagmaskError("tag_separator: is empty; write what stands between tags, such as comma or space")
+    try:
+        "".encode(options.encoding)
+    except (LookupError, ValueError):
+        raise TagmaskError(
+            f"encoding: {options.encoding!r} is not known; write utf-8, latin-1, cp1252 or another that Python knows"
+        ) from None

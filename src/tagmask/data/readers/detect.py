@@ -44,6 +44,12 @@ FOLDERS: dict[Found, Callable[[Path], object]] = {
     "parquet": find_parquet,
     "label_studio": find_label_studio,
 }
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+SAVE_AS_CSV = (
+    "save it in its program by *Save as*, *CSV UTF-8*, with a header `image,tags`, and name that file; where the"
+    " program writes semicolons between columns add --set data.separator=semicolon"
+)
 ONE_FILE = (
     "a table (.csv, .jsonl), a COCO instances file, a Label Studio export or a file of LabelMe (.json), a YOLO"
     " description (.yaml), a CVAT annotations.xml, a .parquet file, a cls_labels.npy"
@@ -116,8 +122,10 @@ def _of_file(path: Path) -> Found:
         return "label_studio" if is_task_list(path) else "labelme" if is_labelme(path) else "coco"
     if suffix in FILES:
         return FILES[suffix]
-    if suffix == ".zip":
+    if suffix in ARCHIVES:
         raise TagmaskError(f"{path}: is an archive; unpack it and name the folder")
+    if suffix in SPREADSHEETS:
+        raise TagmaskError(f"{path}: is a spreadsheet; {SAVE_AS_CSV}")
     raise TagmaskError(f"{path}: expected {ONE_FILE}, or a folder")
 
 
@@ -152,6 +160,8 @@ def _undetected(path: Path) -> str:
         " an imagefolder (metadata.jsonl, metadata.csv), cls_labels*.npy, *.parquet, a Label Studio export (.json),"
         " and folders of images named after classes"
     )
+    if sheet := next((name for name in entries if name.lower().endswith(SPREADSHEETS)), None):
+        return f"{path}: holds no table but the spreadsheet {sheet}; {SAVE_AS_CSV}"
     if any(map(is_image_name, entries)):
         return (
             f"{path}: holds images and no tags; {looked}. Write tags.csv with the header `image,tags` and a row an"

@@ -48,6 +48,9 @@ class ReadOptions(TypedDict, total=False):
     image_folder: str | Path | None
     tag_source: TagSource
     tag_list: str | Path | None
+    separator: str
+    tag_separator: str
+    encoding: str
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,9 @@ class Options:
     image_folder: Path | None = None
     tag_source: TagSource = "annotations"
     tag_list: Path | None = None
+    separator: str = ","
+    tag_separator: str = ";"
+    encoding: str = "utf-8"
 
 
 class Row(NamedTuple):
@@ -223,20 +229,22 @@ def json_lines(path: Path, text: str, shape: str, problems: Problems) -> Iterato
             problems.add("row", where, f"{error}; {shape}")
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark.
+def read_text(path: Path, encoding: str | None = None) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark, or in an encoding that the user may name.
 
     Raises:
-        TagmaskError: the file is missing, a folder, empty or not UTF-8.
+        TagmaskError: the file is missing, a folder, empty or not in this encoding.
     """
     if path.is_dir():
         raise TagmaskError(f"{path}: is a folder, expected a file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise TagmaskError(
-            f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
+        known = (encoding or "utf-8").lower()
+        text = path.read_text(encoding="utf-8-sig" if known == "utf-8" else known)
+    except UnicodeError as error:
+        place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
+        reason = error.reason if isinstance(error, UnicodeDecodeError) else error
+        mend = ", or name its encoding (--set data.encoding=latin-1)" if encoding else ""
+        raise TagmaskError(f"{path}: is not {known.upper()} text ({reason}{place}); save it as UTF-8{mend}") from error
     except OSError as error:
         raise TagmaskError(f"{path}: cannot be read ({error.strerror})") from error
     if not text.strip():

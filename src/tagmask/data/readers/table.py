@@ -34,6 +34,7 @@ ALSO = {
 """Names that other people's tables have for a column, the likeliest first."""
 MARKS = {"1": True, "1.0": True, "0": False, "0.0": False, "-1": None, "-1.0": None, "": None}
 """What a cell of a class's own column says: the image bears it, does not, or nobody knows."""
+TAB = "\t"
 CSV_SUFFIX = ".csv"
 TABLE_SUFFIXES = (CSV_SUFFIX, ".jsonl", ".ndjson")
 SHAPE = "expected a header `image,tags` or `image,tags,split`, tags joined by `;`"
@@ -46,12 +47,12 @@ def read_table(path: Path, options: Options, problems: Problems) -> Source:
     without the suffix of an image get one. `~tag` means that nobody knows whether the image bears the tag; a JSON line
     may list such tags under `unknown` as well. A CSV without a column of tags may have a column a class, whose cells
     are 1, 0, or -1 or nothing where nobody knows. Keys nobody asked for are left alone, unless they look like a
-    misspelt one.
+    misspelt one. Columns are separated by `options.separator`, tags joined by `options.tag_separator`.
     """
-    text = read_text(path)
+    text = read_text(path, options.encoding)
     columns: tuple[str, ...] = ()
     if path.suffix.lower() == CSV_SUFFIX:
-        header, cells = _csv_rows(path, text, problems)
+        header, cells = _csv_rows(path, text, options.separator, problems)
         if "tags" in header:
             entries = ((where, dict(zip(header, row, strict=False))) for where, row in cells)
         else:
@@ -62,7 +63,7 @@ def read_table(path: Path, options: Options, problems: Problems) -> Source:
     folder = path.parent
     bases = [os.path.normpath(base) for base in _image_bases(folder, options.image_folder)]
     index = FileIndex()
-    rows = [row for entry in entries if (row := _row(*entry, bases, index, problems)) is not None]
+    rows = [row for entry in entries if (row := _row(*entry, options.tag_separator, bases, index, problems))]
     if not rows and not problems.found:
         raise TagmaskError(f"{path}: has no rows; {SHAPE}, then one row an image")
     return Source(
@@ -82,7 +83,9 @@ def _image_bases(folder: Path, image_folder: Path | None) -> list[Path]:
     return [images, folder] if images.is_dir() else [folder]
 
 
-def _row(where: str, entry: dict[str, Any], bases: list[str], index: FileIndex, problems: Problems) -> Row | None:
+def _row(
+    where: str, entry: dict[str, Any], mark: str, bases: list[str], index: FileIndex, problems: Problems
+) -> Row | None:
     given = str(entry.get("image") or "").strip().replace("\\", "/")
     if not given:
         problems.add("row", where, "names no image; fill the cell `image` or remove the row")
@@ -92,8 +95,8 @@ def _row(where: str, entry: dict[str, Any], bases: list[str], index: FileIndex, 
         places += [place + suffix for place in places for suffix in sorted(IMAGE_SUFFIXES)]
     name, image = find_image(where, places, bases, index, problems)
     try:
-        tags, doubted = _split_tags(entry.get("tags"), "tags")
-        unknown, marked = _split_tags(entry.get("unknown"), "unknown")
+        tags, doubted = _split_tags(entry.get("tags"), "tags", mark)
+        unknown, marked = _split_tags(entry.get("unknown"), "unknown", mark)
     except TagmaskError as error:
         problems.add("row", where, str(error))
         return None
@@ -111,21 +114,23 @@ def _row(where: str, entry: dict[str, Any], bases: list[str], index: FileIndex, 
     )
 
 
-def _split_tags(value: Any, key: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _split_tags(value: Any, key: str, mark: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the tags that are given and those that are marked unknown, each once, in order."""
     if value is None:
         return (), ()
-    parts = value.split(";") if isinstance(value, str) else value
+    parts = value.split(mark) if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise TagmaskError(f"`{key}` is {value!r}; expected a list of names, or names joined by `;`")
+        raise TagmaskError(f"`{key}` is {value!r}; expected a list of names, or names joined by `{mark}`")
     names = dict.fromkeys(part.strip() for part in parts if part.strip())
     given = tuple(name for name in names if not name.startswith("~"))
     return given, tuple(name[1:].strip() for name in names if name.startswith("~"))
 
 
-def _csv_rows(path: Path, text: str, problems: Problems) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def _csv_rows(
+    path: Path, text: str, separator: str, problems: Problems
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Return the header, with our names for the columns we know, and the place and cells of each row below it."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     header: list[str] | None = None
     rows: list[tuple[str, list[str]]] = []
     try:
@@ -161,16 +166,26 @@ def _header(path: Path, cells: list[str], first: list[str]) -> list[str]:
             raise TagmaskError(f"{path} row 1: {misspelt}")
     elif "image" not in names or not _are_marks(names, first):
         line = ",".join(cells)
-        lowered = names[0].lower()
-        if len(cells) == 1 and "image" in lowered and "tags" in lowered:
-            other = next((mark for mark in "\t;|" if mark in line), " ")
-            raise TagmaskError(f"{path} row 1: columns are separated by {other!r}; separate them by commas; {SHAPE}")
+        if len(cells) == 1 and (other := _separator(line)):
+            raise TagmaskError(
+                f"{path} row 1: columns are separated by {other!r}; say so (--set data.separator="
+                f"{'tab' if other == TAB else repr(other)}), or separate them by commas; {SHAPE}"
+            )
         missing = next(key for key in ALSO if key not in names)
         raise TagmaskError(f"{path} row 1: {line!r} lacks the column {missing!r}; {SHAPE}")
     doubled = [name for name in names if names.count(name) > 1 and (name in KEYS or "tags" not in names)]
     if doubled:
         raise TagmaskError(f"{path} row 1: column {doubled[0]!r} stands twice; remove one")
     return names
+
+
+def _separator(line: str) -> str | None:
+    """Return the mark that parts a header into columns of which one is the image's; None where none does."""
+    known = {"image", *ALSO["image"]}
+    for mark in (TAB, *";|,"):
+        if known & {part.strip().lower() for part in line.split(mark)[:-1]}:
+            return mark
+    return None
 
 
 def _rename(names: list[str], key: str) -> None:
