@@ -111,7 +111,7 @@ def test_every_decision_is_on_disk_and_training_reads_it(candidates: list[Candid
         "d": (0,),
     }
     assert dataset.splits == ("train",)
-    assert review.counts() == {"keep": 1, "redo": 1, "tags": 1}
+    assert review.counts() == {"keep": 1, "redo": 1, "tags": 1, "edited": 0}
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["review.csv"]
 
 

@@ -18,7 +18,7 @@ from tagmask.data.files import write_text
 from tagmask.errors import TagmaskError
 from tagmask.serve.photos import Photos
 
-Verdict = Literal["keep", "redo", "tags"]
+Verdict = Literal["keep", "redo", "tags", "edited"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 HEADER = ["image", "tags", "split", "verdict"]
 
@@ -51,7 +51,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person said of a mask (keep it, redo it with its tags, or its tags were wrong), and its tags now."""
+    """What a person said of a mask (keep it, redo it, its tags were wrong, or mended by hand), and its tags now."""
 
     verdict: Verdict
     tags: tuple[str, ...]
@@ -167,7 +167,7 @@ class Review:
 
         Args:
             name: the candidate's name.
-            verdict: `keep`, `redo`, or `tags` for tags that were wrong.
+            verdict: `keep`, `redo`, `tags` for tags that were wrong, or `edited` for a mask mended by hand.
             tags: names of the classes in the image, as the person left them.
 
         Raises:
@@ -176,7 +176,7 @@ class Review:
         """
         chosen = tuple(tag for tag in self._classes if tag in tags)
         changed = set(chosen) != set(self.tags(name))
-        if changed and verdict != "tags":
+        if changed and verdict not in ("tags", "edited"):
             raise TagmaskError("the tags were changed: save them with “Fix the tags”, or put them back first")
         if not changed and verdict == "tags":
             raise TagmaskError("the tags are as they were: change them first, or choose “Redo”")
