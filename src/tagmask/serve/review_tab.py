@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -23,6 +23,14 @@ from tagmask.serve.try_tab import opacity_slider
 
 KEYS = "K keep · R redo · E mend the mask · T to the tags, Ctrl+Enter saves them · ← → back and forth, nothing decided"
 SAID = {"keep": "kept", "redo": "to redo", "tags": "tags fixed", "edited": "mended"}
+CHOICES: dict[str, Verdict | Literal["", "none"]] = {
+    "any": "",
+    "not decided": "none",
+    "kept": "keep",
+    "to redo": "redo",
+    "tags fixed": "tags",
+    "mended": "edited",
+}
 OUT_OF_STEP = "This decision came after another one on the same image, so it was not stored. Look, and decide again."
 TAGS_FIRST = "The tags were changed: save them with “Fix the tags”, or put them back, before you mend the mask."
 MOVED_ON = "the page shows another image by now, so nothing was stored; close the editor and open it again"
@@ -73,7 +81,8 @@ class ReviewPage:
         return [showing, stage, self._facts(name, showing, mend), legend, shown_tags, self._progress(), message]
 
     def start(self) -> list[Any]:
-        """Show the first candidate without a decision, else the first."""
+        """Show the first candidate without a decision, else the first; all are chosen again."""
+        self.review.choose()
         name = self.review.undecided()
         if name is None:
             return self.show(next(iter(self.review.candidates)), self._all_done())
@@ -148,6 +157,13 @@ class ReviewPage:
         """Return the name of the image that a showing shows."""
         return _name(showing)
 
+    def choose(self, showing: str, tag: str, verdict: str, most: float) -> list[Any]:
+        """Go through some of the candidates only (see `Review.choose`), and show the first of them."""
+        self._unanswered.discard(showing)
+        found = self.review.choose(tag, CHOICES[verdict], most)
+        said = "" if found else pictures.alert("No image is like that, so all are shown.")
+        return self.show(self.review.undecided() or self.review.chosen[0], said)
+
     def step(self, showing: str, by: int) -> list[Any]:
         """Show the candidate `by` places from the one of a showing, without a decision."""
         self._unanswered.discard(showing)
@@ -176,13 +192,15 @@ class ReviewPage:
 
     def _facts(self, name: str, showing: str, mend: bool) -> str:
         candidate, decision = self.review.candidates[name], self.review.decisions.get(name)
+        chosen = self.review.chosen
+        of_all = "" if len(chosen) == len(self.review) else f" chosen, {len(self.review)} in all"
         confidence = "unknown" if candidate.confidence is None else f"{candidate.confidence:.2f}"
         source = "given" if candidate.tagged else "read off the mask: nobody has given any"
         kind, said = (decision.verdict, SAID[decision.verdict]) if decision else ("none", "not decided")
         return (
             f'<p class="tm-facts" data-showing="{escape(showing)}"'
             f"{' data-mend' if mend else ''}><b>{escape(name)}</b> · "
-            f"{self.review.position(name) + 1} of {len(self.review)}<br>"
+            f"{self.review.position(name) + 1} of {len(chosen)}{of_all}<br>"
             f"confidence {confidence} · tags {source} · "
             f'<span class="tm-verdict tm-{kind}">{said}</span></p>'
         )
@@ -224,6 +242,10 @@ def build(page: ReviewPage, blocks: Any) -> None:
                 back = gr.Button("← Back", elem_id="review-back", size="sm", min_width=90)
                 forth = gr.Button("Next →", elem_id="review-forth", size="sm", min_width=90)
             message = gr.HTML(elem_id="review-message")
+            with gr.Accordion("Only some of them", open=False, elem_id="review-choice"):
+                tag = gr.Dropdown([("any", ""), *page.model.classes], value="", label="Tag")
+                verdict = gr.Dropdown(list(CHOICES), value="any", label="Decision")
+                most = gr.Slider(0, 1, 1, step=0.01, label="Confidence at most")
             gr.HTML(pictures.note(KEYS))
             mended = gr.Button(elem_id="review-mended", visible="hidden")  # pressed by the editor once it has saved
     showing = gr.Textbox(visible=False)
@@ -235,12 +257,15 @@ def build(page: ReviewPage, blocks: Any) -> None:
         "api_visibility": "private",
     }
     verdicts: tuple[Verdict, ...] = ("keep", "redo", "tags")
-    for button, verdict in zip((keep, redo, fix), verdicts, strict=True):
-        button.click(_deciding(page, verdict), [showing, tags], outputs, **quiet)
+    for button, said in zip((keep, redo, fix), verdicts, strict=True):
+        button.click(_deciding(page, said), [showing, tags], outputs, **quiet)
     edit.click(lambda shown, own: page.mend(shown, own or []), [showing, tags], outputs, **quiet)
     mended.click(lambda shown: page.after(shown, "edited"), showing, outputs, **quiet)
     back.click(lambda shown: page.step(shown, -1), showing, outputs, **quiet)
     forth.click(lambda shown: page.step(shown, 1), showing, outputs, **quiet)
+    choice = [showing, tag, verdict, most]
+    for own in (tag.input, verdict.input, most.release):
+        own(page.choose, choice, outputs, **quiet)
     blocks.load(page.start, None, outputs, **quiet)
 
 
