@@ -111,7 +111,7 @@ def test_every_decision_is_on_disk_and_training_reads_it(candidates: list[Candid
         "d": (0,),
     }
     assert dataset.splits == ("train",)
-    assert review.counts() == {"keep": 1, "redo": 1, "tags": 1}
+    assert review.counts() == {"keep": 1, "redo": 1, "tags": 1, "edited": 0}
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["review.csv"]
 
 
@@ -151,6 +151,29 @@ def test_neighbours_go_round(candidates: list[Candidate], tmp_path: Path) -> Non
     assert review.beside("a", 1) == "d"
     with pytest.raises(TagmaskError, match="not among the masks"):
         review.beside("../../etc/passwd", 1)
+
+
+def test_only_some_are_gone_through(candidates: list[Candidate], tmp_path: Path) -> None:
+    review = Review(candidates, tmp_path / "review.csv", CLASSES)  # d (unknown), b 0.2, c 0.5, a 0.9
+    assert review.choose(tag="cow") == 2
+    assert review.chosen == ["b", "c"]
+    assert [review.undecided(), review.undecided("b"), review.undecided("c")] == ["b", "c", "b"]
+    assert [review.beside("c", 1), review.beside("b", -1), review.position("c")] == ["b", "c", 1]
+    review.decide("b", "redo", ["dog", "cow"])
+    assert review.choose(most=0.5) == 3
+    assert review.chosen == ["d", "b", "c"]
+    assert review.undecided("d") == "c"
+    assert review.choose(verdict="none") == 3
+    assert review.chosen == ["d", "c", "a"]
+    # What is not chosen has neighbours, too.
+    assert [review.beside("b", 1), review.beside("b", -1), review.undecided("b")] == ["c", "d", "c"]
+    assert review.choose(verdict="redo", tag="dog") == 1
+    assert review.undecided() == "b"
+    review.decide("b", "keep", ["dog", "cow"])
+    assert review.undecided() is None
+    assert review.choose(verdict="redo") == 0
+    assert review.chosen == ["d", "b", "c", "a"]
+    assert len(review.file.read_text().splitlines()) == 5  # the table lists all the same
 
 
 def test_changed_tags_are_not_lost_by_another_button(candidates: list[Candidate], tmp_path: Path) -> None:

@@ -142,3 +142,16 @@ def test_pair_that_cannot_be_shown_is_said_and_can_be_left(review: ReviewPage, t
     shown = review.show(name)
     assert "leads out of" in shown[STAGE]
     assert _name(review.step(shown[SHOWING], 1)) != name
+
+
+def test_only_some_are_shown(review: ReviewPage) -> None:
+    first = review.start()
+    shown = review.decide(first[SHOWING], "redo", first[TAGS])
+    shown = review.choose(shown[SHOWING], "", "to redo", 1.0)
+    assert _name(shown) == _name(first)
+    assert f"1 of 1 chosen, {len(review.review)} in all" in shown[FACTS]
+    shown = review.decide(shown[SHOWING], "keep", shown[TAGS])
+    assert "All are decided" in shown[MESSAGE]
+    shown = review.choose(shown[SHOWING], "", "mended", 1.0)
+    assert "No image is like that" in shown[MESSAGE]
+    assert f" of {len(review.review)}<br>" in shown[FACTS]

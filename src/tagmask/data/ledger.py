@@ -45,6 +45,11 @@ class Ledger:
         """Take a file, as it stands, for one that tagmask wrote."""
         self._hashes.setdefault(self._name(path), []).append(file_hash(path))
 
+    def disown(self, path: Path) -> None:
+        """Take a file for the user's from now on, whatever it holds; the list is written."""
+        self._hashes.pop(self._name(path), None)
+        self.save()
+
     def save(self) -> None:
         """Write the list whole."""
         write_text(self._list, "".join(_line(name, own) for name, hashes in self._hashes.items() for own in hashes))

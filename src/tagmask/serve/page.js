@@ -1,8 +1,14 @@
 () => {
   // Keys and clicks of the review tab stand in line. Each is sent only when the answer to the one before is on the
   // screen, so that it is a decision on the image that follows, and never a second one on the image before.
-  const BUTTONS = { k: "review-keep", r: "review-redo", arrowleft: "review-back", arrowright: "review-forth" };
-  const IN_LINE = new Set([...Object.values(BUTTONS), "review-fix"]);
+  const BUTTONS = {
+    k: "review-keep",
+    r: "review-redo",
+    e: "review-edit",
+    arrowleft: "review-back",
+    arrowright: "review-forth",
+  };
+  const IN_LINE = new Set([...Object.values(BUTTONS), "review-fix", "review-mended"]);
   const TAGS = "tags"; // T stands in line too: it asks for the tags of the image to come
   const PATIENCE = 60000; // milliseconds; where no answer came in this time, none will
 

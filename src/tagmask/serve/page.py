@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import gradio as gr
 
 HERE = Path(__file__).parent
-STYLE, KEYS = HERE / "page.css", HERE / "page.js"
+STYLE = HERE / "page.css"
+SCRIPTS = "page.js", "edit_view.js", "edit_bars.js", "edit.js"
 
 
 def build_page(
@@ -44,3 +45,9 @@ def build_page(
                 with gr.Tab("Review"):
                     review_tab.build(review, blocks)
     return blocks
+
+
+def scripts() -> str:
+    """Return the page's scripts, a function a file, as one function that the interface calls once it is there."""
+    own = ((HERE / name).read_text(encoding="utf-8").strip().rstrip(";") for name in SCRIPTS)
+    return "() => {" + "".join(f"({text})();" for text in own) + "}"

@@ -49,7 +49,7 @@ def stage(photo: Image.Image, labels: np.ndarray, palette: np.ndarray, *, descri
     layer.putpalette(palette.ravel().tolist())
     return (
         f'<figure class="tm-stage" style="--long: {max(shown.size)}">'
-        f'<img class="tm-photo" alt="photograph" src="{_jpeg(shown)}">'
+        f'<img class="tm-photo" alt="photograph" src="{jpeg(shown)}">'
         f'<img class="tm-mask" alt="{escape(describe)}" src="{_png(layer, transparency=0)}">'
         "</figure>"
     )
@@ -62,7 +62,7 @@ def uncertainty_picture(photo: Image.Image, uncertainty: np.ndarray) -> str:
     picture = Image.fromarray(heat_map(grey, _enlarged(uncertainty, shown.size), 0.75))
     return (
         '<h4 class="tm-subheading">Uncertainty</h4><div class="tm-uncertainty">'
-        f'<figure class="tm-stage"><img class="tm-photo" alt="uncertainty" src="{_jpeg(picture)}"></figure>'
+        f'<figure class="tm-stage"><img class="tm-photo" alt="uncertainty" src="{jpeg(picture)}"></figure>'
         '<p class="tm-scale"><span>sure</span><span class="tm-ramp"></span><span>unsure</span></p></div>'
     )
 
@@ -115,7 +115,7 @@ def cam_gallery(
     order = sorted(range(len(classes)), key=lambda index: (classes[index] not in tags, -tag_scores[index]))
     tiles = [
         f'<figure><img alt="CAM of {escape(classes[index])}" '
-        f'src="{_jpeg(Image.fromarray(heat_map(base, _enlarged(cams[index], shown.size))))}">'
+        f'src="{jpeg(Image.fromarray(heat_map(base, _enlarged(cams[index], shown.size))))}">'
         f"<figcaption><b>{escape(classes[index])}</b> {tag_scores[index]:.0%}"
         + (" · given" if classes[index] in tags else "")
         + "</figcaption></figure>"
@@ -169,7 +169,8 @@ def _hex(colour: np.ndarray) -> str:
     return "#" + bytes(colour.tolist()).hex()
 
 
-def _jpeg(image: Image.Image) -> str:
+def jpeg(image: Image.Image) -> str:
+    """Return a picture as the address of its own content."""
     return _data_uri(image, "JPEG", quality=90)
 
 

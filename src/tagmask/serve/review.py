@@ -6,6 +6,7 @@ import csv
 import io
 import os
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from tagmask.data.files import write_text
 from tagmask.errors import TagmaskError
 from tagmask.serve.photos import Photos
 
-Verdict = Literal["keep", "redo", "tags"]
+Verdict = Literal["keep", "redo", "tags", "edited"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 HEADER = ["image", "tags", "split", "verdict"]
 
@@ -51,7 +52,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person said of a mask (keep it, redo it with its tags, or its tags were wrong), and its tags now."""
+    """What a person said of a mask (keep it, redo it, its tags were wrong, or mended by hand), and its tags now."""
 
     verdict: Verdict
     tags: tuple[str, ...]
@@ -111,6 +112,9 @@ class Review:
     `train` reads it as it is; the verdict stands in a column of its own, which readers leave alone. A table that is
     already there is continued, and its rows of other images are kept. Methods may be called from several threads.
 
+    Attributes:
+        chosen: names of the candidates to go through, the least confident first; see `choose`.
+
     Raises:
         TagmaskError: the file is something else, lies where it would be misread, or cannot hold the class names.
     """
@@ -139,13 +143,42 @@ class Review:
         self._written = file.read_bytes() if file.exists() else None
         if self._written is not None:
             self._resume()
+        self.choose()
+
+    def choose(self, tag: str = "", verdict: Verdict | Literal["", "none"] = "", most: float = 1.0) -> int:
+        """Choose the candidates to go through, as they stand now; the others stay as they are.
+
+        Args:
+            tag: only those of this tag; nothing: of any.
+            verdict: only those with this verdict, or `none` for those without; nothing: of any.
+            most: only those of at most this confidence; those of which nothing is known count as 0.
+
+        Returns:
+            How many there are; where there are none, all stay chosen.
+        """
+        turn = [
+            name
+            for name, candidate in self.candidates.items()
+            if tag in ("", *self.tags(name))
+            and verdict in ("", self.verdict(name))
+            and (candidate.confidence or 0.0) <= most
+        ]
+        self.chosen = turn or self._order
+        undecided = {name for name in self.chosen if name not in self.decisions}
+        # Whoever chooses what was decided wants to look at it again.
+        self._left = undecided if verdict in ("", "none") else set(self.chosen)
+        return len(turn)
+
+    def verdict(self, name: str) -> Verdict | Literal["none"]:
+        """Return the verdict on a candidate; `none` where there is none."""
+        return self.decisions[name].verdict if name in self.decisions else "none"
 
     def __len__(self) -> int:
         return len(self.candidates)
 
     def position(self, name: str) -> int:
-        """Return the candidate's place in the order, from 0."""
-        return self._place[self._known(name).name]
+        """Return the candidate's place among the chosen ones, from 0."""
+        return bisect_left(self.chosen, self._place[self._known(name).name], key=self._place.__getitem__)
 
     def tags(self, name: str) -> tuple[str, ...]:
         """Return the tags as they stand: as decided, else as given."""
@@ -153,21 +186,24 @@ class Review:
         return self._known(name).tags if decision is None else decision.tags
 
     def beside(self, name: str, step: int) -> str:
-        """Return the candidate `step` places further; after the last comes the first."""
-        return self._order[(self.position(name) + step) % len(self._order)]
+        """Return the chosen candidate `step` places further; after the last comes the first."""
+        place = self.position(name)
+        if step > 0 and (place == len(self.chosen) or self.chosen[place] != name):
+            step -= 1  # it is not among them: what stands at its place is the next
+        return self.chosen[(place + step) % len(self.chosen)]
 
     def undecided(self, after: str | None = None) -> str | None:
-        """Return the next candidate without a decision; after the last comes the first. None: all are decided."""
-        start = 0 if after is None else self.position(after) + 1
-        turn = self._order[start:] + self._order[:start]
-        return next((name for name in turn if name not in self.decisions), None)
+        """Return the next chosen candidate to decide on; after the last comes the first. None: all are decided."""
+        start = 0 if after is None else bisect_right(self.chosen, self._place[after], key=self._place.__getitem__)
+        turn = self.chosen[start:] + self.chosen[:start]
+        return next((name for name in turn if name in self._left), None)
 
     def decide(self, name: str, verdict: Verdict, tags: Sequence[str]) -> None:
         """Store a decision and write the table.
 
         Args:
             name: the candidate's name.
-            verdict: `keep`, `redo`, or `tags` for tags that were wrong.
+            verdict: `keep`, `redo`, `tags` for tags that were wrong, or `edited` for a mask mended by hand.
             tags: names of the classes in the image, as the person left them.
 
         Raises:
@@ -176,7 +212,7 @@ class Review:
         """
         chosen = tuple(tag for tag in self._classes if tag in tags)
         changed = set(chosen) != set(self.tags(name))
-        if changed and verdict != "tags":
+        if changed and verdict not in ("tags", "edited"):
             raise TagmaskError("the tags were changed: save them with “Fix the tags”, or put them back first")
         if not changed and verdict == "tags":
             raise TagmaskError("the tags are as they were: change them first, or choose “Redo”")
@@ -188,6 +224,7 @@ class Review:
             except TagmaskError:
                 self.decisions = before
                 raise
+            self._left.discard(name)
 
     def counts(self) -> dict[str, int]:
         """Count the candidates that have each verdict."""

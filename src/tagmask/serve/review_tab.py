@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,13 +16,24 @@ from tagmask.api import Model
 from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
 from tagmask.serve import pictures
+from tagmask.serve.edit import write_edit
 from tagmask.serve.photos import inside, open_photo
-from tagmask.serve.review import VERDICTS, Review, Verdict
+from tagmask.serve.review import Review, Verdict
 from tagmask.serve.try_tab import opacity_slider
 
-KEYS = "K keep · R redo · T to the tags, Ctrl+Enter saves them · ← → back and forth without a decision"
-SAID = {"keep": "kept", "redo": "to redo", "tags": "tags fixed"}
+KEYS = "K keep · R redo · E mend the mask · T to the tags, Ctrl+Enter saves them · ← → back and forth, nothing decided"
+SAID = {"keep": "kept", "redo": "to redo", "tags": "tags fixed", "edited": "mended"}
+CHOICES: dict[str, Verdict | Literal["", "none"]] = {
+    "any": "",
+    "not decided": "none",
+    "kept": "keep",
+    "to redo": "redo",
+    "tags fixed": "tags",
+    "mended": "edited",
+}
 OUT_OF_STEP = "This decision came after another one on the same image, so it was not stored. Look, and decide again."
+TAGS_FIRST = "The tags were changed: save them with “Fix the tags”, or put them back, before you mend the mask."
+MOVED_ON = "the page shows another image by now, so nothing was stored; close the editor and open it again"
 
 
 class ReviewPage:
@@ -42,16 +54,18 @@ class ReviewPage:
         self.photo_folder, self.mask_folder = folders
         self._numbers = itertools.count(1)
         self._unanswered: set[str] = set()
+        self._lock = threading.Lock()  # of answers: the editor saves in a thread of its own
         self._painter = ThreadPoolExecutor(max_workers=1)
         self._ahead: dict[str, Future[tuple[str, np.ndarray]]] = {}
 
-    def show(self, name: str, message: str = "", tags: Sequence[str] | None = None) -> list[Any]:
+    def show(self, name: str, message: str = "", tags: Sequence[str] | None = None, *, mend: bool = False) -> list[Any]:
         """Return the values of the tab's components for one image.
 
         Args:
             name: of the candidate.
             message: HTML to show below.
             tags: what the tags' field holds; None: the tags as they stand.
+            mend: whether the browser is to open the editor.
 
         Returns:
             showing, stage, facts, legend, tags, progress and message.
@@ -64,10 +78,11 @@ class ReviewPage:
         showing = f"{next(self._numbers)} {name}"
         self._unanswered.add(showing)
         shown_tags = list(self.review.tags(name) if tags is None else tags)
-        return [showing, stage, self._facts(name, showing), legend, shown_tags, self._progress(), message]
+        return [showing, stage, self._facts(name, showing, mend), legend, shown_tags, self._progress(), message]
 
     def start(self) -> list[Any]:
-        """Show the first candidate without a decision, else the first."""
+        """Show the first candidate without a decision, else the first; all are chosen again."""
+        self.review.choose()
         name = self.review.undecided()
         if name is None:
             return self.show(next(iter(self.review.candidates)), self._all_done())
@@ -80,16 +95,74 @@ class ReviewPage:
         that was answered before, too.
         """
         name = _name(showing)
-        if showing not in self._unanswered:
-            return self.show(name, pictures.alert(OUT_OF_STEP))
-        self._unanswered.remove(showing)
+        with self._lock:
+            if showing not in self._unanswered:
+                return self.show(name, pictures.alert(OUT_OF_STEP))
+            self._unanswered.remove(showing)
         try:
             self.review.decide(name, verdict, tags)
         except TagmaskError as error:
             return self.show(name, pictures.alert(str(error)), tags)
+        return self.after(showing, verdict)
+
+    def after(self, showing: str, verdict: Verdict) -> list[Any]:
+        """Show what comes after a decision that is stored."""
+        name = _name(showing)
         following = self.review.undecided(after=name)
         said = pictures.note(f"{name}: {SAID[verdict]}, saved.")
         return self.show(name, said + self._all_done()) if following is None else self.show(following, said)
+
+    def mend(self, showing: str, tags: Sequence[str]) -> list[Any]:
+        """Show an image again, with its editor open; tags that were changed have to be saved first."""
+        name = _name(showing)
+        self._unanswered.discard(showing)
+        if set(tags) != set(self.review.tags(name)):
+            return self.show(name, pictures.alert(TAGS_FIRST), tags)
+        return self.show(name, mend=True)
+
+    def check_open(self, showing: str) -> None:
+        """Refuse a showing that was answered, or never was.
+
+        Raises:
+            TagmaskError: it is none that waits for an answer.
+        """
+        if showing not in self._unanswered:
+            raise TagmaskError(MOVED_ON)
+
+    def save_edit(self, showing: str, labels: np.ndarray) -> None:
+        """Write a mask that was mended, and store the decision `edited`.
+
+        The tags are those as they stand, and every class that the mask shows; where nobody gave any, the classes of
+        the mask alone.
+
+        Args:
+            showing: of the image; it is answered then.
+            labels: (H, W) uint8 label map, checked.
+
+        Raises:
+            TagmaskError: the showing was answered before, or the mask or the table cannot be written.
+        """
+        with self._lock:
+            self.check_open(showing)
+            name = _name(showing)
+            candidate = self.review.candidates[name]
+            shown = tuple(own for label, own in enumerate(self.model.classes, start=1) if (labels == label).any())
+            write_edit(inside(candidate.mask, self.mask_folder), self.mask_folder.resolve(), labels)
+            self._ahead.pop(name, None)
+            self.review.decide(name, "edited", (*self.review.tags(name), *shown) if candidate.tagged else shown)
+            self._unanswered.discard(showing)
+
+    @staticmethod
+    def name_of(showing: str) -> str:
+        """Return the name of the image that a showing shows."""
+        return _name(showing)
+
+    def choose(self, showing: str, tag: str, verdict: str, most: float) -> list[Any]:
+        """Go through some of the candidates only (see `Review.choose`), and show the first of them."""
+        self._unanswered.discard(showing)
+        found = self.review.choose(tag, CHOICES[verdict], most)
+        said = "" if found else pictures.alert("No image is like that, so all are shown.")
+        return self.show(self.review.undecided() or self.review.chosen[0], said)
 
     def step(self, showing: str, by: int) -> list[Any]:
         """Show the candidate `by` places from the one of a showing, without a decision."""
@@ -117,14 +190,17 @@ class ReviewPage:
         if following is not None and following != name and following not in self._ahead:
             self._ahead = {following: self._painter.submit(self._paint, following)}
 
-    def _facts(self, name: str, showing: str) -> str:
+    def _facts(self, name: str, showing: str, mend: bool) -> str:
         candidate, decision = self.review.candidates[name], self.review.decisions.get(name)
+        chosen = self.review.chosen
+        of_all = "" if len(chosen) == len(self.review) else f" chosen, {len(self.review)} in all"
         confidence = "unknown" if candidate.confidence is None else f"{candidate.confidence:.2f}"
         source = "given" if candidate.tagged else "read off the mask: nobody has given any"
         kind, said = (decision.verdict, SAID[decision.verdict]) if decision else ("none", "not decided")
         return (
-            f'<p class="tm-facts" data-showing="{escape(showing)}"><b>{escape(name)}</b> · '
-            f"{self.review.position(name) + 1} of {len(self.review)}<br>"
+            f'<p class="tm-facts" data-showing="{escape(showing)}"'
+            f"{' data-mend' if mend else ''}><b>{escape(name)}</b> · "
+            f"{self.review.position(name) + 1} of {len(chosen)}{of_all}<br>"
             f"confidence {confidence} · tags {source} · "
             f'<span class="tm-verdict tm-{kind}">{said}</span></p>'
         )
@@ -136,7 +212,8 @@ class ReviewPage:
             f'<div class="tm-progress" role="progressbar" aria-valuemax="{total}" aria-valuenow="{done}">'
             f'<span style="width: {done / total:.1%}"></span></div>'
             f'<p class="tm-note">{done} of {total} decided: {counts["keep"]} kept, {counts["redo"]} to redo, '
-            f"{counts['tags']} with fixed tags · saved to {escape(self.review.file.name)}</p>"
+            f"{counts['tags']} with fixed tags, {counts['edited']} mended · "
+            f"saved to {escape(self.review.file.name)}</p>"
         )
 
     def _all_done(self) -> str:
@@ -158,13 +235,19 @@ def build(page: ReviewPage, blocks: Any) -> None:
             with gr.Row():
                 keep = gr.Button("Keep (K)", variant="primary", elem_id="review-keep", min_width=90)
                 redo = gr.Button("Redo (R)", elem_id="review-redo", min_width=90)
+                edit = gr.Button("Mend (E)", elem_id="review-edit", min_width=90)
             tags = gr.Dropdown(list(page.model.classes), multiselect=True, label="Tags (T)", elem_id="review-tags")
             fix = gr.Button("Fix the tags (Ctrl+Enter)", elem_id="review-fix")
             with gr.Row():
                 back = gr.Button("← Back", elem_id="review-back", size="sm", min_width=90)
                 forth = gr.Button("Next →", elem_id="review-forth", size="sm", min_width=90)
             message = gr.HTML(elem_id="review-message")
+            with gr.Accordion("Only some of them", open=False, elem_id="review-choice"):
+                tag = gr.Dropdown([("any", ""), *page.model.classes], value="", label="Tag")
+                verdict = gr.Dropdown(list(CHOICES), value="any", label="Decision")
+                most = gr.Slider(0, 1, 1, step=0.01, label="Confidence at most")
             gr.HTML(pictures.note(KEYS))
+            mended = gr.Button(elem_id="review-mended", visible="hidden")  # pressed by the editor once it has saved
     showing = gr.Textbox(visible=False)
     outputs = [showing, stage, facts, legend, tags, progress, message]
     quiet: dict[str, Any] = {
@@ -173,10 +256,16 @@ def build(page: ReviewPage, blocks: Any) -> None:
         "trigger_mode": "multiple",  # page.js sends one press at a time; gradio would drop what comes too early
         "api_visibility": "private",
     }
-    for button, verdict in zip((keep, redo, fix), VERDICTS, strict=True):
-        button.click(_deciding(page, verdict), [showing, tags], outputs, **quiet)
+    verdicts: tuple[Verdict, ...] = ("keep", "redo", "tags")
+    for button, said in zip((keep, redo, fix), verdicts, strict=True):
+        button.click(_deciding(page, said), [showing, tags], outputs, **quiet)
+    edit.click(lambda shown, own: page.mend(shown, own or []), [showing, tags], outputs, **quiet)
+    mended.click(lambda shown: page.after(shown, "edited"), showing, outputs, **quiet)
     back.click(lambda shown: page.step(shown, -1), showing, outputs, **quiet)
     forth.click(lambda shown: page.step(shown, 1), showing, outputs, **quiet)
+    choice = [showing, tag, verdict, most]
+    for own in (tag.input, verdict.input, most.release):
+        own(page.choose, choice, outputs, **quiet)
     blocks.load(page.start, None, outputs, **quiet)
 
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from tagmask.api import Model, load
 from tagmask.errors import TagmaskError
+from tagmask.serve.editor import Editor, routes
 from tagmask.serve.guard import Guard
-from tagmask.serve.page import KEYS, STYLE, build_page
+from tagmask.serve.page import STYLE, build_page, scripts
 from tagmask.serve.photos import Photos, find_photos
 from tagmask.serve.review import Review, find_candidates
 from tagmask.serve.review_tab import ReviewPage
@@ -78,12 +79,12 @@ def serving(
         page, left_out = _review(models[0], photos, masks, review)
         examples = photos.examples(EXAMPLES) if photos else []
         blocks = build_page(models, examples, Path(temporary) / "masks", page)
-        with _answering(Guard(_application(blocks), port), listener):
+        with _answering(Guard(_application(blocks, Editor(page) if page else None), port), listener):
             yield f"http://{HOST}:{port}/", left_out
             blocks.is_running = False
 
 
-def _application(blocks: gr.Blocks) -> FastAPI:
+def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
     """Make an ASGI application of the page; it has no share link and serves no file but its own."""
     import gradio
     from fastapi import FastAPI
@@ -91,7 +92,7 @@ def _application(blocks: gr.Blocks) -> FastAPI:
     from starlette.routing import Mount
 
     application = gradio.mount_gradio_app(
-        FastAPI(openapi_url=None),
+        FastAPI(openapi_url=None, routes=[*routes(editor)] if editor else None),
         blocks,
         path="/",
         show_error=True,
@@ -110,7 +111,7 @@ def _application(blocks: gr.Blocks) -> FastAPI:
             font_mono=("ui-monospace", "monospace"),
         ),
         css_paths=STYLE,
-        js=KEYS.read_text(encoding="utf-8"),
+        js=scripts(),
     )
     blocks.queue(max_size=QUEUE)
     page = next(route.app for route in application.routes if isinstance(route, Mount))
