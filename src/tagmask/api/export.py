@@ -47,6 +47,7 @@ def export_masks(
     *,
     format: MaskFormat,
     image_url: str | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Write a folder of masks, with the photographs they belong to, in another format.
 
@@ -57,6 +58,7 @@ def export_masks(
         format: `coco` (run-length codes), `coco-polygons`, `yolo`, `voc`, `label-studio` or `cvat`.
         image_url: for `label-studio`, what stands before the file names in the addresses of the photographs; by default
             that of local files whose document root is the folder above the photographs', as `notes` then says.
+        overwrite: replace an earlier export though files in it were changed or added; they are lost then.
 
     Raises:
         TagmaskError: the output holds something else, there are no masks, none fits a photograph, or all are damaged.
@@ -67,14 +69,14 @@ def export_masks(
     if image_url is not None and format != "label-studio":
         raise TagmaskError(f"image_url: is for label-studio, and the format is {format}; leave it out")
     target = Path(output)
-    check_free(target)
+    check_free(target, overwrite=overwrite)
     labelled = open_labelled(Path(masks), images if isinstance(images, Dataset) else Path(images))
     _check_apart(target, labelled.masks, images)
     hints = list[str]()
     if format == "label-studio" and image_url is None:
         image_url, hint = local_files(labelled.root)
         hints = [hint]
-    with fresh_folder(target, format) as folder:
+    with fresh_folder(target, format, overwrite=overwrite) as folder:
         notes = _writer(format, labelled, image_url or "")(folder, labelled, labelled.classes) or []
         if not labelled.found:
             raise TagmaskError(f"{labelled.masks}: no mask could be exported; {labelled.skipped[0]}")

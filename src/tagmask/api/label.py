@@ -22,6 +22,7 @@ def label(
     source: Source = "decoder",
     save_cams: PathLike | None = None,
     overrides: Iterable[str] = (),
+    overwrite: bool = False,
 ) -> Written:
     """Write masks of tagged images: only an image's own tags and background can win.
 
@@ -34,6 +35,7 @@ def label(
         save_cams: folder for the CAMs of each image's tags, `NAME.npz` with `cams` (n, h, w) float16 and label `ids`,
             and `classes.txt`.
         overrides: of the recipe's `inference` and `data`, as `inference.refine=crf`.
+        overwrite: replace masks of these images, though tagmask did not write them or they were changed.
 
     Raises:
         TagmaskError: whatever is wrong with run, data or output.
@@ -48,4 +50,4 @@ def label(
     if save_cams is not None and source != "cam":
         raise TagmaskError("save_cams: only CAMs can be saved; add --source cam")
     cams = None if save_cams is None else Path(save_cams)
-    return write_masks(model, items, Path(output), recipe.inference, source, cams)
+    return write_masks(model, items, Path(output), recipe.inference, source, cams, overwrite=overwrite)

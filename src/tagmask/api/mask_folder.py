@@ -27,16 +27,17 @@ class MaskFolder:
         folder: made where there is none.
         classes: of the model; another list there means that ids would change their meaning.
         names: of the masks to come.
+        overwrite: whether these masks, and a table of somebody else's, are replaced whatever they are.
 
     Raises:
         TagmaskError: the folder holds what would be lost.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str], *, overwrite: bool = False) -> None:
         self.folder = folder
         make_folder(folder)
         self._table = folder / CONFIDENCE
-        rows = self._read()
+        rows = {} if overwrite and not self._table.exists() else self._read(overwrite)
         if rows is None and (folder / CLASSES).exists():
             raise _foreign(folder / CLASSES)
         check_classes(folder, classes)
@@ -45,7 +46,7 @@ class MaskFolder:
         if self._ledger.is_new:
             self._adopt(rows)
         for path in (self.mask(name) for name in names):
-            if path.exists() and not self._ledger.owns(path):
+            if not overwrite and path.exists() and not self._ledger.owns(path):
                 raise _changed(path) if path.relative_to(folder).with_suffix("").as_posix() in rows else _foreign(path)
         begun = {name: MaskRow(name) for name in names}
         self._others = [row for name, row in rows.items() if name not in begun]
@@ -66,13 +67,15 @@ class MaskFolder:
         self._ledger.finish()
         write_text(self._table, confidence_text([*self._others, *rows]))
 
-    def _read(self) -> dict[str, MaskRow] | None:
+    def _read(self, overwrite: bool) -> dict[str, MaskRow] | None:
         """Return the rows by name; None where there is no table."""
         if not self._table.exists():
             return None
         try:
             return {row.name: row for row in read_confidence(self._table, exact=True)}
         except TagmaskError:
+            if overwrite:
+                return {}
             raise _foreign(self._table) from None
 
     def _adopt(self, rows: dict[str, MaskRow]) -> None:
@@ -89,18 +92,19 @@ class CamFolder:
         folder: made where there is none.
         classes: of the model.
         names: of the files to come.
+        overwrite: whether these files are replaced whatever they are.
 
     Raises:
         TagmaskError: the folder holds what would be lost.
     """
 
-    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, classes: Sequence[str], names: Sequence[str], *, overwrite: bool = False) -> None:
         self.folder = folder
         make_folder(folder)
         check_classes(folder, classes)
         self._ledger = Ledger(folder)
         for path in (self._file(name) for name in names):
-            if path.exists() and not self._ledger.owns(path):
+            if not overwrite and path.exists() and not self._ledger.owns(path):
                 raise _foreign(path)
         self._ledger.save()
         write_classes(folder, classes)
@@ -130,9 +134,12 @@ def check_classes(folder: Path, classes: Sequence[str]) -> None:
 
 def _foreign(path: Path) -> TagmaskError:
     return TagmaskError(
-        f"{path}: is there already, not written by `label` or `predict`, which would replace it; choose another output"
+        f"{path}: is there already, not written by `label` or `predict`, which would replace it; choose another"
+        " output, or add --overwrite"
     )
 
 
 def _changed(path: Path) -> TagmaskError:
-    return TagmaskError(f"{path}: was changed since it was written; choose another output, or move it away")
+    return TagmaskError(
+        f"{path}: was changed since it was written; choose another output, move it away, or add --overwrite"
+    )

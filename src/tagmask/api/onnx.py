@@ -16,6 +16,7 @@ def export_onnx(
     size: int | tuple[int, int] | None = None,
     dynamic: bool = False,
     labels: bool = False,
+    overwrite: bool = False,
 ) -> OnnxExport:
     """Write a run's model as ONNX, checked against torch; see `tagmask.engine.onnx.write_onnx` for what the file takes.
 
@@ -25,13 +26,15 @@ def export_onnx(
         size: side of a square, or height and width, to fix; by default `inference.size` of the recipe.
         dynamic: leave height and width free instead; so it is by default where the recipe has no `inference.size`.
         labels: give label ids instead of scores.
+        overwrite: replace a file that is there, whoever wrote it.
 
     Raises:
         TagmaskError: size and dynamic together; whatever is wrong with run or output; see `write_onnx`.
     """
     if dynamic and size is not None:
         raise TagmaskError("give either a size or --dynamic")
-    check_free(Path(output))
+    if not overwrite:
+        check_free(Path(output))
     model = api.load(run, device="cpu")
     model.check_decoder()
     chosen = None if dynamic else size or model.run.recipe.inference.size

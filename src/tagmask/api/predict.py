@@ -25,6 +25,7 @@ def predict(
     output: PathLike,
     names: PathLike | None = None,
     overrides: Iterable[str] = (),
+    overwrite: bool = False,
 ) -> Written:
     """Write masks of images without tags.
 
@@ -35,6 +36,7 @@ def predict(
             masks for photographs.
         names: a list of the images to take from that folder, a name a line, as VOC's `test.txt`; by default all.
         overrides: of the recipe's `inference` and `data.max_pixels`.
+        overwrite: replace masks of these images, though tagmask did not write them or they were changed.
 
     Raises:
         TagmaskError: whatever is wrong with run, images or output.
@@ -44,7 +46,7 @@ def predict(
     recipe = overridden(model.run.recipe, overrides, only=("inference", "data.max_pixels"))
     limit_pixels(recipe.data.max_pixels)
     items = _find_images(Path(images), Path(output)) if names is None else listed_images(Path(images), Path(names))
-    return write_masks(model, items, Path(output), recipe.inference, "decoder")
+    return write_masks(model, items, Path(output), recipe.inference, "decoder", overwrite=overwrite)
 
 
 def listed_images(folder: Path, names: Path) -> list[Item]:

@@ -31,6 +31,7 @@ def refine_cams(
     run: Path | None = None,
     recipe: str | None = None,
     overrides: Iterable[str] = (),
+    overwrite: bool = False,
 ) -> Written:
     """Write a mask of every image that has CAMs. Masks that are in `output` already stay as they are.
 
@@ -43,6 +44,7 @@ def refine_cams(
         run: for `affinity`, a run whose recipe trained an AffinityNet.
         recipe: whose `data` and `refine` sections count; by default the run's, else the defaults.
         overrides: of the recipe, as `refine.alpha=8`.
+        overwrite: make the masks that are there anew, too, whoever wrote them.
 
     Raises:
         TagmaskError: no CAMs, or whatever is wrong with data, run or recipe.
@@ -69,18 +71,30 @@ def refine_cams(
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
     _check_ids(cams, found, len(dataset.classes))
     with locked(output):
-        return _write(cams, found, output, dataset, chosen, affinity)
+        return _write(cams, found, output, dataset, chosen, affinity, overwrite)
 
 
 def _write(
-    cams: Path, found: Sequence[Record], output: Path, dataset: Dataset, chosen: Recipe, affinity: Affinity | None
+    cams: Path,
+    found: Sequence[Record],
+    output: Path,
+    dataset: Dataset,
+    chosen: Recipe,
+    affinity: Affinity | None,
+    overwrite: bool,
 ) -> Written:
     assert chosen.refine is not None
     check_classes(output, dataset.classes)
     present = [path for record in found if (path := output / f"{record.name}.png").exists()]
+    if overwrite:
+        for path in present:
+            path.unlink()
+        present = []
     # The class list is written first, so that a second start after a killed one knows its own masks.
     if present and not (output / CLASSES).is_file():
-        raise TagmaskError(f"{present[0]}: is there already, not written by `refine`; choose another output")
+        raise TagmaskError(
+            f"{present[0]}: is there already, not written by `refine`; choose another output, or add --overwrite"
+        )
     write_classes(output, dataset.classes)
     skipped = refine_folder(
         cams,

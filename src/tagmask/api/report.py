@@ -26,6 +26,7 @@ def report(
     protocol: str = "seco",
     shown: int = 3,
     overrides: Iterable[str] = (),
+    overwrite: bool = False,
 ) -> Path:
     """Write one HTML file on a run: scores, confusions, pictures, curves, costs and recipe.
 
@@ -40,6 +41,7 @@ def report(
         protocol: of the scores: `seco`, `sccam`, `seam`, `eps` or `irn`.
         shown: images in each group of pictures.
         overrides: of the recipe's `inference` and `data`.
+        overwrite: replace a file that is there, whoever wrote it.
 
     Returns:
         the file.
@@ -53,8 +55,8 @@ def report(
     target = Path(output) if output else model.run.folder / "report.html"
     if target.is_dir():
         raise TagmaskError(f"{target}: a folder; give the name of the HTML file to write")
-    if target.exists() and not _is_report(target.read_bytes()):
-        raise TagmaskError(f"{target}: is there already and is no report; give another name")
+    if target.exists() and not overwrite and not _is_report(target.read_bytes()):
+        raise TagmaskError(f"{target}: is there already and is no report; give another name, or add --overwrite")
     recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
     dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
     source = "decoder" if model.has_decoder else "cam"

@@ -42,6 +42,8 @@ def write_masks(
     config: InferenceConfig,
     source: Source,
     cams: Path | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Written:
     """Write a mask of every image, and the CAMs of its tags where a folder for them is named.
 
@@ -49,15 +51,21 @@ def write_masks(
         TagmaskError: one of the folders holds what would be lost.
     """
     with locked(output), nullcontext() if cams is None else locked(cams):
-        return _write(model, items, output, config, source, cams)
+        return _write(model, items, output, config, source, cams, overwrite)
 
 
 def _write(
-    model: Model, items: Sequence[Item], output: Path, config: InferenceConfig, source: Source, cams: Path | None
+    model: Model,
+    items: Sequence[Item],
+    output: Path,
+    config: InferenceConfig,
+    source: Source,
+    cams: Path | None,
+    overwrite: bool,
 ) -> Written:
     names = [item.name for item in items]
-    cam_folder = None if cams is None else CamFolder(cams, model.classes, names)
-    folder = MaskFolder(output, model.classes, names)
+    cam_folder = None if cams is None else CamFolder(cams, model.classes, names, overwrite=overwrite)
+    folder = MaskFolder(output, model.classes, names, overwrite=overwrite)
     skipped: list[str] = []
     lacking: list[str] = []
     rows: list[MaskRow] = []

@@ -31,6 +31,9 @@ Set = Annotated[
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what is there, also if tagmask did not write it or it was changed.")
+]
 Split = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--split", help="Only this split; repeatable."),

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import DataPath, Output, Set, Split, app, tell
+from tagmask.cli.apps import DataPath, Output, Overwrite, Set, Split, app, tell
 
 
 @app.command()
@@ -64,6 +64,7 @@ def label(
     split: Split = None,
     source: Annotated[Literal["decoder", "cam"], typer.Option(help="What the masks are read off.")] = "decoder",
     save_cams: Annotated[Optional[Path], typer.Option(help="Folder for the CAMs too, with --source cam.")] = None,  # noqa: UP045
+    overwrite: Overwrite = False,
     set_: Set = None,
 ) -> None:
     """Write masks of tagged images: only an image's own tags and background can win.
@@ -72,7 +73,8 @@ def label(
     """
     from tagmask import api
 
-    tell(api.label(run, data, output=output, split=split, source=source, save_cams=save_cams, overrides=set_ or ()))
+    told = {"split": split, "source": source, "save_cams": save_cams, "overwrite": overwrite}
+    tell(api.label(run, data, output=output, overrides=set_ or (), **told))
 
 
 @app.command()
@@ -87,6 +89,7 @@ def refine(
     ] = "crf",
     run: Annotated[Optional[Path], typer.Option(help="For affinity: the run whose AffinityNet to walk by.")] = None,  # noqa: UP045
     recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="Whose data section to read by.")] = None,  # noqa: UP045
+    overwrite: Overwrite = False,
     set_: Set = None,
 ) -> None:
     """Make masks of CAMs: by a threshold, PAR, dense CRF, random walk, or fusion with saliency maps.
@@ -95,7 +98,8 @@ def refine(
     """
     from tagmask.api.refine import refine_cams
 
-    tell(refine_cams(cams, data, output, how=how, split=split, run=run, recipe=recipe, overrides=set_ or ()))
+    told = {"how": how, "split": split, "run": run, "recipe": recipe, "overwrite": overwrite}
+    tell(refine_cams(cams, data, output, overrides=set_ or (), **told))
 
 
 @app.command()
@@ -107,6 +111,7 @@ def predict(
         Optional[Path],  # noqa: UP045
         typer.Option("--list", help="File with the names of the images to take from the folder, one a line."),
     ] = None,
+    overwrite: Overwrite = False,
     set_: Set = None,
 ) -> None:
     """Write masks of images without tags.
@@ -115,7 +120,7 @@ def predict(
     """
     from tagmask import api
 
-    tell(api.predict(run, images, output=output, names=names, overrides=set_ or ()))
+    tell(api.predict(run, images, output=output, names=names, overwrite=overwrite, overrides=set_ or ()))
 
 
 @app.command()

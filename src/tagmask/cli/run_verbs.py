@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import DataPath, Set, Split, app
+from tagmask.cli.apps import DataPath, Overwrite, Set, Split, app
 from tagmask.errors import TagmaskError
 
 
@@ -29,6 +29,7 @@ def evaluate(
     ] = False,
     recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="For masks: its data section.")] = None,  # noqa: UP045
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="JSON file for the scores.")] = None,  # noqa: UP045
+    overwrite: Overwrite = False,
     set_: Set = None,
 ) -> None:
     """Compare a run or a folder of masks with the ground truth.
@@ -46,8 +47,10 @@ def evaluate(
 
     if output is not None and output.is_dir():
         raise TagmaskError(f"{output}: a folder; name a JSON file for the scores")
-    if output is not None and not _is_free(output):
-        raise TagmaskError(f"{output}: is there already and holds no scores; name another JSON file for them")
+    if output is not None and not overwrite and not _is_free(output):
+        raise TagmaskError(
+            f"{output}: is there already and holds no scores; name another JSON file for them, or add --overwrite"
+        )
     if stages:
         if split or tags or recipe or set_ or source != "decoder":
             raise TagmaskError(
@@ -102,6 +105,7 @@ def report(
         Literal["seco", "sccam", "seam", "eps", "irn"], typer.Option(help="How mIoU is counted.")
     ] = "seco",
     shown: Annotated[int, typer.Option(min=1, max=50, help="Images in each group of pictures.")] = 3,
+    overwrite: Overwrite = False,
     set_: Set = None,
 ) -> None:
     """Write one HTML page on a run: scores or, without ground truth, tags and certainty; pictures, curves, costs.
@@ -110,7 +114,8 @@ def report(
     """
     from tagmask.api.report import report as write_report
 
-    file = write_report(run, data, output=output, split=split, protocol=protocol, shown=shown, overrides=set_ or ())
+    told = {"split": split, "protocol": protocol, "shown": shown, "overwrite": overwrite}
+    file = write_report(run, data, output=output, overrides=set_ or (), **told)
     typer.echo(f"report: {file}")
 
 

@@ -113,7 +113,7 @@ def _system_errors() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, SafetensorError) as error:
-        found = re.search(r"os error (\d+)", str(error))
+        found = re.search(r"(?:os error|Os \{ code:) (\d+)", str(error))  # as newer and older safetensors say it
         number = int(found[1]) if found else getattr(error.__context__, "errno", None)
         if number is None:
             raise

@@ -147,7 +147,8 @@ def check_free(output: Path) -> None:
     # Exports of version 0.1 say who wrote them, but not their hash.
     if found is None or "tagmask" not in said or said.get("graph", _hash(found)) != _hash(found):
         raise TagmaskError(
-            f"{output}: is there already, and is not as `tagmask export onnx` wrote it; choose another --output"
+            f"{output}: is there already, and is not as `tagmask export onnx` wrote it; choose another --output, or"
+            " add --overwrite"
         )
 
 

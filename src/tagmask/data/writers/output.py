@@ -18,7 +18,7 @@ MARK = "tagmask-export.json"
 
 
 @contextmanager
-def fresh_folder(output: Path, format: str) -> Iterator[Path]:
+def fresh_folder(output: Path, format: str, *, overwrite: bool = False) -> Iterator[Path]:
     """Yield a folder to write to, which takes the place of `output` when the block ends well.
 
     An earlier export is replaced if nothing was added to it and nothing in it was changed. A kill at any moment leaves
@@ -27,17 +27,17 @@ def fresh_folder(output: Path, format: str) -> Iterator[Path]:
     Raises:
         TagmaskError: the output is a file, holds anything that an export did not write, or cannot be written.
     """
-    check_free(output)
+    check_free(output, overwrite=overwrite)
     with locked(output, replaced=True), replacing(output) as folder:
         folder.mkdir()
         yield folder
         mark = {"tagmask": version("tagmask"), "format": format, "files": hashes_below(folder)}
         write_text(folder / MARK, json.dumps(mark, ensure_ascii=False, indent=0) + "\n")
-        check_free(output)
+        check_free(output, overwrite=overwrite)
 
 
-def check_free(output: Path) -> None:
-    """Refuse an output that holds anything but an untouched earlier export.
+def check_free(output: Path, *, overwrite: bool = False) -> None:
+    """Refuse an output that holds anything but an untouched earlier export; to be overwritten it may be touched.
 
     Raises:
         TagmaskError: it does.
@@ -57,9 +57,11 @@ def check_free(output: Path) -> None:
         name = stranger(output, known, MARK)
     except (OSError, ValueError, KeyError, TypeError, TagmaskError):
         raise TagmaskError(f"{output}: not empty and no earlier export; choose another output") from None
-    if name is not None:
+    if name is not None and not overwrite:
         what = "was changed since" if name in known else "was not written by"
-        raise TagmaskError(f"{output}: holds {name}, which {what} the export; choose another output")
+        raise TagmaskError(
+            f"{output}: holds {name}, which {what} the export; choose another output, or add --overwrite"
+        )
 
 
 def _is_older(file: Path, written: int) -> bool:

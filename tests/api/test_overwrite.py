@@ -1,0 +1,79 @@
+"""What tagmask did not write is replaced where somebody says so, and nothing else beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import tagmask
+from tagmask.api.export import export_masks
+from tagmask.api.refine import refine_cams
+from tagmask.errors import TagmaskError
+from tests.conftest import tiny_recipe
+
+
+@pytest.fixture(scope="module")
+def run(cooccur: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    recipe = tiny_recipe("cam", "training.steps=2", "method.decoder_from=0")
+    return tagmask.train(cooccur, recipe=recipe, output=tmp_path_factory.mktemp("overwrite") / "run")
+
+
+def edit(mask: Path) -> bytes:
+    Image.new("L", Image.open(mask).size, 1).save(mask)
+    return mask.read_bytes()
+
+
+def test_masks_and_tables_of_somebody_else(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    out, photos = tmp_path / "masks", cooccur / "images"
+    tagmask.predict(run, photos, output=out)
+    whole = {path.name: path.read_bytes() for path in out.glob("*.png")}
+    name = min(whole)
+    edited = edit(out / name)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(TagmaskError, match=f"{name}: was changed since it was written; .*--overwrite"):
+        tagmask.predict(run, photos, output=out)
+    assert (out / name).read_bytes() == edited
+    (out / "confidence.csv").write_text("image,mine\n")
+    with pytest.raises(TagmaskError, match=r"confidence\.csv: is there already.*--overwrite"):
+        tagmask.predict(run, photos, output=out)
+    tagmask.predict(run, photos, output=out, overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == whole
+    assert (out / "notes.txt").read_text() == "mine"
+    tagmask.predict(run, photos, output=out)  # they are tagmask's own again
+
+    (out / "classes.txt").write_text("other\nthings\n")
+    # The ids of other masks there would change their meaning.
+    with pytest.raises(TagmaskError, match="lists other classes"):
+        tagmask.predict(run, photos, output=out, overwrite=True)
+
+
+def test_refined_masks_are_made_anew(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    tagmask.label(run, cooccur, output=tmp_path / "labels", source="cam", save_cams=tmp_path / "cams")
+    out = tmp_path / "masks"
+    refine_cams(tmp_path / "cams", cooccur, out, how="none")
+    mask = min(out.rglob("*.png"))
+    whole, edited = mask.read_bytes(), edit(mask)
+    assert refine_cams(tmp_path / "cams", cooccur, out, how="none").kept == 24
+    assert mask.read_bytes() == edited
+    assert refine_cams(tmp_path / "cams", cooccur, out, how="none", overwrite=True).kept == 0
+    assert mask.read_bytes() == whole
+
+
+def test_a_touched_export_and_no_other_folder(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    masks, out = tmp_path / "masks", tmp_path / "out"
+    tagmask.predict(run, cooccur / "images", output=masks)
+    export_masks(masks, cooccur / "images", out, format="voc")
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(TagmaskError, match=r"holds mine\.txt, .*--overwrite"):
+        export_masks(masks, cooccur / "images", out, format="voc")
+    export_masks(masks, cooccur / "images", out, format="coco", overwrite=True)
+    assert not (out / "mine.txt").exists()
+    assert json.loads((out / "tagmask-export.json").read_text())["format"] == "coco"
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "mine.txt").write_text("mine")
+    with pytest.raises(TagmaskError, match="not empty and no earlier export"):
+        export_masks(masks, cooccur / "images", other, format="coco", overwrite=True)
