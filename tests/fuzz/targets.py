@@ -228,7 +228,12 @@ TARGETS: dict[str, Target] = {
     ),
     "log": Target("metrics.jsonl", read_metrics, (b'{"step": 1, "loss": 0.5}\n{"step": 2, "loss": 0.25}\n',), {}),
     "costs": Target("stages.json", read_costs, (b'{"cams": {"seconds": 1.5, "bytes": 10, "done": true}}',), {}),
-    "scores": Target("scores.json", recorded_scores, (b'{"protocol": "seco", "conditions": {}, "miou": 0.5}',), {}),
+    "scores": Target(
+        "scores.json",
+        recorded_scores,
+        (b'{"protocol": "seco", "conditions": {}, "miou": 0.5, "mean_confusion_ratio": 1.5, "images": 3}',),
+        {},
+    ),
     "ledger": Target(
         "written.jsonl",
         lambda folder: Ledger(folder).owns(folder / "a.png"),
