@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tagmask.api import Model, label
+from tagmask.api import Model, label, open_data, train
 from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
 from tagmask.serve.editor import Editor, routes
 from tagmask.serve.photos import Photo, find_photos
 from tagmask.serve.review import Review, find_candidates
 from tagmask.serve.review_tab import ReviewPage
+from tests.conftest import tiny_recipe
 
 SHOWING, FACTS, TAGS, PROGRESS, MESSAGE = 0, 2, 4, 5, 6
 SIZE = (48, 48)
@@ -81,6 +82,20 @@ def test_saved_mask_is_decided_and_label_leaves_it(
     with pytest.raises(TagmaskError, match="was changed since it was written"):
         label(run, output=labelled, split=["train"])
     assert (PngMask(mask).ids() == labels).all()
+
+
+def test_mended_masks_are_trained_on_with_full_supervision(
+    editor: Editor, page: ReviewPage, showing: str, cooccur: Path, labelled: Path, tmp_path: Path
+) -> None:
+    labels = np.full(SIZE, 2, np.uint8)
+    editor.map(showing)
+    editor.save(showing, labels.tobytes())
+    recipe = tiny_recipe("full", "training.steps=1", f"data.masks={labelled}")
+    records = {record.name: record for record in open_data(cooccur, recipe.data).records}
+    mask = records[page.name_of(showing)].mask
+    assert mask is not None
+    assert (mask.load(*SIZE) == labels).all()
+    assert (train(cooccur, recipe=recipe, output=tmp_path / "full") / "model.safetensors").is_file()
 
 
 def test_class_that_was_painted_becomes_a_tag(editor: Editor, page: ReviewPage, showing: str, model: Model) -> None:

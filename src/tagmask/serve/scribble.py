@@ -17,7 +17,8 @@ REACH = 1 / 5
 """How far beyond its box a scribble can change the map, as a fraction of the image's longer side."""
 MOST_PIXELS = 160 * 160  # that the CRF sees; larger surroundings are scaled down, so that the answer comes at once
 CRF = CrfParameters(1, 3, 40, 8, 6, 5)
-LIKENESS = 30.0  # grey levels by which a colour may differ from the scribble's
+LIKENESS = 20.0  # grey levels by which a colour may differ from the scribble's
+NEARNESS = 1 / 6  # how far a scribble's word carries, as a fraction of the box's longer side
 MODEL = 0.5  # weight of the model's probabilities beside those of the map as it stands
 
 
@@ -121,7 +122,7 @@ def _likeness(colours: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     distance, nearest = ndimage.distance_transform_edt(~drawn, return_indices=True)  # type: ignore[misc]
     smooth = ndimage.gaussian_filter(colours.astype(np.float32), (1, 1, 0))
     spread = ((smooth - smooth[tuple(nearest)]) ** 2).sum(axis=2)
-    reach = max(4.0, max(drawn.shape) / 3)
+    reach = max(8.0, max(drawn.shape) * NEARNESS)
     likeness = np.exp(-spread / (2 * LIKENESS**2) - distance**2 / (2 * reach**2))
     return np.where(drawn, 1.0, 0.95 * likeness).astype(np.float32)
 
