@@ -97,6 +97,17 @@ def test_crowds_count_as_tags_and_are_ignored_in_masks(tmp_path):
     assert (dataset.records[0].mask.load(6, 8) == 255).all()
 
 
+def test_a_category_background_is_no_class(tmp_path):
+    path = write_coco(tmp_path)
+    found = content()
+    found["categories"].append({"id": 0, "name": "Background"})
+    found["annotations"].append({"id": 9, "image_id": 2, "category_id": 0, "segmentation": square(0, 0, 5)})
+    path.write_text(json.dumps(found))
+    dataset = read_dataset(tmp_path, untagged="negative")
+    assert dataset.classes == ("cat", "dog")
+    assert not dataset.records[1].mask.load(6, 8).any()
+
+
 def test_brush_regions_of_cvat_are_no_crowds(tmp_path):
     """Datumaro, by which CVAT exports, sets `iscrowd` on every mask."""
     runs = {"counts": [0, 6, 42], "size": [6, 8]}

@@ -103,7 +103,22 @@ def _load(file: Path) -> dict[str, Any]:
             raise TagmaskError(f"{file}: key {key!r} is missing or no list of objects; expected a COCO instances file")
     if not content["images"]:
         raise TagmaskError(f"{file}: names no image")
-    return content
+    return _without_background(content)
+
+
+def _without_background(content: dict[str, Any]) -> dict[str, Any]:
+    """Leave out a category `background`, which segmentation formats bring along when they are converted."""
+    ground = [category.get("id") for category in content["categories"] if _is_ground(category.get("name"))]
+    if not ground:
+        return content
+    return content | {
+        "categories": [category for category in content["categories"] if category.get("id") not in ground],
+        "annotations": [item for item in content["annotations"] if item.get("category_id") not in ground],
+    }
+
+
+def _is_ground(name: Any) -> bool:
+    return isinstance(name, str) and name.strip().lower() == "background"
 
 
 def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:

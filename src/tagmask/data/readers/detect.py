@@ -13,6 +13,7 @@ from tagmask.data.ledger import LEDGER
 from tagmask.data.readers.class_vectors import find_class_vectors
 from tagmask.data.readers.coco import find_coco
 from tagmask.data.readers.cvat import find_cvat
+from tagmask.data.readers.foreign import foreign
 from tagmask.data.readers.image_folder import find_image_folder, is_metadata
 from tagmask.data.readers.label_studio import find_label_studio, is_task_list
 from tagmask.data.readers.labelme import find_labelme, is_labelme
@@ -71,6 +72,8 @@ def detect(path: Path) -> tuple[Found, Path]:
     for found, find in FOLDERS.items():
         if find(path):
             return found, path
+    if message := foreign(path):
+        raise TagmaskError(message)
     if table := find_table(path):
         return "table", table
     if _has_class_folders(path):
