@@ -200,12 +200,34 @@ def test_bad_input_brush_codes(tmp_path, code, message):
 
 
 @pytest.mark.parametrize(
-    "value", [{"rle": [1, 300]}, {"rle": "x"}, {"points": [1, 2]}, {"points": [[1, "x"]]}, {"points": [[1, None]] * 3}]
+    "value",
+    [
+        {"rle": [1, 300]},
+        {"rle": "x"},
+        {"rle": 9**20},
+        {"points": [1, 2]},
+        {"points": [[1, "x"]]},
+        {"points": [[1, None]] * 3},
+    ],
 )
 def test_bad_input_regions(tmp_path, value):
     write_export(tmp_path, task("a.jpg", [drawn("brushlabels", "cat", value)]))
     with pytest.raises(TagmaskError, match=r"task 7: the region of 'cat' is damaged"):
         read_dataset(tmp_path)
+
+
+def test_a_polygon_that_encloses_nothing_is_no_region(tmp_path):
+    stray, cat = drawn("polygonlabels", "cat", {"points": [[1, 1], [2, 2]]}), brush(square(0, 0, 2, 2), "cat")
+    write_export(tmp_path, task("a.jpg", [stray, cat]), task("b.jpg", [stray]))
+    first, second = read_dataset(tmp_path).records
+    np.testing.assert_array_equal(first.mask.load(6, 8), square(0, 0, 2, 2))
+    assert (second.tags, second.mask) == ((0,), None)
+
+
+def test_results_that_are_none_are_passed_over(tmp_path):
+    write_export(tmp_path, task("a.jpg", [None, 3, brush(square(0, 0, 2, 2), "cat")]))
+    (record,) = read_dataset(tmp_path).records
+    np.testing.assert_array_equal(record.mask.load(6, 8), square(0, 0, 2, 2))
 
 
 def test_bad_input_mask_of_another_size_than_its_image(tmp_path):

@@ -47,7 +47,12 @@ class Drawing:
     loose: bool = False
 
     def add(self, names: Sequence[str], ids: ClassIds, **shape: Any) -> None:
-        """Add a region, with the fields of an `Outline`; of a region with several names nobody knows the class."""
+        """Add a region, with the fields of an `Outline`; of a region with several names nobody knows the class.
+
+        A polygon that encloses nothing, as a stray click leaves, is no region.
+        """
+        if shape.get("polygons") == ():
+            return
         self.outlines.append(Outline(ids[names[0]], crowd=len(names) > 1, **shape))
         self.outlined.update(names)
 

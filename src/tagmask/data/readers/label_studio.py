@@ -192,7 +192,7 @@ def _drawing(where: str, results: list[dict[str, Any]], ids: ClassIds) -> Drawin
     """
     drawing = Drawing(where)
     for result in results:
-        value = result.get("value") or {}
+        value = (result.get("value") if isinstance(result, dict) else None) or {}
         names = _names(value, "labels")
         if not names:  # a choice, a text, or a region whose labels stand in a result of their own
             continue
@@ -202,7 +202,7 @@ def _drawing(where: str, results: list[dict[str, Any]], ids: ClassIds) -> Drawin
             if size is None or result.get("image_rotation"):
                 drawing.loose = True
             elif value.get("rle"):
-                drawing.add(names, ids, code=BrushCode(bytes(value["rle"])))
+                drawing.add(names, ids, code=BrushCode(bytes(iter(value["rle"]))))  # bytes(5) would be five zeros
             elif value.get("points"):
                 points = ((x * size[1] / 100, y * size[0] / 100) for x, y in value["points"])  # percent of the sides
                 drawing.add(names, ids, polygons=polygon(points))
