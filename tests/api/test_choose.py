@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from tagmask import api
-from tagmask.api.choose import ALARM, GB, SCRATCH, Machine, choose_recipe, find_weights, in_words, time_forward
+from tagmask.api.choose import ALARM, SCRATCH, choose_recipe
+from tagmask.api.machine import GB, Machine, find_weights, in_words, time_forward
 from tagmask.data.dataset import Dataset, Record
 from tagmask.engine.run import open_run
 from tagmask.errors import TagmaskError

@@ -9,7 +9,7 @@ from PIL import EpsImagePlugin, Image, TiffImagePlugin
 from tagmask.data import images
 from tagmask.data.images import MAX_PIXELS, image_size, is_image_name, limit_pixels, open_image
 from tagmask.errors import TagmaskError
-from tagmask.recipes.sections import DataConfig
+from tagmask.recipes.data_section import DataConfig
 from tests.data.trees import write_image
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import torch
 
-from tagmask.api.choose import GB, find_weights, this_machine
+from tagmask.api.machine import GB, find_weights, this_machine
 from tagmask.engine.device import has_bf16_units
 from tagmask.models.weights import WEIGHTS, is_on_hub
 

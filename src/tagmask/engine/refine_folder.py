@@ -16,20 +16,18 @@ from torch import Tensor
 
 from tagmask.data.cam_files import SUFFIX, read_cams, write_cams
 from tagmask.data.dataset import Record
-from tagmask.data.images import image_size, open_image, shrunk
+from tagmask.data.images import open_image, shrunk
 from tagmask.data.label_maps import write_label_map
 from tagmask.engine.device import keep_freed_memory, on_cores
 from tagmask.engine.inference import Item, stream
 from tagmask.engine.progress import track
+from tagmask.engine.refiners import at_size, check_saliency, context_to_background, fused, refined, saliency_map, walked
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
-from tagmask.ops.affinity import affinity_matrix, confident_labels, walk_to_labels
-from tagmask.ops.crf import crf_on_cams, dense_crf
+from tagmask.ops.affinity import confident_labels
+from tagmask.ops.crf import crf_on_cams
 from tagmask.ops.label_ids import IGNORE
-from tagmask.ops.par import pixel_adaptive_refinement
-from tagmask.ops.resize import resize
-from tagmask.ops.saliency import attention_scores, fuse_labels
 from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import AffinityConfig, RefineConfig
 
@@ -117,7 +115,7 @@ def refine_folder(
     if config.name in ("affinity", "fusion") and not background:
         raise TagmaskError(f"refine.name {config.name} needs a background class; use crf, par or none")
     if config.name == "fusion" and config.saliency is not None:
-        _check_saliency(config.saliency, records)
+        check_saliency(config.saliency, records)
 
     if config.band == "auto":
         config = _with_band(config, cams, records, background, last)
@@ -135,11 +133,11 @@ def refine_folder(
     def decided(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         if config.name == "affinity":
             assert affinity is not None
-            members = _walked(affinity, image, own, ids, config)
+            members = walked(affinity, image, own, ids, config)
         elif config.name == "fusion":
-            members = _fused(image, own, ids, config, _saliency(record, image, config), num_classes)
+            members = fused(image, own, ids, config, saliency_map(record, image, config), num_classes)
         else:
-            members = _refined(image, own, ids, config, background)
+            members = refined(image, own, ids, config, background)
         # Context classes become background before the members are compared: where one member says background and
         # another a context class, both mean that no class of interest is there.
         masks = [_without_context(member.cpu().numpy(), num_classes) for member in members]
@@ -168,7 +166,7 @@ def _with_band(
             image = shrunk(open_image(record.image), min(config.longest, LOOKED_AT_SIDE))
         except TagmaskError:
             continue  # is left out, and named, when its turn comes
-        own = _at(own, image)[~torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))]
+        own = at_size(own, image)[~torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))]
         if len(own):
             marginals = crf_on_cams(torch.from_numpy(np.array(image)), own, *POWERS, preset=config.crf)
             winners = marginals.argmax(dim=1).flatten(1)
@@ -196,7 +194,7 @@ def write_affinity_labels(
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         pixels = torch.from_numpy(np.array(image))
         marginals = crf_on_cams(pixels, own, affinity.low, affinity.high, preset=config.crf)
-        low, high = (_context_to_background(planes, ids, num_classes) for planes in marginals)
+        low, high = (context_to_background(planes, ids, num_classes) for planes in marginals)
         planes = _pooled_labels(low, high, affinity.pool)
         # From positions among the planes to label ids; 255 stays.
         ids = ids if num_classes is None else ids[ids <= num_classes]
@@ -220,14 +218,6 @@ def _pooled_labels(low: Tensor, high: Tensor, pool: int) -> Tensor:
 def _without_context(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
     """Turn the labels of context classes, which lie above K, into background."""
     return labels if num_classes is None else np.where((labels > num_classes) & (labels != IGNORE), 0, labels)
-
-
-def _context_to_background(marginals: Tensor, ids: Tensor, num_classes: int | None) -> Tensor:
-    """Add the planes of context classes to background in marginals (1 + n, H, W) of background and `ids`."""
-    if num_classes is None or bool((ids <= num_classes).all()):
-        return marginals
-    classes, context = marginals[1:][ids <= num_classes], marginals[1:][ids > num_classes]
-    return torch.cat([marginals[:1] + context.sum(dim=0), classes])
 
 
 def _each(
@@ -255,7 +245,7 @@ def _each(
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
             full = open_image(record.image)
             image = shrunk(full, longest)
-            labels = label(record, image, _at(own, image), ids).astype(np.uint8)
+            labels = label(record, image, at_size(own, image), ids).astype(np.uint8)
         except TagmaskError as error:
             return str(error)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -268,116 +258,3 @@ def _each(
     missing = [record for record in records if not (output / f"{record.name}.png").exists()]
     with closing(on_cores(write, missing, memory=memory * longest**2)) as done:
         return [error for error in track(done, what, len(missing)) if error]
-
-
-def _refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:
-    """Label an image by thresholds, PAR or a dense CRF, a map (H, W) for each member of `config`.
-
-    An image without a tag is background everywhere; where there is no background, it is ignored.
-    """
-    members = config.members()
-    if not len(cams):
-        return [torch.full((image.height, image.width), 0 if background else IGNORE)] * len(members)
-    pixels = torch.from_numpy(np.array(image))
-    if config.name == "crf" and background:
-        scores = crf_on_cams(pixels, cams, *(member.alpha for member in members), preset=config.crf)
-    else:
-        thresholds = [torch.full_like(cams[:1], member.background_score) for member in members]
-        scores = torch.stack([torch.cat([flat, cams]) if background else cams for flat in thresholds])
-        # A CAM of zeros is a class that the image bears: no CRF may leave it out (`present_above`).
-        if config.name == "crf":
-            scores = dense_crf(pixels, scores, preset=config.crf, present_above=-1.0)
-        elif config.name == "par":
-            both = scores.flatten(0, 1)[None]
-            scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), both).view_as(scores)
-    table = F.pad(ids, (1, 0)) if background else ids
-    return [table[winners] for winners in scores.argmax(dim=1)]
-
-
-@torch.inference_mode()
-def _walked(method: Affinity, image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig) -> list[Tensor]:
-    """Label an image by a random walk along AffinityNet's affinities, a map (H, W) for each member of `config`."""
-    members = config.members()
-    if not len(cams):
-        return [torch.zeros(image.height, image.width)] * len(members)
-    backbone, walk = method.network.backbone, config.affinity
-    device = next(method.parameters()).device
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(device)
-    # Pad right and below to whole cells, so that the grid of features is the one the walk pools the CAMs to.
-    stride = backbone.stride
-    padding = (0, -image.width % stride, 0, -image.height % stride)
-    features = method.features(F.pad(backbone.normalise(pixels / 255), padding))
-    grid = [(side + pad) // stride for side, pad in ((image.height, padding[3]), (image.width, padding[1]))]
-    if list(features.shape[-2:]) != grid:
-        features = resize(features, grid)
-    matrix = affinity_matrix(features[0].float(), border=walk.border)
-    labels = walk_to_labels(
-        matrix,
-        cams.to(device),
-        ids.to(device),
-        *(member.alpha for member in members),
-        beta=walk.beta,
-        logt=walk.logt,
-        stride=stride,
-    )
-    return list(labels)
-
-
-def _fused(
-    image: Image.Image,
-    cams: Tensor,
-    ids: Tensor,
-    config: RefineConfig,
-    saliency: Tensor | None,
-    num_classes: int | None,
-) -> list[Tensor]:
-    """Label an image as RCA does, by a dense CRF and a saliency map, a map (H, W) for each member of `config`.
-
-    Source: RCA (CVPR 2022), section 4.1; spec C4.
-    """
-    # The lattice of the CRF is not symmetric in the colours, and the release hands it blue first.
-    blue_first = torch.from_numpy(np.array(image)[..., ::-1].copy())
-    scores = torch.stack([attention_scores(cams, member.alpha) for member in config.members()])
-    marginals = dense_crf(blue_first, scores, preset=config.crf, present_above=-1.0)
-    classes = ids if num_classes is None else ids[ids <= num_classes]
-    return [fuse_labels(_context_to_background(planes, ids, num_classes), classes, saliency) for planes in marginals]
-
-
-def _check_saliency(folder: Path, records: Sequence[Record]) -> None:
-    """Raise where no image has a saliency map, and log how many have none: those are fused without (spec C6)."""
-    missing = [record.name for record in records if not (folder / f"{record.name}.png").is_file()]
-    if records and len(missing) == len(records):
-        raise TagmaskError(
-            f"refine.saliency {folder}: no map of any image, such as {missing[0]}.png; name the folder of grey "
-            "pictures with the images' names, or remove refine.saliency"
-        )
-    if missing:
-        logger.warning(
-            "no saliency map of %d images, such as %s: their masks are made without", len(missing), missing[0]
-        )
-
-
-def _saliency(record: Record, image: Image.Image, config: RefineConfig) -> Tensor | None:
-    """Read a record's saliency map (H, W) in 0..255 at the size of `image`; None where there is none.
-
-    Raises:
-        TagmaskError: the map has not the size of the record's image file.
-    """
-    if config.saliency is None:
-        return None
-    path = config.saliency / f"{record.name}.png"
-    if not path.is_file():
-        return None
-    found, size = open_image(path).convert("L"), image_size(record.image)
-    if found.size != size:
-        raise TagmaskError(
-            f"{path}: {found.width} x {found.height} pixels, and its image has {size[0]} x {size[1]}; make it anew or "
-            "remove it"
-        )
-    return torch.from_numpy(np.array(found.resize(image.size, Image.Resampling.BILINEAR)))
-
-
-def _at(cams: Tensor, image: Image.Image) -> Tensor:
-    """Resize CAMs (n, h, w) to the size of the image; there may be none."""
-    size = (image.height, image.width)
-    return resize(cams[None], size)[0] if len(cams) else cams.new_zeros(0, *size)

@@ -13,10 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tagmask.errors import TagmaskError, first_line
+from tagmask.recipes.data_section import DataConfig
 from tagmask.recipes.sections import (
     AnyMethod,
     BackboneConfig,
-    DataConfig,
     InferenceConfig,
     OptimizerConfig,
     Section,
