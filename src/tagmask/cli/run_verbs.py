@@ -149,9 +149,9 @@ def serve(
     # As Ctrl+C does, so that the temporary uploads go with the page.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with serving(run, other, images=images, masks=masks, review=review, port=port) as (address, left_out):
-        report_skipped(left_out, "masks")
-        typer.echo(f"page: {address}   (Ctrl+C ends it)")
         try:
+            report_skipped(left_out, "masks")
+            typer.echo(f"page: {address}   (Ctrl+C ends it)")
             threading.Event().wait()
         except KeyboardInterrupt:
             typer.echo()

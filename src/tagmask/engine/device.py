@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 UNKNOWN_MEMORY = 2**33  # bytes: what a machine is taken to have that does not tell
 # The parameters of glibc's mallopt that are set here, by the names and numbers of malloc.h.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def default_device() -> torch.device:
@@ -73,7 +73,8 @@ def keep_freed_memory() -> bool:
 
     By default every tensor of 32 MiB or more is mapped anew and paged in zeroed, which took half the time of a
     convolutional network's forward where it was measured (docs/experiments/kept-memory.md). The process
-    then holds on to its largest size so far.
+    then holds on to its largest size so far. All threads share one arena, so that what one has freed after decoding a
+    photograph serves the next: with four arenas forty photographs of 24 megapixels took up to 0.6 GiB more.
 
     Returns:
         whether it is so now: False where the C library is another one.
@@ -81,7 +82,7 @@ def keep_freed_memory() -> bool:
     if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28))
+    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28), (M_ARENA_MAX, 1))
     taken = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings]
     return all(taken)
 
