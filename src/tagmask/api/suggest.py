@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.splits import open_data, training_split
-from tagmask.data.untaught import TOGETHER
+from tagmask.data.untaught import inseparable
 from tagmask.engine.inference import Item, stream
 from tagmask.engine.model import load
 from tagmask.engine.progress import track
 from tagmask.errors import TagmaskError
-
-FEW = 5  # images that bear one of two classes, below which nothing is said of their company
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def choose(dataset: Dataset, doubt: dict[str, float], count: int) -> list[Sugges
         doubt: of images without a mask, by name: how unsure the run is, 0 to 1.
         count: how many at the most.
     """
-    pairs = _inseparable(dataset)
+    pairs = [pair for pair in inseparable(dataset) if max(pair) < len(dataset.classes)]
     masks = np.zeros(len(dataset.classes), np.int64)  # of each class, how many there are
     settled = dict.fromkeys(pairs, 0)
     for record in dataset.records:
@@ -93,18 +90,6 @@ def choose(dataset: Dataset, doubt: dict[str, float], count: int) -> list[Sugges
         chosen.append(Suggestion(name, record.image, reason))
         _count(record.tags, masks, settled)
     return chosen
-
-
-def _inseparable(dataset: Dataset) -> list[tuple[int, int]]:
-    """Find the pairs of classes that nearly always come together."""
-    tags = dataset.tag_matrix().astype(np.int64)
-    both = tags.T @ tags
-    found = []
-    for first, second in combinations(range(len(both)), 2):
-        either = both[first, first] + both[second, second] - both[first, second]
-        if either >= FEW and both[first, second] >= TOGETHER * either:
-            found.append((first, second))
-    return found
 
 
 def _within(tags: Sequence[int], pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 
 from tagmask.data.dataset import Dataset
@@ -46,23 +48,32 @@ def untaught_classes(dataset: Dataset) -> list[Problem]:
                 "images without it, or leave it out (data.classes)",
             )
         )
-    together = tags.T @ tags
-    counts = np.diag(together)
-    for first in range(len(counts)):
-        for second in range(first + 1, len(counts)):
-            both = int(together[first, second])
-            either = int(counts[first] + counts[second]) - both
-            if both < FEW or both < TOGETHER * either or first in common or second in common:
-                continue
-            names = f"{whole.classes[first]!r} and {whole.classes[second]!r}"
-            found.append(
-                Problem(
-                    "class",
-                    f"classes {names}",
-                    f"together in {both} of the {either} images that bear either, so tags cannot tell which is which; "
-                    "add images of one without the other, or make them one class",
-                )
+    for (first, second), (both, either) in inseparable(dataset).items():
+        found.append(
+            Problem(
+                "class",
+                f"classes {whole.classes[first]!r} and {whole.classes[second]!r}",
+                f"together in {both} of the {either} images that bear either, so tags cannot tell which is which; "
+                "add images of one without the other, or make them one class",
             )
+        )
+    return found
+
+
+def inseparable(dataset: Dataset) -> dict[tuple[int, int], tuple[int, int]]:
+    """Find the pairs of classes that nearly always come together, those of `everywhere` aside.
+
+    Returns:
+        for two indices into classes and context classes, in how many images both stand, and in how many either.
+    """
+    tags = dataset.with_context().tag_matrix().astype(np.int64)
+    together, common = tags.T @ tags, everywhere(dataset)
+    found = {}
+    for first, second in combinations([k for k in range(len(together)) if k not in common], 2):
+        both = int(together[first, second])
+        either = int(together[first, first] + together[second, second]) - both
+        if both >= FEW and both >= TOGETHER * either:
+            found[first, second] = both, either
     return found
 
 

@@ -9,6 +9,23 @@ from pydantic import Field
 
 from tagmask.recipes.sections import Positive, Section
 
+Format = Literal[
+    "auto",
+    "table",
+    "folders",
+    "coco",
+    "voc",
+    "yolo",
+    "label_studio",
+    "cvat",
+    "labelme",
+    "imagefolder",
+    "parquet",
+    "cls_labels",
+]
+Untagged = Literal["skip", "negative", "error"]
+TagSource = Literal["annotations", "masks"]
+
 
 class DataConfig(Section):
     """Where images, tags and (for evaluation or full supervision) masks come from."""
@@ -16,20 +33,7 @@ class DataConfig(Section):
     path: Path | None = Field(
         default=None, description="The folder, table or annotation file; the command line's argument sets it."
     )
-    format: Literal[
-        "auto",
-        "table",
-        "folders",
-        "coco",
-        "voc",
-        "yolo",
-        "label_studio",
-        "cvat",
-        "labelme",
-        "imagefolder",
-        "parquet",
-        "cls_labels",
-    ] = Field(default="auto", description="How the data is written; auto looks at it.")
+    format: Format = Field(default="auto", description="How the data is written; auto looks at it.")
     image_folder: Path | None = Field(
         default=None, description="The folder of the images; none takes the one that the format says."
     )
@@ -59,11 +63,11 @@ class DataConfig(Section):
     mask_classes: tuple[str, ...] | None = Field(
         default=None, description="The names of the mask ids 1, 2, …; none takes the data's list."
     )
-    untagged: Literal["skip", "negative", "error"] = Field(
+    untagged: Untagged = Field(
         default="skip",
         description="What to do with an image that bears no tag: leave it out, learn that it bears none, stop.",
     )
-    tag_source: Literal["annotations", "masks"] = Field(
+    tag_source: TagSource = Field(
         default="annotations", description="Whether VOC's tags are read from its XML files or from its masks."
     )
     tag_list: Path | None = Field(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from tagmask.data.colours import ColourMask
 from tagmask.data.dataset import check_class_list
@@ -16,23 +16,7 @@ from tagmask.data.masks import AgreedMask, PolygonMask
 from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
 from tagmask.errors import TagmaskError
-
-Format = Literal[
-    "auto",
-    "table",
-    "folders",
-    "coco",
-    "voc",
-    "yolo",
-    "label_studio",
-    "cvat",
-    "labelme",
-    "imagefolder",
-    "parquet",
-    "cls_labels",
-]
-Untagged = Literal["skip", "negative", "error"]
-TagSource = Literal["annotations", "masks"]
+from tagmask.recipes.data_section import Format, TagSource, Untagged
 
 
 class ReadOptions(TypedDict, total=False):
