@@ -187,6 +187,18 @@ def test_a_dry_run_prints_every_row_and_writes_nothing(name: str, tmp_path: Path
         assert ("missing: " in found.output and weights in found.output) == needed
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_dry_run_before_the_downloads_prints_every_row_and_what_is_missing(name: str, tmp_path: Path) -> None:
+    arguments = ["reproduce", name, "--data", str(tmp_path / "none"), "-o", str(tmp_path / "out"), "--dry-run"]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code != 0
+    for row in EXPERIMENTS[name].rows:
+        assert f"  {row.key}: {row.published:g} ({row.source}); {row.what}" in found.output
+    assert "left out: no " not in found.output
+    assert "; download " in str(found.exception) or ": download " in str(found.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_weights_are_told_before_anything_runs(tmp_path: Path) -> None:
     data = voc_tree(tmp_path / "data")
     found = CliRunner().invoke(app, ["reproduce", "rca/voc", "--data", str(data), "-o", str(tmp_path / "out")])

@@ -20,7 +20,10 @@ def reproduce(
     weights: Annotated[Optional[Path], typer.Option(help="Folder of the pretrained weights.")] = None,  # noqa: UP045
     only: Annotated[Optional[list[str]], typer.Option(help="Only this row; repeatable.")] = None,  # noqa: UP045
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check, print every row and command, run nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check, print every row and command, run nothing; also before the data is there."
+        ),
     ] = False,
     checkpoint: Annotated[
         Optional[Path],  # noqa: UP045
@@ -35,13 +38,23 @@ def reproduce(
     """
     from tagmask.api.reproduce import make_plan, run_plan
     from tagmask.data.files import write_text
+    from tagmask.errors import TagmaskError
 
     plan = make_plan(
-        name, data, weights=weights, output=output, only=only or (), checkpoint=checkpoint, overrides=set_ or ()
+        name,
+        data,
+        weights=weights,
+        output=output,
+        only=only or (),
+        checkpoint=checkpoint,
+        overrides=set_ or (),
+        dry_run=dry_run,
     )
     _tell_plan(plan)
     if set_:
         typer.echo(f"changed by --set, so not the paper's run: {', '.join(set_)}")
+    if plan.lacking:  # only a dry run comes here without the data
+        raise TagmaskError(plan.lacking)
     if dry_run:
         return
     table = _table(plan, list(run_plan(plan)), set_ or [])

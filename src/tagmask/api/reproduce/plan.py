@@ -34,6 +34,7 @@ class Plan:
         stage_files: published files that replace stages, with the importer of each.
         checkpoint: the authors' trained network, which replaces all training.
         missing: weight files that have to be downloaded first.
+        lacking: what keeps the data from being read, as an error says it; empty where it is whole.
     """
 
     experiment: Experiment
@@ -45,6 +46,7 @@ class Plan:
     stage_files: tuple[tuple[Path, str], ...]
     checkpoint: Path | None
     missing: tuple[MissingWeights, ...]
+    lacking: str = ""
 
     @property
     def run(self) -> Path:
@@ -59,7 +61,12 @@ class Plan:
     def split(self, row: Row) -> str:
         """The split that a row is measured on: train_aug for train where the tree has no list of the latter."""
         assert row.measure is not None
-        if row.measure.split == TRAIN and self.experiment.tree == "voc" and not self._list(TRAIN).is_file():
+        if (
+            row.measure.split == TRAIN
+            and self.experiment.tree == "voc"
+            and not self.lacking
+            and not self._list(TRAIN).is_file()
+        ):
             return AUGMENTED
         return row.measure.split
 
@@ -67,7 +74,7 @@ class Plan:
         """Say why a row is not measured; empty where it is."""
         if row.measure is None:
             return row.note
-        if row.measure.kind == "archive" and not self._list(TEST).is_file():
+        if row.measure.kind == "archive" and not self._list(TEST).is_file() and not self.lacking:
             return f"no {self._list(TEST)}"
         if row.measure.kind == "masks" and self.checkpoint is not None and not self.recipe.staged:
             return "an imported network has no masks"
@@ -124,6 +131,7 @@ def make_plan(
     only: Iterable[str] = (),
     checkpoint: PathLike | None = None,
     overrides: Iterable[str] = (),
+    dry_run: bool = False,
 ) -> Plan:
     """Check the data and decide on every step.
 
@@ -137,6 +145,8 @@ def make_plan(
         checkpoint: the authors' trained network, in place of training.
         overrides: of the recipe; the run is then not the paper's, and the table says so. Of GlaS those that begin with
             `segmenter.` are the second run's.
+        dry_run: whether data that is not there yet is noted in the plan, which can then be looked at before the
+            downloads; else it is an error.
 
     Raises:
         TagmaskError: no such experiment, row, file or data set; names what is missing and where it is to be had.
@@ -172,7 +182,13 @@ def make_plan(
         own = ("method.cam_source=final", *own)  # maps gathered in its training are not in the file
     settings = (*_found(packaged, folder), *own)
     recipe = load_recipe(experiment.recipe, settings)
-    tree = CHECKS[experiment.tree](Path(data), recipe)
+    lacking = ""
+    try:
+        tree = CHECKS[experiment.tree](Path(data), recipe)
+    except TagmaskError as error:
+        if not dry_run:
+            raise
+        tree, lacking = Tree(Path(data), ()), str(error)
     settings = (*tree.settings, *settings)
     recipe = load_recipe(experiment.recipe, settings)
     missing = missing_weights(recipe)
@@ -191,6 +207,7 @@ def make_plan(
         tuple((file, kind) for file, kind in found if file.is_file()),
         None if checkpoint is None else Path(checkpoint),
         (*missing, *(missing_weights(second[0]) if second else ())),
+        lacking,
     )
 
 
