@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +13,15 @@ import tagmask
 from tagmask import api
 from tagmask.api.suggest import choose, suggest
 from tagmask.cli import app
+from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.masks import PngMask
+from tagmask.data.mended import write_mended
+from tagmask.engine import pipeline
 from tagmask.engine.pipeline import stages_of
 from tagmask.engine.run import MASKS, SEGMENTER
 from tagmask.errors import TagmaskError
-from tagmask.recipes.load import DataConfig, load_recipe
+from tagmask.recipes.load import DataConfig, Recipe, load_recipe
 from tests.conftest import tiny_recipe
 
 CLASSES = ("cow", "grass", "boat")
@@ -125,3 +130,46 @@ def test_masks_that_could_not_be_used_are_refused(cooccur: Path, tmp_path: Path)
     shutil.copytree(cooccur, bare, ignore=shutil.ignore_patterns("masks"))
     with pytest.raises(TagmaskError, match="no training image has a mask; put masks"):
         tagmask.train(bare, recipe=load_recipe("cam/default", ["data.use_masks=true"]), output=tmp_path / "run")
+
+
+def test_masks_mended_in_a_labelled_folder_are_learnt_from_and_the_others_not(
+    run: Path, half_masked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    masks, options = tmp_path / "labelled", (*STAGED, f"data.use_masks={tmp_path / 'labelled'}")
+    api.label(run, output=masks, split=["train"])
+
+    def again(*more: str) -> list[Dataset]:
+        recipe = tiny_recipe("cam", *options, *more)
+        tagmask.train(half_masked, recipe=recipe, output=tmp_path / "run", from_stage="segmenter")
+        return learnt
+
+    learnt: list[Dataset] = []
+    train_method = pipeline.run_training
+
+    def listening(recipe: Recipe, data: Dataset, *rest: Any, **more: Any) -> Any:
+        learnt.append(data)
+        return train_method(recipe, data, *rest, **more)
+
+    monkeypatch.setattr(pipeline, "run_training", listening)
+    with pytest.raises(TagmaskError, match=r"no mask in .*labelled was mended; mend some on the page"):
+        again()
+    first, second, *_ = (row.name for row in read_confidence(masks / CONFIDENCE))
+    drawn = np.full((48, 48), 2, np.uint8)
+    write_mended(masks, first, drawn, ())
+    (learned,) = again()
+    assert len(learned) == len(read_confidence(masks / CONFIDENCE))
+    for record in learned.records:
+        assert record.mask is not None
+        made = PngMask(tmp_path / "run" / MASKS / f"{record.name}.png").load(48, 48)
+        np.testing.assert_array_equal(record.mask.load(48, 48), drawn if record.name == first else made)
+    # What was accepted counts where the table of the review is named.
+    image = next(record.image for record in learned.records if record.name == second)
+    (tmp_path / "reviews").mkdir()
+    review = tmp_path / "reviews" / "first.csv"
+    review.write_text(f"image,tags,split,verdict\n{os.path.relpath(image, review.parent)},,,keep\n")
+    learned = again(f"data.review={review}")[-1]
+    taken = {own.name: own.mask.load(48, 48) for own in learned.records if own.mask}
+    np.testing.assert_array_equal(taken[second], PngMask(masks / f"{second}.png").ids())
+    np.testing.assert_array_equal(taken[first], drawn)
+    assert first not in {each.name for each in suggest(tmp_path / "run", half_masked, count=99)}

@@ -1,17 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from tagmask.api.mask_folder import MaskFolder
-from tagmask.data.confidence import MaskRow
-from tagmask.data.ledger import LEDGER
-from tagmask.data.lock import locked
-from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
-from tagmask.serve.edit import change_region, ground, read_map, region_at, write_edit
+from tagmask.serve.edit import change_region, ground, read_map, region_at
 
 LABELS = np.array(
     [
@@ -76,43 +69,3 @@ def test_point_outside_and_unknown_change_are_refused() -> None:
 def test_ground_is_ignored_where_there_is_no_background() -> None:
     assert (ground(True), ground(False)) == (0, 255)
 
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "labelled"
-    own = MaskFolder(place, ("cat", "dog"), ["a", "sub/b"])
-    for name in ("a", "sub/b"):
-        own.write(name, np.zeros((3, 4), np.uint8))
-    own.finish([MaskRow("a", 0.5), MaskRow("sub/b", 0.5)])
-    return place
-
-
-def test_edited_mask_is_the_users_from_then_on(folder: Path) -> None:
-    mask = folder / "sub" / "b.png"
-    write_edit(mask, folder, LABELS)
-    assert (PngMask(mask).ids() == LABELS).all()
-    MaskFolder(folder, ("cat", "dog"), ["a"])  # the other mask is still tagmask's
-    with pytest.raises(TagmaskError, match=r"b\.png: was changed since it was written"):
-        MaskFolder(folder, ("cat", "dog"), ["sub/b"])
-    assert (PngMask(mask).ids() == LABELS).all()
-
-
-def test_mask_saved_as_it_was_is_the_users_too(folder: Path) -> None:
-    write_edit(folder / "a.png", folder, PngMask(folder / "a.png").ids())
-    with pytest.raises(TagmaskError, match=r"a\.png: was changed"):
-        MaskFolder(folder, ("cat", "dog"), ["a"])
-
-
-def test_folder_of_version_0_1_keeps_the_edited_mask(folder: Path) -> None:
-    (folder / LEDGER).unlink()
-    write_edit(folder / "a.png", folder, LABELS)
-    assert not (folder / LEDGER).exists()
-    with pytest.raises(TagmaskError, match=r"a\.png: was changed"):
-        MaskFolder(folder, ("cat", "dog"), ["a"])
-
-
-def test_mask_is_not_written_while_label_writes_there(folder: Path) -> None:
-    before = (folder / "a.png").read_bytes()
-    with locked(folder), pytest.raises(TagmaskError, match="has been writing there"):
-        write_edit(folder / "a.png", folder, LABELS)
-    assert (folder / "a.png").read_bytes() == before

@@ -14,6 +14,7 @@ from tagmask.data.dataset import listed_classes
 from tagmask.data.files import make_folder, write_classes, write_text
 from tagmask.data.label_maps import encode_label_map
 from tagmask.data.ledger import Ledger
+from tagmask.data.mended import mask_ledger
 from tagmask.errors import TagmaskError
 
 
@@ -42,9 +43,7 @@ class MaskFolder:
             raise _foreign(folder / CLASSES)
         check_classes(folder, classes)
         rows = rows or {}
-        self._ledger = Ledger(folder)
-        if self._ledger.is_new:
-            self._adopt(rows)
+        self._ledger = mask_ledger(folder, rows.values())
         for path in (self.mask(name) for name in names):
             if not overwrite and path.exists() and not self._ledger.owns(path):
                 raise _changed(path) if path.relative_to(folder).with_suffix("").as_posix() in rows else _foreign(path)
@@ -77,12 +76,6 @@ class MaskFolder:
             if overwrite:
                 return {}
             raise _foreign(self._table) from None
-
-    def _adopt(self, rows: dict[str, MaskRow]) -> None:
-        """Take over masks of version 0.1, which wrote down no hashes: what is newer than its table was changed."""
-        for path in (self.mask(row.name) for row in rows.values() if row.confidence is not None):
-            if path.is_file() and path.stat().st_mtime_ns <= self._table.stat().st_mtime_ns:
-                self._ledger.adopt(path)
 
 
 class CamFolder:

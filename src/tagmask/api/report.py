@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -10,8 +11,13 @@ from tagmask.data.files import write_text
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.report.page import Group, render_page
 from tagmask.evaluation.report.panels import panels
-from tagmask.evaluation.study import by_quality, least_certain, study
+from tagmask.evaluation.report.words import Step
+from tagmask.evaluation.study import by_quality, least_certain, of_each_class, study
 from tagmask.recipes.load import load_recipe
+
+EACH = "One of each class that is not above"
+MOST_CLASSES = 24
+"""Images of single classes on a page, at most: each takes some 100 kB."""
 
 MARKS = (b"tagmask report</title>", b'<footer class="muted">Written by tagmask ')
 """What every report has near its beginning and near its end, and hardly another page both."""
@@ -61,16 +67,43 @@ def report(
     dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
     source = "decoder" if model.has_decoder else "cam"
     found = study(model.method, dataset, recipe.inference, source=source, protocol=protocol)
-    groups = {**by_quality(found.images, shown), "Least certain": least_certain(found.images, shown)}
+    groups = by_quality(found.images, shown)
+    if found.result:
+        groups["Least certain"] = least_certain(found.images, shown)
+    above = {facts.record.name for group in groups.values() for facts in group}
+    others = [facts for facts in found.images if facts.record.name not in above]
+    groups[EACH] = of_each_class(others, len(model.classes))[:MOST_CLASSES]
     chosen = {facts.record.name: facts for group in groups.values() for facts in group}
     pictures = panels(model.method, dataset, list(chosen.values()), recipe.inference, source)
     page = render_page(
         model.run,
         found,
-        [Group(title, tuple(pictures[facts.record.name] for facts in group)) for title, group in groups.items()],
+        [
+            Group(title, tuple(pictures[facts.record.name] for facts in group), folded=title == EACH)
+            for title, group in groups.items()
+            if group
+        ],
+        name=str(run),
+        further=_further(str(run), data or recipe.data.path, "" if model.has_decoder else " --source cam"),
     )
     write_text(target, page)
     return target
+
+
+def _further(run: str, data: api.PathLike | None, option: str) -> list[Step]:
+    """Say what can be done with any run: mend its masks, and label new photographs where it can."""
+    own, images = shlex.quote(run), shlex.quote(str(data or "DATA"))
+    steps = [
+        Step(
+            "Go through masks of the tagged images, the least certain first, and mend them on a page:",
+            f"tagmask label {own} {images}{option} -o masks\n"
+            f"tagmask serve {own} --images {images} --masks masks --review reviews/first.csv",
+        )
+    ]
+    if not option:
+        command = f"tagmask predict {own} NEW_PHOTOS -o new_masks"
+        steps.append(Step("Label photographs that nobody has tagged:", command))
+    return steps
 
 
 def _is_report(content: bytes) -> bool:

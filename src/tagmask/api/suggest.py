@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tagmask.data.dataset import Dataset, PathLike
-from tagmask.data.splits import open_data, training_split
+from tagmask.data.splits import masked_by_hand, open_data, training_split
 from tagmask.data.untaught import inseparable
 from tagmask.engine.inference import Item, stream
 from tagmask.engine.model import load
@@ -49,7 +49,7 @@ def suggest(run: PathLike, data: PathLike | None = None, *, count: int = 16) -> 
     """
     model = load(run)
     config = model.run.recipe.data
-    dataset = training_split(open_data(data, config, model.classes), config)
+    dataset = masked_by_hand(training_split(open_data(data, config, model.classes), config), config)
     without = [record for record in dataset.records if record.mask is None]
     if not without:
         raise TagmaskError(f"{data or config.path}: every training image has a mask; there is nothing to suggest")

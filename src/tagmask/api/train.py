@@ -9,7 +9,7 @@ from pathlib import Path
 from tagmask.data.check import doubtful_classes
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.lock import locked
-from tagmask.data.splits import check_context, evaluation_split, last_ids, open_data, training_split
+from tagmask.data.splits import check_context, evaluation_split, last_ids, masked_by_hand, open_data, training_split
 from tagmask.data.untaught import untaught_classes
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.device import is_first_process, launched_processes
@@ -77,7 +77,10 @@ def train(
     if chosen.data.context:
         check_context(training)
     if chosen.data.use_masks:
+        training = masked_by_hand(training, chosen.data)
         _check_masks(chosen, training)
+    elif chosen.data.review:
+        raise TagmaskError("data.review: says which masks to learn from; add data.use_masks=FOLDER, or remove it")
     last_ids(dataset, chosen.data)  # a name that is no class is told before the first stage
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
@@ -172,9 +175,13 @@ def _check_masks(recipe: Recipe, training: Dataset) -> None:
         )
     masks = sum(record.mask is not None for record in training.records)
     if not masks:
+        where = recipe.data.use_masks
         raise TagmaskError(
             "data.use_masks: no training image has a mask; put masks NAME.png into masks/ beside images/, or name "
             "their folder in data.masks"
+            if where is True
+            else f"data.use_masks: no mask in {where} was mended; mend some on the page (tagmask serve), or name its "
+            "table in data.review to take those that were kept"
         )
     logger.info("%d of %d training images have a mask, which takes the place of the one made", masks, len(training))
 

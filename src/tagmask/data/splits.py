@@ -11,6 +11,8 @@ from typing import cast
 
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.images import limit_pixels
+from tagmask.data.ledger import LEDGER
+from tagmask.data.mended import with_mended
 from tagmask.data.readers import read_dataset
 from tagmask.data.readers.source import ReadOptions
 from tagmask.errors import TagmaskError
@@ -77,6 +79,20 @@ def training_split(dataset: Dataset, config: DataConfig) -> Dataset:
     names = {record.name for record in dataset.split(sorted(kept_out)).records}
     learnt = tuple(record for record in dataset.records if record.name not in names)
     return replace(dataset, records=learnt) if learnt else dataset
+
+
+def masked_by_hand(dataset: Dataset, config: DataConfig) -> Dataset:
+    """Leave the records to learn from the masks that `data.use_masks` means: all, or those that a person mended.
+
+    Raises:
+        TagmaskError: the folder or the table of the review is missing or damaged, or the masks are of other classes.
+    """
+    folder = config.use_masks if isinstance(config.use_masks, Path) else config.masks
+    if folder is None or not config.use_masks:
+        return dataset
+    if folder == config.masks and not (folder / LEDGER).exists():
+        return dataset  # somebody's own masks, read with the data
+    return with_mended(dataset, folder, config.review)
 
 
 def evaluation_split(dataset: Dataset, config: DataConfig) -> Dataset:

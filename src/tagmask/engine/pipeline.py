@@ -62,7 +62,7 @@ def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
-    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", "data.use_masks", "data.masks")}
+    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", "data.use_masks", "data.masks", "data.review")}
     walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
     masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
     affinity = recipe.refine is not None and recipe.refine.name == "affinity"

@@ -18,6 +18,9 @@ from tagmask.methods.base import Method
 from tagmask.ops.label_ids import IGNORE
 from tagmask.recipes.load import InferenceConfig
 
+SPECK = 0.01
+"""The fraction of an image's pixels below which a class in its mask is a speck, and does not count as shown."""
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -25,7 +28,7 @@ class ImageFacts:
 
     Attributes:
         record: the image with its tags.
-        found: class indices with at least one pixel in the mask.
+        found: class indices that the mask shows, specks aside: each with `SPECK` of its pixels at least.
         confidence: mean over pixels of the probability of the winning class, in [0, 1].
         quality: mean IoU over the ids in ground truth or mask, in [0, 1]; None without ground truth. It ranks images
             and is no protocol's mIoU.
@@ -88,7 +91,8 @@ def study(
     skipped: list[str] = []
     for each in compare(method, dataset, config, source=source, tags_given=tags_given, left_out=skipped):
         labels, quality = each.prediction.labels, None
-        found = frozenset(int(label) - 1 for label in np.unique(labels) if 0 < label < IGNORE)
+        pixels = np.bincount(labels.ravel(), minlength=IGNORE)[1:IGNORE]
+        found = frozenset(np.flatnonzero(pixels >= SPECK * labels.size).tolist())
         if each.ground_truth is not None:
             own = ConfusionMatrix(len(dataset.classes), background=dataset.background)
             own.add(each.ground_truth, labels)
@@ -126,12 +130,14 @@ class TagAgreement:
 
     Attributes:
         exact: fraction of images whose mask shows exactly the tagged classes, in [0, 1].
+        strays: fraction of images whose mask shows a class of which it is known that the image lacks it, in [0, 1].
         tagged: images that bear the tag.
         hits: of those, how many masks show the class.
         extra: images whose mask shows the class although they are known not to bear the tag.
     """
 
     exact: float
+    strays: float
     tagged: np.ndarray
     hits: np.ndarray
     extra: np.ndarray
@@ -144,28 +150,51 @@ def tag_agreement(images: Sequence[ImageFacts], num_classes: int) -> TagAgreemen
         tagged[row, list(facts.record.tags)] = True
         found[row, list(facts.found)] = True
         unknown[row, list(facts.record.unknown)] = True
-    differs = (tagged != found) & ~unknown
+    differs, stray = (tagged != found) & ~unknown, found & ~tagged & ~unknown
     return TagAgreement(
         exact=float((~differs.any(axis=1)).mean()),
+        strays=float(stray.any(axis=1).mean()),
         tagged=tagged.sum(axis=0),
         hits=(tagged & found).sum(axis=0),
-        extra=(found & ~tagged & ~unknown).sum(axis=0),
+        extra=stray.sum(axis=0),
     )
 
 
 def by_quality(images: Sequence[ImageFacts], count: int) -> dict[str, list[ImageFacts]]:
-    """Return the best, the median and the worst `count` images of those with ground truth; no image stands twice."""
-    ranked = sorted((facts for facts in images if facts.quality is not None), key=lambda facts: -(facts.quality or 0))
-    count = min(count, -(-len(ranked) // 3))
+    """Choose typical, best and worst images, `count` of each; no image stands twice.
+
+    Images with ground truth are ranked by `quality`, the others, where none has it, by their confidence.
+    """
+    scored = [facts for facts in images if facts.quality is not None]
+    names = ("Typical", "Best", "Worst") if scored else ("Typical certainty", "Most certain", "Least certain")
+    ranked = sorted(scored or images, key=_rank, reverse=True)
+    count = min(count, max(1, len(ranked) // 3))
     middle = max(count, (len(ranked) - count) // 2)
-    groups = {
-        "Best": ranked[:count],
-        "Median": ranked[middle : middle + count],
-        "Worst": ranked[max(middle + count, len(ranked) - count) :][::-1],
-    }
-    return {name: group for name, group in groups.items() if group}
+    parts = (
+        ranked[middle : middle + count],
+        ranked[:count],
+        ranked[max(middle + count, len(ranked) - count) :][::-1],
+    )
+    return {name: group for name, group in zip(names, parts, strict=True) if group}
+
+
+def of_each_class(images: Sequence[ImageFacts], num_classes: int) -> list[ImageFacts]:
+    """Choose for each class, in id order, the typical image of those that bear its tag; no image stands twice."""
+    chosen: dict[str, ImageFacts] = {}
+    for index in range(num_classes):
+        own = sorted((facts for facts in images if index in facts.record.tags), key=_rank)
+        free = [facts for facts in own if facts.record.name not in chosen]
+        if len(free) == len(own) and free:  # none of those chosen shows the class yet
+            typical = free[len(free) // 2]
+            chosen[typical.record.name] = typical
+    return list(chosen.values())
 
 
 def least_certain(images: Sequence[ImageFacts], count: int) -> list[ImageFacts]:
     """Return the `count` images of the lowest confidence."""
     return sorted(images, key=lambda facts: facts.confidence)[:count]
+
+
+def _rank(facts: ImageFacts) -> float:
+    """Say how good an image's mask is, as far as it is known."""
+    return facts.confidence if facts.quality is None else facts.quality

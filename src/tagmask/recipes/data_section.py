@@ -55,10 +55,16 @@ class DataConfig(Section):
     masks: Path | None = Field(
         default=None, description="The folder of ground-truth masks (PNG); none takes the one that the format says."
     )
-    use_masks: bool = Field(
+    use_masks: bool | Path = Field(
         default=False,
         description="Whether ground truth of training images, where there is some, takes the place of the masks made "
-        "from tags: in AffinityNet's labels and for the segmenter.",
+        "from tags: in AffinityNet's labels and for the segmenter. The path of a folder takes the masks there; of one "
+        "that tagmask wrote, those that were mended.",
+    )
+    review: Path | None = Field(
+        default=None,
+        description="The table of a review on the page: with `use_masks`, masks that it says are to be kept count as "
+        "mended, and those to be redone do not.",
     )
     mask_classes: tuple[str, ...] | None = Field(
         default=None, description="The names of the mask ids 1, 2, …; none takes the data's list."

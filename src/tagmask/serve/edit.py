@@ -1,16 +1,12 @@
-"""Change a label map by hand: check what the browser sends, change a region by a click, and write it as the user's."""
+"""Change a label map by hand: check what the browser sends, and change a region by a click."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
-from tagmask.data.label_maps import write_label_map
-from tagmask.data.ledger import Ledger
-from tagmask.data.lock import locked
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import IGNORE
 
@@ -104,23 +100,3 @@ def change_region(labels: np.ndarray, x: int, y: int, change: RegionChange, labe
     chosen = (labels == labels[y, x]) & ~region if change == "alone" else region
     return np.where(chosen, np.uint8(label), labels)
 
-
-def write_edit(mask: Path, folder: Path, labels: np.ndarray) -> None:
-    """Write an edited mask over the one that is there, and strike it from the list of what tagmask wrote.
-
-    From then on `label` and `predict` take the mask for the user's, and never write over it, even where it is byte for
-    byte as they would write it.
-
-    Args:
-        mask: the file, in `folder` or below.
-        folder: that `label` or `predict` wrote.
-        labels: (h, w) uint8 label map.
-
-    Raises:
-        TagmaskError: `label` or `predict` is writing there now, or the file cannot be written.
-    """
-    with locked(folder):
-        ledger = Ledger(folder)
-        if not ledger.is_new:  # folders of version 0.1 have none: there a mask newer than its table is the user's
-            ledger.disown(mask)
-        write_label_map(mask, labels)

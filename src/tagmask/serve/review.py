@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from tagmask.data.confidence import CONFIDENCE, read_confidence
-from tagmask.data.csv_cells import csv_text, plain_cell
+from tagmask.data.csv_cells import csv_text
 from tagmask.data.dataset import listed_classes
 from tagmask.data.files import write_text
+from tagmask.data.mended import REVIEW_COLUMNS, VERDICTS, Verdict, read_review, read_verdict
 from tagmask.errors import TagmaskError
 from tagmask.serve.photos import Photos
-
-Verdict = Literal["keep", "redo", "tags", "edited"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-HEADER = ["image", "tags", "split", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -238,27 +233,19 @@ class Review:
 
     def _resume(self) -> None:
         own = {os.path.abspath(candidate.image): name for name, candidate in self.candidates.items()}
-        rows = _read_csv(self.file, HEADER)
+        rows = read_review(self.file)
         for number, row in enumerate(rows, start=2):
             image, tags, _, verdict = row
             name = own.get(os.path.abspath(self.file.parent / image))
             if name is None:
                 self._foreign.append(row)
             elif verdict:
-                self.decisions[name] = Decision(
-                    self._read_verdict(verdict, number), self._read_tags(tags, number, self.candidates[name].context)
-                )
+                said = read_verdict(verdict, self.file, number)
+                self.decisions[name] = Decision(said, self._read_tags(tags, number, self.candidates[name].context))
         if rows and len(self._foreign) == len(rows):
             raise TagmaskError(
                 f"{self.file}: a review of other images ({self._foreign[0][0]}, …); choose another --review"
             )
-
-    def _read_verdict(self, cell: str, number: int) -> Verdict:
-        for verdict in VERDICTS:
-            if cell == verdict:
-                return verdict
-        known = ", ".join(VERDICTS)
-        raise TagmaskError(f"{self.file} row {number}: verdict {cell!r}; expected {known}, or nothing")
 
     def _read_tags(self, cell: str, number: int, context: Sequence[str]) -> tuple[str, ...]:
         said = (part.strip() for part in cell.split(";"))
@@ -276,7 +263,7 @@ class Review:
                 "again to take up the file as it is"
             )
         own = [self._row(name) for name in sorted(self._order) if self._is_vouched(name)]
-        write_text(self.file, csv_text([HEADER, *own, *self._foreign]))
+        write_text(self.file, csv_text([REVIEW_COLUMNS, *own, *self._foreign]))
         self._written = self.file.read_bytes()
 
     def _is_vouched(self, name: str) -> bool:
@@ -299,19 +286,3 @@ def _check_classes(path: Path, classes: Sequence[str]) -> None:
     if path.is_file() and listed_classes(path) != tuple(classes):
         raise TagmaskError(f"{path}: other classes than the run's; give the run that wrote the masks")
 
-
-def _read_csv(path: Path, header: list[str]) -> list[list[str]]:
-    """Read the rows of a CSV file below its header, which must be this one."""
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise TagmaskError(f"{path}: cannot be read as CSV ({reason}); choose another file") from None
-    if not rows or rows[0] != header:
-        raise TagmaskError(
-            f"{path}: does not begin with {','.join(header)}, so something else wrote it; choose another file"
-        )
-    for number, row in enumerate(rows[1:], start=2):
-        if len(row) != len(header):
-            raise TagmaskError(f"{path} row {number}: {len(row)} cells, expected {len(header)}; correct the row")
-    return [[plain_cell(cell) for cell in row] for row in rows[1:]]

@@ -14,11 +14,11 @@ import numpy as np
 
 from tagmask.api import Model
 from tagmask.data.masks import PngMask
+from tagmask.data.mended import Verdict, write_mended
 from tagmask.errors import TagmaskError
 from tagmask.serve import pictures
-from tagmask.serve.edit import write_edit
 from tagmask.serve.photos import inside, open_photo
-from tagmask.serve.review import Review, Verdict
+from tagmask.serve.review import Review
 from tagmask.serve.try_tab import opacity_slider
 
 KEYS = "K keep · R redo · E mend the mask · T to the tags, Ctrl+Enter saves them · ← → back and forth, nothing decided"
@@ -147,7 +147,8 @@ class ReviewPage:
             name = _name(showing)
             candidate = self.review.candidates[name]
             shown = tuple(own for label, own in enumerate(self.model.classes, start=1) if (labels == label).any())
-            write_edit(inside(candidate.mask, self.mask_folder), self.mask_folder.resolve(), labels)
+            inside(candidate.mask, self.mask_folder)  # a link must not lead the writing elsewhere
+            write_mended(self.mask_folder, name, labels, shown)
             self._ahead.pop(name, None)
             self.review.decide(name, "edited", (*self.review.tags(name), *shown) if candidate.tagged else shown)
             self._unanswered.discard(showing)

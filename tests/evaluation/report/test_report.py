@@ -15,6 +15,7 @@ import tagmask
 from tagmask import api
 from tagmask.cli import app
 from tagmask.errors import TagmaskError
+from tagmask.evaluation.report.words import headline
 from tests.evaluation.conftest import staged_run
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -31,6 +32,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.tags: set[str] = set()
         self.text: list[str] = []
+        self.folds: set[str] = set()  # ids of the sections that have something to open
         self.feed(text)
         assert not self.open
 
@@ -39,6 +41,8 @@ class Page(HTMLParser):
         self.tags.add(tag)
         self.ids += [value for name, value in attrs if name == "id" and value]
         self.links += [value for name, value in attrs if name in ("href", "src", "xlink:href") and value]
+        if tag == "details":
+            self.folds.add(self.ids[-1])
         if tag == "img":
             self.images.append(values)
         if tag not in VOID:
@@ -89,6 +93,22 @@ def test_page_has_the_numbers_of_evaluate_with_their_conditions(page: Page, untr
     assert "decoder mIoU %" in text
 
 
+def test_page_says_in_words_what_was_found_and_what_to_do_next(page: Page, untrained: Path) -> None:
+    result, _ = api.evaluate(untrained)
+    text = " ".join(page.text)
+    assert headline(result)[0] in text
+    assert "specks under 1 % of the image aside" in text
+    assert f"tagmask predict {untrained} NEW_PHOTOS -o new_masks" in text
+    assert f"tagmask serve {untrained} --images" in text
+    assert {"Typical", "Best", "Least certain"} <= set(page.text)
+    assert page.ids.index("next") < page.ids.index("pictures") < page.ids.index("classes")
+
+
+def test_curves_costs_and_entries_to_cite_are_folded(page: Page) -> None:
+    assert {"curves", "costs", "recipe", "cite"} <= page.folds
+    assert not {"classes", "confusions", "tags", "next"} & page.folds
+
+
 def test_recipe_is_whole(page: Page, untrained: Path) -> None:
     recipe = next(text for text in page.text if text.startswith("method:"))
     assert yaml.safe_load(recipe) == yaml.safe_load((untrained / "recipe.yaml").read_text())
@@ -105,6 +125,8 @@ def test_without_ground_truth_tags_and_certainty_stand_in(untrained: Path, coocc
     page = Page(file.read_text(encoding="utf-8"))
     text = " ".join(page.text)
     assert "No image has ground truth" in text
+    assert "How well the outlines fit, nobody knows" in text
+    assert {"Typical certainty", "Most certain", "Least certain"} <= set(page.text)
     assert "split all; labels from decoder" in text
     assert not {"classes", "confusions"} & set(page.ids)
     assert {"tags", "certainty", "pictures", "curves", "costs", "recipe", "cite"} <= set(page.ids)

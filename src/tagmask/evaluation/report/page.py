@@ -18,8 +18,9 @@ from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.confusions import excerpt, largest_confusions
 from tagmask.evaluation.report.costs import disk_use, read_logs, recorded_scores, series, stage_costs
 from tagmask.evaluation.report.panels import Panel, colour
+from tagmask.evaluation.report.words import Step, headline, headline_of_tags, next_steps
 from tagmask.evaluation.result import Result
-from tagmask.evaluation.study import Study, TagAgreement, tag_agreement
+from tagmask.evaluation.study import SPECK, Study, TagAgreement, tag_agreement
 from tagmask.evaluation.tables import describe
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -29,19 +30,22 @@ CONFUSIONS = 12  # pairs listed
 
 @dataclass(frozen=True)
 class Group:
-    """Panels under one heading."""
+    """Panels under one heading; `folded` where they are to be opened by a click."""
 
     title: str
     panels: tuple[Panel, ...]
+    folded: bool = False
 
 
-def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
+def render_page(run: Run, found: Study, groups: Sequence[Group], *, name: str, further: Sequence[Step] = ()) -> str:
     """Return the page as HTML.
 
     Args:
         run: what was looked at.
         found: over the images.
         groups: single images.
+        name: the run as commands name it.
+        further: what to do next whatever the masks are like.
 
     Raises:
         TagmaskError: `metrics.jsonl` or `scores.json` of the run folder is damaged.
@@ -65,6 +69,9 @@ def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
     logs = read_logs(run.folder)
     agreement = tag_agreement(found.images, len(run.classes))
     result = found.result
+    confusions = largest_confusions(result.matrix, found.dataset.records, CONFUSIONS) if result else []
+    told = found.conditions.tags_given is True
+    costs, disk = stage_costs(run.folder, logs, run.recipe.training.batch), disk_use(run.folder)
     return environment.get_template(TEMPLATE.name).render(
         run=run,
         version=version("tagmask"),
@@ -73,18 +80,23 @@ def render_page(run: Run, found: Study, groups: Sequence[Group]) -> str:
         describe=describe,
         result=result,
         notes=read_notes(run.folder),
+        headline=headline(result) if result else headline_of_tags(agreement, run.classes, tags_given=told),
+        steps=next_steps(found, agreement, confusions, name, further=further),
+        speck=SPECK,
         agreement=agreement,
         class_rows=_class_rows(result, found, agreement) if result else [],
         tag_rows=_tag_rows(run.classes, agreement),
         matrix=_matrix(result) if result else None,
-        confusions=largest_confusions(result.matrix, found.dataset.records, CONFUSIONS) if result else [],
+        confusions=confusions,
         groups=groups,
         confidences=histogram([facts.confidence for facts in found.images], "confidence of an image"),
         mean_confidence=float(np.mean([facts.confidence for facts in found.images])),
         curves={stage: _curves(lines) for stage, lines in logs.items()},
         evaluated=any(name.startswith("eval/") for lines in logs.values() for line in lines for name in line),
-        costs=stage_costs(run.folder, logs, run.recipe.training.batch),
-        disk=disk_use(run.folder),
+        costs=costs,
+        total=sum(stage.seconds for stage in costs),
+        disk=disk,
+        size=sum(own for *_, own in disk),
         recorded=recorded_scores(run.folder),
         citations=citations(run.recipe.method.name),
         recipe=run.recipe.dump(),
