@@ -1,4 +1,4 @@
-"""Kill every verb that writes at random moments, start it again, and compare: no kill may change what is left at the end.
+"""Kill every verb that writes at random moments, start it again, and compare: what is left at the end is the same.
 
     python benchmarks/kills.py --kills 200 [--seed 0] [--verbs train predict] [--results FILE]
 
