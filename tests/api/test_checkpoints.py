@@ -13,6 +13,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import tagmask
+from tagmask.api import checkpoints
 from tagmask.api.checkpoints import import_checkpoint
 from tagmask.cli import app
 from tagmask.data.readers.coco import CLASSES as COCO_CLASSES
@@ -71,6 +72,29 @@ def test_a_whole_seco_checkpoint_is_a_run_of_its_data_set(
     assert (recipe.backbone.mean, recipe.backbone.std) == IMAGENET
     torch.testing.assert_close(model.method.network.backbone.mean.flatten(), torch.tensor(IMAGENET.mean))
     assert model.predict(PICTURE).shape == (40, 56)
+
+
+def test_an_import_that_was_killed_before_its_network_was_there_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.save(seco_state(20), tmp_path / "seco.pth")
+    torch.save(seco_state(80), tmp_path / "other.pth")
+    run = tmp_path / "run"
+
+    def kill(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "replacing", kill)
+        with pytest.raises(KeyboardInterrupt):
+            import_checkpoint("seco", tmp_path / "seco.pth", run)
+    assert {path.name for path in run.iterdir()} == {"run.json", "recipe.yaml", "classes.txt"}
+    with pytest.raises(TagmaskError, match="holds a run with other classes"):
+        import_checkpoint("seco", tmp_path / "other.pth", run)
+    import_checkpoint("seco", tmp_path / "seco.pth", run)
+    assert tagmask.load(run, device="cpu").classes == VOC_CLASSES
+    with pytest.raises(TagmaskError, match="a run folder is there, of seco"):
+        import_checkpoint("seco", tmp_path / "seco.pth", run)
 
 
 def test_an_imported_seco_sees_a_photograph_as_the_release_does(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tagmask.data.dataset import PathLike, listed_classes
-from tagmask.data.files import replacing, write_text
-from tagmask.data.lock import locked
+from tagmask.data.files import is_temporary, replacing, write_text
+from tagmask.data.lock import LOCK, locked
 from tagmask.data.readers.coco import CLASSES as COCO_CLASSES
 from tagmask.data.readers.voc import CLASSES as VOC_CLASSES
 from tagmask.engine.checkpoint import MODEL_FILE, load_model, write_model
@@ -109,8 +109,8 @@ def import_checkpoint(
     return output
 
 
-def _joined(folder: Path, checkpoint: Checkpoint, origin: str) -> Run:
-    """The run that a network becomes a stage of.
+def _joined(folder: Path, checkpoint: Checkpoint, origin: str) -> Run | None:
+    """The run that a network becomes a stage of; None for what is left of an import that was killed early.
 
     Raises:
         TagmaskError: that run has no such stage.
@@ -123,6 +123,9 @@ def _joined(folder: Path, checkpoint: Checkpoint, origin: str) -> Run:
         "affinity": refine is not None and refine.name == "affinity",
     }
     if not stages.get(checkpoint.trained, run.recipe.method.name == checkpoint.recipe.method.name):
+        names = {path.name for path in folder.iterdir() if path.name != LOCK and not is_temporary(path.name)}
+        if names == {"run.json", "recipe.yaml", "classes.txt"}:
+            return None  # `create_run` takes it up where it is of the same recipe, and refuses it otherwise
         raise TagmaskError(
             f"{folder}: a run folder is there, of {run.recipe.method.name}, and {origin} is no stage of it; choose "
             "another output"
