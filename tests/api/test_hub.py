@@ -164,8 +164,16 @@ def test_card_names_the_weights_it_started_from() -> None:
     recipe = load_recipe(values)
     card = hub.model_card(hub.Run(Path("nowhere"), recipe, CLASSES), "ada/cats")
     assert front_matter(card)["base_model"] == ["timm/vit_base_patch16_224.augreg_in21k_ft_in1k"]
-    assert "licence apache-2.0 as timm names it" in card
+    assert "`timm/vit_base_patch16_224.augreg_in21k_ft_in1k`, licence Apache-2.0\n" in card
     assert "yang2024seco" in card
+
+
+def test_card_says_where_weights_have_a_licence_that_the_registry_does_not_know() -> None:
+    recipe = load_recipe({"method": "seco", "backbone": {"weights": "timm/vit_small_patch14_dinov2.lvd142m"}})
+    card = hub.model_card(hub.Run(Path("nowhere"), recipe, CLASSES), "ada/cats")
+    assert "licence apache-2.0 as timm names it" in card
+    recipe = load_recipe({"method": "seco", "backbone": {"weights": "hf-hub:ada/no_such_network"}})
+    assert "licence: see there" in hub.model_card(hub.Run(Path("nowhere"), recipe, CLASSES), "ada/cats")
 
 
 def test_paths_leave_every_section_and_weights_are_named_once() -> None:

@@ -106,7 +106,7 @@ def test_stages_are_scored_on_the_command_line(runs: dict[str, Path], tmp_path: 
     assert done.exit_code == 0, done.output
     written = json.loads((tmp_path / "stages.json").read_text())
     assert list(written) == ["cams", "cams-fixed", "refine", "segmenter"]
-    assert f"{100 * written['refine']['miou']:.1f}" in done.output
+    assert f" {100 * written['refine']['miou']:.2f} " in done.output
 
 
 def test_a_run_of_one_stage_has_no_stages_to_score(cooccur: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.costs import read_logs, recorded_scores
 from tagmask.evaluation.tables import describe
 from tagmask.methods.registry import without_weights
-from tagmask.models.weights import is_on_hub
+from tagmask.models.weights import find_weights, is_on_hub
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import BackboneConfig, Section
 
@@ -173,7 +173,7 @@ def _scores(run: Run) -> str:
 
 
 def _licences(recipe: Recipe, license: str | None) -> str:
-    weights = [f"`{name}`, {_timm_licence(name)}" for name in started_from(recipe)]
+    weights = [f"`{name}`, {_licence(name)}" for name in started_from(recipe)]
     return "\n".join(
         [
             f"- this model: {license or 'not stated by its author'}",
@@ -184,7 +184,10 @@ def _licences(recipe: Recipe, license: str | None) -> str:
     )
 
 
-def _timm_licence(weights: str) -> str:
+def _licence(weights: str) -> str:
+    """Say the licence of weights: as our registry has it, else as timm does, which knew that of few in earlier days."""
+    if (known := find_weights(weights)) is not None:
+        return f"licence {known.licence}" if known.licence else "licence: not stated by its author"
     from timm.models import get_pretrained_cfg
 
     configuration = get_pretrained_cfg(weights.split("/")[-1], allow_unregistered=True)

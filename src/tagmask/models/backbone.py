@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import timm
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tagmask.errors import TagmaskError
 from tagmask.models import deeplabv2, resnet38, vgg16
@@ -266,10 +268,28 @@ def conv_stem(patch_size: int, width: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
 
 
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Build networks without memory for their numbers, on torch's device `meta`."""
+    with torch.device("meta"), _Numbers():
+        yield
+
+
+class _Numbers(TorchFunctionMode):
+    """Keeps `linspace` off the device `meta`: timm before 1.0.21 reads the rates of its dropped paths from one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch."""
+        options = dict(kwargs or {})
+        if func is torch.linspace:
+            options.setdefault("device", "cpu")
+        return func(*args, **options)
+
+
 def _check_parameters(name: str, options: dict[str, Any]) -> None:
     """Refuse a network of more parameters than any machine has room for, before it is built."""
     try:
-        with torch.device("meta"):  # shapes alone, without memory
+        with shapes_alone():
             network = timm.create_model(name, pretrained=False, num_classes=0, **options)
     except (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError):
         return  # it is said where the network is built
