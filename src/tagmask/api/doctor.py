@@ -19,6 +19,8 @@ EXTRAS = {
     "onnx": "ONNX files (tagmask export onnx)",
     "hf": "parquet files",
     "coco": "polygons and run-length codes of COCO files",
+    "geo": "GeoTIFF in parts, masks that keep their place on the map",
+    "slides": "whole slides",
 }
 SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "Pillow")
 

@@ -15,6 +15,7 @@ from tagmask.data.files import make_folder, write_classes, write_text
 from tagmask.data.label_maps import encode_label_map
 from tagmask.data.ledger import Ledger
 from tagmask.data.mended import mask_ledger
+from tagmask.data.rasters import georeference
 from tagmask.errors import TagmaskError
 
 
@@ -57,9 +58,11 @@ class MaskFolder:
         """Return the file of an image's mask."""
         return self.folder / f"{name}.png"
 
-    def write(self, name: str, labels: np.ndarray) -> None:
-        """Write an image's mask, (H, W) uint8 label ids."""
+    def write(self, name: str, labels: np.ndarray, image: Path | None = None) -> None:
+        """Write an image's mask, (H, W) uint8 label ids, and beside it the place on the map where the image has one."""
         self._ledger.write(self.mask(name), encode_label_map(labels))
+        if image is not None and (place := georeference(image)) is not None:
+            write_text(self.folder / f"{name}.png.aux.xml", place)
 
     def finish(self, rows: Iterable[MaskRow]) -> None:
         """Write down what was written."""

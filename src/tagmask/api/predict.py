@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tagmask.api.write_masks import Written, write_masks
 from tagmask.data.dataset import PathLike
-from tagmask.data.images import is_image_name, limit_pixels
+from tagmask.data.images import is_image_name, is_slide_name, limit_pixels
 from tagmask.data.names import image_name_fault
 from tagmask.data.readers.source import FileIndex
 from tagmask.data.readers.voc import list_ids
@@ -31,8 +31,9 @@ def predict(
 
     Args:
         run: a run folder.
-        images: an image, or a folder of images (searched through).
-        output: folder for `NAME.png` and `confidence.csv`; not that of the images, where the next start would take
+        images: an image, a whole slide, or a folder of them (searched through).
+        output: folder for `NAME.png` and `confidence.csv`, and `NAME.png.aux.xml` where an image says where on the map
+            it lies; not that of the images, where the next start would take
             masks for photographs.
         names: a list of the images to take from that folder, a name a line, as VOC's `test.txt`; by default all.
         overrides: of the recipe's `inference` and `data.max_pixels`.
@@ -72,14 +73,14 @@ def _find_images(path: Path, output: Path) -> list[Item]:
     Left out are masks: what lies in the output, from an earlier start, and ground truth in `masks/` beside `images/`.
     """
     if path.is_file():
-        if not is_image_name(path.name):
+        if not (is_image_name(path.name) or is_slide_name(path.name)):
             raise TagmaskError(f"{path}: no image by its name; expected .jpg, .png, .webp, …, or a folder of them")
         _check_apart(path.parent, output)
         return [Item(path.stem, path)]
     if not path.is_dir():
         raise TagmaskError(f"{path}: no such image or folder")
     _check_apart(path, output)
-    found = sorted(map(Path, image_files(path, links=True, hidden=True)))
+    found = sorted(map(Path, image_files(path, links=True, hidden=True, slides=True)))
     aside = {output.resolve()}
     if (path / "images").is_dir():
         aside.add((path / "masks").resolve())

@@ -74,7 +74,7 @@ def _write(
     )
     for prediction in track(predictions, "masks", len(items)):
         name, tags = prediction.item.name, prediction.item.tags or ()
-        folder.write(name, prediction.labels)
+        folder.write(name, prediction.labels, prediction.item.path)
         if cam_folder is not None:
             cam_folder.write(name, prediction.scores[list(tags)], tags)
         found = [label - 1 for label in sorted(set(prediction.labels.flat)) if 0 < label <= len(model.classes)]

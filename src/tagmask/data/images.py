@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache
 from math import ceil
@@ -28,6 +28,8 @@ IMAGE_SUFFIXES = frozenset(
     | {".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 )
 """File endings taken for images in a folder. HEIC is among them so that such a file is reported, not overlooked."""
+SLIDE_SUFFIXES = frozenset({".bif", ".ndpi", ".scn", ".svs"})
+"""File endings of whole slides, which only `predict` takes, and in tiles."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,8 +61,17 @@ limit_pixels(MAX_PIXELS)
 
 def is_image_name(name: str) -> bool:
     """Whether a file name ends like an image and is not hidden."""
+    return _ends_in(name, IMAGE_SUFFIXES)
+
+
+def is_slide_name(name: str) -> bool:
+    """Whether a file name ends like a whole slide and is not hidden."""
+    return _ends_in(name, SLIDE_SUFFIXES)
+
+
+def _ends_in(name: str, suffixes: Collection[str]) -> bool:
     stem, dot, suffix = name.rpartition(".")
-    return bool(stem) and not name.startswith(".") and (dot + suffix).lower() in IMAGE_SUFFIXES
+    return bool(stem) and not name.startswith(".") and (dot + suffix).lower() in suffixes
 
 
 def open_image(path: str | Path | io.BytesIO, *, longest: int | None = None) -> Image.Image:
@@ -96,7 +107,7 @@ def open_image(path: str | Path | io.BytesIO, *, longest: int | None = None) -> 
         path = path if isinstance(path, Path) else MEMORY
         rgb = _to_rgb(image, path)
         if halved and image.mode == "RGB" and np.asarray(rgb).max() < DARK:
-            _tell_once("its colours of 16 bits are nearly black; if they hold fewer bits, save it with 8", path)
+            tell_once("its colours of 16 bits are nearly black; if they hold fewer bits, save it with 8", path)
     rgb.info.clear()
     upright = rgb.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else rgb
     return upright if longest is None else shrunk(upright, longest)
@@ -171,6 +182,11 @@ def opened(path: Path | io.BytesIO, what: str = "image") -> Iterator[Image.Image
     file, path = path, path if isinstance(path, Path) else MEMORY
     if path.exists() and not path.is_file() and not path.is_dir():
         raise TagmaskError(f"{path}: is no regular file but a pipe, socket or device; remove it")
+    if is_slide_name(path.name):
+        raise TagmaskError(
+            f"{path}: a whole slide, which `tagmask predict` labels in tiles: --set inference.tile=448, or the size of "
+            "the images that the run learnt from; to train on it, cut it into pictures"
+        )
     try:
         with Image.open(file, formats=readable_formats()) as image:
             _check_pixels(image, path, what)
@@ -264,7 +280,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
             raise TagmaskError(f"{path}: integers outside 0..65535, of no known range; save it as an 8-bit image")
         depth = next(bits for bits in _DEPTHS if values.max() < 1 << bits)
         if depth < 16:
-            _tell_once(f"16-bit values all need {depth} bits or fewer; read as a picture of {depth} bits", path)
+            tell_once(f"16-bit values all need {depth} bits or fewer; read as a picture of {depth} bits", path)
         return Image.fromarray((values >> (depth - 8)).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         values = np.asarray(image)
@@ -278,7 +294,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _tell_once(text: str, path: Path) -> None:
+def tell_once(text: str, path: Path) -> None:
     """Log how a file is read, once a process for all files that are read so."""
     if text not in _told:
         _told.add(text)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from tagmask.data.images import is_image_name
+from tagmask.data.images import is_image_name, is_slide_name
 
 
 def files_below(folder: str | Path, *, links: bool = False, hidden: bool = False) -> Iterator[tuple[str, bool]]:
@@ -39,10 +39,18 @@ def files_below(folder: str | Path, *, links: bool = False, hidden: bool = False
                     linked.append(entry.path)
 
 
-def image_files(folder: str | Path, *, links: bool = False, hidden: bool = False) -> list[str]:
-    """Return the sorted paths of the regular files below a folder that end like images; see `files_below`."""
+def image_files(folder: str | Path, *, links: bool = False, hidden: bool = False, slides: bool = False) -> list[str]:
+    """Return the sorted paths of the regular files below a folder that end like images; see `files_below`.
+
+    Args:
+        folder: where to begin.
+        links: see `files_below`.
+        hidden: see `files_below`.
+        slides: whether whole slides are images, too.
+    """
     found = files_below(folder, links=links, hidden=hidden)
-    return sorted(path for path, regular in found if regular and is_image_name(os.path.basename(path)))
+    names = ((path, os.path.basename(path)) for path, regular in found if regular)
+    return sorted(path for path, name in names if is_image_name(name) or (slides and is_slide_name(name)))
 
 
 def _entries(folder: str) -> list[os.DirEntry[str]]:

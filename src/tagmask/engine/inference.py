@@ -13,8 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tagmask.data.images import is_slide_name
+from tagmask.data.rasters import Picture, Raster, open_raster, raster_size
 from tagmask.engine.device import autocast, keep_freed_memory
 from tagmask.engine.photographs import Photograph, network_size, open_ahead
+from tagmask.engine.tiles import label_tiles
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.ops.crf import dense_crf
@@ -26,6 +29,7 @@ from tagmask.recipes.load import InferenceConfig
 
 Source = Literal["decoder", "cam"]
 ENLARGED = 1 << 24  # scores at the size of an image that are held at a time
+NEVER = -1e4  # the logit of a label that may not win
 PIXELS_WAITING = 256_000_000  # of photographs that wait for others of their size, at 3 bytes each
 
 
@@ -94,7 +98,8 @@ def stream(
     device = next(method.parameters()).device
     if device.type == "cpu":
         keep_freed_memory()
-    items = list(items)
+    large = _beyond_tile(items := list(items), config, source)
+    items = [item for item in items if item not in large]
     waiting: dict[torch.Size, list[tuple[Item, Photograph]]] = defaultdict(list)
     held = 0
     photographs = open_ahead((item.path for item in items), config, most=4 * batch)
@@ -114,6 +119,16 @@ def stream(
             group.clear()
     for group in waiting.values():
         yield from _predictions(method, group, config, source)
+    for item in large:
+        try:
+            with open_raster(item.path, config.microns) as raster:
+                prediction = _tiled(method, item, raster, config, batch)
+        except TagmaskError as error:
+            if on_error is None:
+                raise
+            on_error(item, error)
+            continue
+        yield prediction
 
 
 @torch.inference_mode()
@@ -129,10 +144,15 @@ def predict_pictures(
         config: sizes, scales, flip, refinement.
     """
     groups: dict[torch.Size, list[tuple[Item, Photograph]]] = defaultdict(list)
+    found: list[Prediction] = []
     for number, picture in enumerate(pictures):
+        item = Item(str(number), Path(), tags)
+        if config.tile is not None and max(picture.size) > config.tile:
+            found.append(_tiled(method, item, Picture(picture), config, len(pictures)))
+            continue
         photograph = Photograph.of(picture, config)
-        groups[photograph.pixels.shape].append((Item(str(number), Path(), tags), photograph))
-    found = [own for group in groups.values() for own in _predictions(method, group, config, "decoder")]
+        groups[photograph.pixels.shape].append((item, photograph))
+    found += [own for group in groups.values() for own in _predictions(method, group, config, "decoder")]
     return sorted(found, key=lambda own: int(own.item.name))
 
 
@@ -151,6 +171,48 @@ def _predictions(
             own = beside_context(own[: method.num_classes], own[seen])
         labels, confidence = to_label_map(own, item.tags, photograph, config, source, method.background)
         yield Prediction(item, labels, own, confidence)
+
+
+def _beyond_tile(items: Sequence[Item], config: InferenceConfig, source: Source) -> set[Item]:
+    """Find the images that are labelled in tiles: those with a longer side than `inference.tile`, and whole slides.
+
+    CAMs are scaled to their maximum in an image, which a tile would not have: they are always made of whole images.
+    """
+    if config.tile is None or source == "cam":
+        return set()
+    found = set()
+    for item in items:
+        try:
+            if is_slide_name(item.path.name) or max(raster_size(item.path)) > config.tile:
+                found.add(item)
+        except TagmaskError:  # it is said where the image is opened
+            continue
+    return found
+
+
+def _tiled(method: Method, item: Item, raster: Raster, config: InferenceConfig, batch: int) -> Prediction:
+    """Label a large image tile by tile, by the decoder."""
+    assert config.tile is not None
+    device = next(method.parameters()).device
+    ids = torch.zeros(0, dtype=torch.uint8)
+
+    def planes_of(pictures: Sequence[Image.Image]) -> list[Tensor]:
+        nonlocal ids
+        photographs = [Photograph.of(picture, config) for picture in pictures]
+        pixels = torch.stack([photograph.pixels for photograph in photographs]).to(device)
+        scores = score(method, method.network.backbone.normalise(pixels.float() / 255), config, "decoder")
+        found = []
+        for own, photograph in zip(scores, photographs, strict=True):
+            planes, ids = _candidates(own, item.tags, config, "decoder", method.background)
+            found.append(planes if photograph.small is None else _refined(planes, photograph, config, "decoder"))
+        return found
+
+    refined = config.refine != "none"
+    done = label_tiles(raster, planes_of, tile=config.tile, longest=config.longest, batch=batch, probabilities=refined)
+    # Scores of all labels, as of an image that is seen as a whole; those that may not win have none.
+    scores = torch.full((method.num_classes + int(method.background), *done.planes.shape[1:]), NEVER)
+    scores[ids.long() - int(not method.background)] = done.planes.clamp_min(1e-12).log() if refined else done.planes
+    return Prediction(item, ids.cpu().numpy()[done.labels], scores, done.confidence)
 
 
 def score(method: Method, images: Tensor, config: InferenceConfig, source: Source) -> Tensor:
@@ -210,18 +272,19 @@ def to_label_map(
     if photograph.small is None:
         fractions = planes if source == "cam" else planes.softmax(dim=0)
     else:
-        # Refine at the size of the smaller image, where all planes find room in memory.
-        colours = torch.from_numpy(np.array(photograph.small)).to(scores.device)
-        enlarged = resize(planes[None], colours.shape[:2])
-        enlarged = enlarged if source == "cam" else enlarged.softmax(dim=1)
-        if config.refine == "par":
-            refined = pixel_adaptive_refinement(colours.permute(2, 0, 1)[None].float(), enlarged)[0]
-            planes = _fractions(refined)
-        else:
-            planes = dense_crf(colours, _fractions(enlarged[0]), preset=config.crf)
-        fractions = planes
+        fractions = planes = _refined(planes, photograph, config, source)
     labels = _winners(planes, ids, photograph.size)
     return labels.cpu().numpy(), float(fractions.amax(dim=0).mean())
+
+
+def _refined(planes: Tensor, photograph: Photograph, config: InferenceConfig, source: Source) -> Tensor:
+    """Refine planes (n, h, w) at the size of the smaller image, where all of them find room in memory."""
+    colours = torch.from_numpy(np.array(photograph.small)).to(planes.device)
+    enlarged = resize(planes[None], colours.shape[:2])
+    enlarged = enlarged if source == "cam" else enlarged.softmax(dim=1)
+    if config.refine == "par":
+        return _fractions(pixel_adaptive_refinement(colours.permute(2, 0, 1)[None].float(), enlarged)[0])
+    return dense_crf(colours, _fractions(enlarged[0]), preset=config.crf)
 
 
 def _fractions(scores: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from tagmask.methods.base import Method
 from tagmask.ops.affinity import confident_labels
 from tagmask.ops.crf import crf_on_cams
 from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.labels import winners
 from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import AffinityConfig, RefineConfig
 
@@ -169,8 +170,8 @@ def _with_band(
         own = at_size(own, image)[~torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))]
         if len(own):
             marginals = crf_on_cams(torch.from_numpy(np.array(image)), own, *POWERS, preset=config.crf)
-            winners = marginals.argmax(dim=1).flatten(1)
-            shown += torch.tensor([len(row[row > 0].unique()) for row in winners])
+            won = winners(marginals, 1).flatten(1)
+            shown += torch.tensor([len(row[row > 0].unique()) for row in won])
     power = POWERS[int((shown >= MOST * shown.max()).nonzero()[0])]
     logger.info("background powers %g and %g: the smallest by which masks show most tags", power, 4 * power)
     return config.model_copy(update={"band": (power, 4 * power)})

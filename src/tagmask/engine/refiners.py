@@ -19,6 +19,7 @@ from tagmask.methods.affinitynet import Affinity
 from tagmask.ops.affinity import affinity_matrix, walk_to_labels
 from tagmask.ops.crf import crf_on_cams, dense_crf
 from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.labels import winners
 from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.ops.resize import resize
 from tagmask.ops.saliency import attention_scores, fuse_labels
@@ -48,7 +49,7 @@ def refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig,
             both = scores.flatten(0, 1)[None]
             scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), both).view_as(scores)
     table = F.pad(ids, (1, 0)) if background else ids
-    return [table[winners] for winners in scores.argmax(dim=1)]
+    return [table[winners] for winners in winners(scores, 1)]
 
 
 @torch.inference_mode()

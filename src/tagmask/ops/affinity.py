@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tagmask.ops.label_ids import IGNORE
-from tagmask.ops.labels import with_background
+from tagmask.ops.labels import winners, with_background
 from tagmask.ops.resize import resize
 
 RADIUS = 5  # cells; the papers'
@@ -73,7 +73,7 @@ def confident_labels(low: Tensor, high: Tensor, pool: int = STRIDE) -> Tensor:
     Source: PSA (CVPR 2018), section 3.2; spec A6.1.
     """
     low, high = (F.avg_pool2d(planes[None], pool)[0] for planes in (low, high))
-    surely, perhaps = low.argmax(dim=0), high.argmax(dim=0)
+    surely, perhaps = winners(low, 0), winners(high, 0)
     # A class that wins against the strong background is sure. Where only the weak one lets a class win, nobody knows.
     labels = torch.where(surely == 0, IGNORE, surely)
     labels = torch.where(perhaps == 0, 0, labels)
@@ -219,7 +219,7 @@ def walk_to_labels(
     height, width = cams.shape[-2:]
     scores = walk_scores(affinity, cams, *alphas, beta=beta, logt=logt, stride=stride)
     enlarged = resize(scores, [stride * cells for cells in scores.shape[-2:]])
-    best = enlarged[..., :height, :width].argmax(dim=1)
+    best = winners(enlarged[..., :height, :width], 1)
     return F.pad(ids.to(best), (1, 0))[best]
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tagmask.ops.label_ids import IGNORE
-from tagmask.ops.labels import with_background
+from tagmask.ops.labels import winners, with_background
 
 EPSILON = 1e-8
 SURE = 0.8  # a class's score above which a pixel is no background
@@ -47,7 +47,7 @@ def fuse_labels(marginals: Tensor, ids: Tensor, saliency: Tensor | None = None) 
     # The best score of each pixel.
     background = marginals[:1] if saliency is None else 1 - saliency[None].to(marginals) / 255
     scores = torch.cat([background, marginals[1:]])
-    best = scores.argmax(dim=0)
+    best = winners(scores, 0)
     labels = torch.cat([ids.new_zeros(1), ids])[best].long()
     # Pixels that two scores claim, or that only the background score claims though they stand out, are undecided.
     labels = torch.where((scores > CONFLICTING).sum(dim=0) > 1, IGNORE, labels)

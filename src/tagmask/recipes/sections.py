@@ -309,6 +309,16 @@ class InferenceConfig(Section):
         default=1024,
         description="The longest side, in pixels, at which images are refined; larger ones are refined smaller.",
     )
+    tile: Annotated[int, Field(ge=64, le=MOST_PIXELS)] | None = Field(
+        default=None,
+        description="Images with a longer side than this, in pixels, are labelled in overlapping tiles of this side, "
+        "each of which goes through the network as an image of its own; none labels every image as a whole.",
+    )
+    microns: Factor | None = Field(
+        default=None,
+        description="Micrometres a pixel at which whole slides are read, by the level that comes nearest; none takes "
+        "the finest level that `data.max_pixels` allows.",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="32-true",
         description="The precision of products; auto is bf16 where the hardware has it, and changes scores a little.",

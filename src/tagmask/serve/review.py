@@ -285,4 +285,3 @@ class Review:
 def _check_classes(path: Path, classes: Sequence[str]) -> None:
     if path.is_file() and listed_classes(path) != tuple(classes):
         raise TagmaskError(f"{path}: other classes than the run's; give the run that wrote the masks")
-

@@ -1,0 +1,220 @@
+"""Images read a part at a time: GeoTIFF by rasterio, whole slides by tiffslide, and any other opened as a picture."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+from xml.sax.saxutils import escape
+
+import numpy as np
+from PIL import Image
+
+from tagmask.data.images import image_size, is_slide_name, open_image, picture_of, tell_once
+from tagmask.errors import TagmaskError
+
+GEO_SUFFIXES = frozenset({".tif", ".tiff"})
+GEO_KEYS = 34735  # the TIFF tag by which a GeoTIFF says what its coordinates are
+LOOK = 1024  # pixels of the longer side of the small copy that tells the range of 16-bit values
+
+
+class Raster(Protocol):
+    """An image whose parts can be read.
+
+    Attributes:
+        size: width and height in pixels.
+    """
+
+    size: tuple[int, int]
+
+    def read(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """Read the RGB picture of a part: left, top, right, bottom in pixels, inside the image."""
+        ...
+
+
+@contextmanager
+def open_raster(path: Path, microns: float | None = None) -> Iterator[Raster]:
+    """Open an image for reading its parts.
+
+    Args:
+        path: of a whole slide by its suffix, a GeoTIFF where rasterio is installed, or any other image, which is then
+            held in memory.
+        microns: micrometres a pixel at which a whole slide is wanted; the level that comes nearest is read. None takes
+            the finest level of no more pixels than `limit_pixels` allows.
+
+    Raises:
+        TagmaskError: it does not open, is too large, or needs a package that is not there.
+    """
+    if is_slide_name(path.name):
+        with _library(path, "tiffslide", "slides").TiffSlide(path) as slide:
+            yield Slide(path, slide, microns)
+        return
+    rasterio = _rasterio() if is_geotiff(path) else None
+    if rasterio is None:
+        yield Picture(open_image(path))
+        return
+    with _failures(path), rasterio.open(path) as file:
+        yield GeoTiff(path, file)
+
+
+def raster_size(path: Path, microns: float | None = None) -> tuple[int, int]:
+    """Read the width and height of the image that `open_raster` gives.
+
+    Raises:
+        TagmaskError: as `open_raster`.
+    """
+    if is_slide_name(path.name) or (is_geotiff(path) and _rasterio()):
+        with open_raster(path, microns) as raster:
+            return raster.size
+    return image_size(path)
+
+
+def is_geotiff(path: Path) -> bool:
+    """Whether a file is a TIFF that says where on the map it lies."""
+    if path.suffix.lower() not in GEO_SUFFIXES:
+        return False
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            return GEO_KEYS in image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+    except Exception:  # kinds of pixels that Pillow does not know: whether rasterio does is seen when it opens them
+        return _rasterio() is not None and _begins_as_tiff(path)
+
+
+def georeference(path: Path) -> str | None:
+    """Say where an image lies on the map, in the form of GDAL's side files `NAME.png.aux.xml`.
+
+    Returns:
+        The file's text, by which QGIS, GDAL and rasterio place a mask of the same size; None where the image does not
+        say where it lies, or rasterio is not installed, which is then told.
+    """
+    if not is_geotiff(path):
+        return None
+    rasterio = _rasterio()
+    if rasterio is None:
+        tell_once("its place on the map is not kept in the mask; that takes pip install 'tagmask[geo]'", path)
+        return None
+    with _failures(path), rasterio.open(path) as file:
+        if file.crs is None:
+            return None
+        place = ", ".join(f"{number:.16e}" for number in file.transform.to_gdal())
+        system = escape(file.crs.to_wkt())
+    return f"<PAMDataset>\n  <SRS>{system}</SRS>\n  <GeoTransform>{place}</GeoTransform>\n</PAMDataset>\n"
+
+
+class Picture:
+    """An image that is held in memory."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self.image, self.size = image, image.size
+
+    def read(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """See `Raster`."""
+        return self.image.crop(box)
+
+
+class GeoTiff:
+    """A GeoTIFF: its first three bands are red, green and blue; with fewer the first is grey.
+
+    Integers of 16 bits are scaled by the bits that the brightest of a small copy needs, as `open_image` scales them;
+    floats lie in 0..1.
+    """
+
+    def __init__(self, path: Path, file: Any) -> None:
+        self.path, self.file = path, file
+        self.size: tuple[int, int] = (file.width, file.height)
+        _check_pixels(path, self.size)
+        self.bands = [1, 2, 3] if file.count >= 3 else [1]
+        self.shift = 0
+        if file.dtypes[0] not in ("uint8", "uint16", "float32", "float64"):
+            raise TagmaskError(f"{path}: pixels of {file.dtypes[0]}; save it with uint8, uint16 or floats in 0..1")
+        if file.dtypes[0] == "uint16":
+            factor = min(1.0, LOOK / max(self.size))
+            shape = (len(self.bands), *(max(1, round(side * factor)) for side in (file.height, file.width)))
+            self.shift = max(0, int(file.read(self.bands, out_shape=shape).max()).bit_length() - 8)
+
+    def read(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """See `Raster`."""
+        left, top, right, bottom = box
+        with _failures(self.path):
+            pixels = self.file.read(self.bands, window=((top, bottom), (left, right)))
+        if pixels.dtype == np.uint16:
+            pixels = np.minimum(pixels >> self.shift, 255).astype(np.uint8)
+        pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+        return picture_of(np.ascontiguousarray(pixels))
+
+
+class Slide:
+    """One level of a whole slide."""
+
+    def __init__(self, path: Path, slide: Any, microns: float | None) -> None:
+        self.path, self.slide = path, slide
+        self.level = self._level(microns)
+        self.size: tuple[int, int] = slide.level_dimensions[self.level]
+        self.factor = slide.level_downsamples[self.level]
+        _check_pixels(path, self.size)
+
+    def _level(self, microns: float | None) -> int:
+        """Choose the level nearest to that resolution, or the finest that is not too large."""
+        levels = range(self.slide.level_count)
+        if microns is None:
+            most = Image.MAX_IMAGE_PIXELS or math.inf
+            return next(
+                (level for level in levels if math.prod(self.slide.level_dimensions[level]) <= most), levels[-1]
+            )
+        own = self.slide.properties.get("tiffslide.mpp-x")
+        if not own:
+            raise TagmaskError(f"{self.path}: does not say how large its pixels are; leave inference.microns out")
+        sizes = [float(own) * factor for factor in self.slide.level_downsamples]
+        return min(levels, key=lambda level: abs(math.log(sizes[level] / microns)))
+
+    def read(self, box: tuple[int, int, int, int]) -> Image.Image:
+        """See `Raster`."""
+        left, top, right, bottom = box
+        corner = (round(left * self.factor), round(top * self.factor))  # places are named in pixels of the finest level
+        with _failures(self.path):
+            return self.slide.read_region(corner, self.level, (right - left, bottom - top)).convert("RGB")
+
+
+def _check_pixels(path: Path, size: tuple[int, int]) -> None:
+    most = Image.MAX_IMAGE_PIXELS
+    if most is not None and math.prod(size) > most:
+        raise TagmaskError(
+            f"{path}: {size[0]} x {size[1]} pixels, and the most are {most / 1e6:g} million; raise data.max_pixels"
+        )
+
+
+def _rasterio() -> Any | None:
+    try:
+        import rasterio
+    except ImportError:
+        return None
+    return rasterio
+
+
+def _begins_as_tiff(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+    except OSError:
+        return False
+
+
+def _library(path: Path, name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise TagmaskError(f"{path}: a whole slide, read by {name}; pip install 'tagmask[{extra}]'") from None
+
+
+@contextmanager
+def _failures(path: Path) -> Iterator[None]:
+    """Turn whatever a reader of files raises into a TagmaskError."""
+    try:
+        yield
+    except TagmaskError:
+        raise
+    except Exception as error:  # damaged files make readers raise nearly anything
+        raise TagmaskError(f"{path}: damaged or cut short ({error}); copy it again or remove it") from error

@@ -1,0 +1,163 @@
+"""GeoTIFF and whole slides: parts are read, and a mask keeps its place on the map."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tagmask.api import train
+from tagmask.api.predict import predict
+from tagmask.data import rasters
+from tagmask.data.images import MAX_PIXELS, limit_pixels, open_image
+from tagmask.data.rasters import georeference, is_geotiff, open_raster, raster_size
+from tagmask.errors import TagmaskError
+from tests.conftest import tiny_recipe
+
+
+@pytest.fixture(autouse=True)
+def _usual_limit() -> Iterator[None]:
+    yield
+    limit_pixels(MAX_PIXELS)
+
+
+def pixels(height: int, width: int, bands: int = 3) -> np.ndarray:
+    """Make a picture of slopes, so that another place or scale shows."""
+    rows, columns = np.mgrid[:height, :width]
+    planes = [rows * 255 // height, columns * 255 // width, (rows + columns) % 256, rows * 0]
+    return np.stack(planes[:bands]).astype(np.uint8)
+
+
+def write_geotiff(path: Path, values: np.ndarray, **options: Any) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the extra `geo` is not installed")
+    from rasterio.transform import from_origin
+
+    profile = {"driver": "GTiff", "count": len(values), "height": values.shape[1], "width": values.shape[2]}
+    place = {"crs": "EPSG:25832", "transform": from_origin(500000, 5600000, 0.2, 0.2)}
+    with rasterio.open(path, "w", **{**profile, **place, "dtype": values.dtype, **options}) as file:
+        file.write(values)
+
+
+def write_slide(path: Path, levels: int = 3, side: int = 512) -> np.ndarray:
+    """Write a pyramid of tiles as scanners do; return the finest level."""
+    tifffile = pytest.importorskip("tifffile", reason="the extra `slides` is not installed")
+    pytest.importorskip("tiffslide", reason="the extra `slides` is not installed")
+    finest = pixels(side, side).transpose(1, 2, 0)
+    said = f"Aperio Image Library v12\n{side}x{side} [0,0 {side}x{side}] (64x64) JPEG/RGB Q=70|AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(path) as file:
+        for level in range(levels):
+            part = np.ascontiguousarray(finest[:: 2**level, :: 2**level])
+            file.write(part, tile=(64, 64), photometric="rgb", description=said, metadata=None)
+            if level == 0:  # the second page is a small picture of the whole, in one piece
+                file.write(np.ascontiguousarray(finest[::8, ::8]), photometric="rgb", metadata=None)
+    return finest
+
+
+def test_parts_of_a_geotiff_are_those_of_the_picture(tmp_path: Path) -> None:
+    path = tmp_path / "map.tif"
+    write_geotiff(path, pixels(120, 200))
+    assert is_geotiff(path)
+    assert raster_size(path) == (200, 120)
+    with open_raster(path) as raster:
+        part = np.asarray(raster.read((30, 10, 90, 50)))
+    assert np.array_equal(part, np.asarray(open_image(path))[10:50, 30:90])
+
+
+def test_bands_and_depths_that_pillow_does_not_know(tmp_path: Path) -> None:
+    path, low = tmp_path / "map.tif", pixels(64, 64, 4)
+    write_geotiff(path, low.astype(np.uint16) << 4)  # 12 bits, four bands, as of a camera in the air
+    with open_raster(path) as raster:
+        found = np.asarray(raster.read((0, 0, 64, 64)))
+    assert np.array_equal(found, low[:3].transpose(1, 2, 0))
+    write_geotiff(path, low[:1].astype(np.float32) / 255)
+    with open_raster(path) as raster:
+        assert np.array_equal(np.asarray(raster.read((0, 0, 64, 64)))[..., 2], low[0])
+    write_geotiff(path, low.astype(np.int32))
+    with pytest.raises(TagmaskError, match=r"map\.tif: pixels of int32"), open_raster(path):
+        pass
+
+
+def test_too_large_a_map_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "map.tif"
+    write_geotiff(path, pixels(64, 64))
+    limit_pixels(1000)
+    with pytest.raises(TagmaskError, match=r"64 x 64 pixels.*data\.max_pixels"), open_raster(path):
+        pass
+
+
+def test_a_mask_beside_its_side_file_lies_where_the_map_lies(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the extra `geo` is not installed")
+    for system, name in (("EPSG:25832", "metres"), ("EPSG:4326", "degrees")):
+        path, mask = tmp_path / f"{name}.tif", tmp_path / f"{name}.png"
+        write_geotiff(path, pixels(64, 96), crs=system)
+        Image.fromarray(pixels(64, 96)[0]).save(mask)
+        text = georeference(path)
+        assert text is not None
+        (tmp_path / f"{name}.png.aux.xml").write_text(text)
+        with rasterio.open(path) as expected, rasterio.open(mask) as found:
+            assert found.crs == expected.crs
+            assert found.transform.almost_equals(expected.transform)
+            assert found.xy(10, 20) == pytest.approx(expected.xy(10, 20))
+
+
+def test_pictures_without_a_place_have_none(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.tif")
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    assert georeference(tmp_path / "plain.tif") is None
+    assert georeference(tmp_path / "plain.png") is None
+
+
+def test_without_rasterio_the_lost_place_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "map.tif"
+    write_geotiff(path, pixels(64, 64))
+    monkeypatch.setattr(rasters, "_rasterio", lambda: None)
+    assert georeference(path) is None
+    assert georeference(path) is None
+    assert caplog.text.count("tagmask[geo]") == 1
+    with open_raster(path) as raster:
+        assert raster.size == (64, 64)
+
+
+def test_levels_of_a_slide(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    finest = write_slide(path)
+    with open_raster(path) as raster:
+        assert raster.size == (512, 512)
+        assert np.array_equal(np.asarray(raster.read((100, 40, 164, 90))), finest[40:90, 100:164])
+    with open_raster(path, 1.1) as raster:  # the levels have 0.5, 1 and 2 micrometres a pixel
+        assert raster.size == (256, 256)
+        assert np.array_equal(np.asarray(raster.read((100, 40, 164, 90))), finest[::2, ::2][40:90, 100:164])
+    limit_pixels(20_000)
+    with open_raster(path) as raster:
+        assert raster.size == (128, 128)
+
+
+def test_a_slide_is_no_photograph(tmp_path: Path) -> None:
+    path = tmp_path / "slide.svs"
+    write_slide(path)
+    with pytest.raises(TagmaskError, match=r"slide\.svs: a whole slide.*inference\.tile"):
+        open_image(path)
+
+
+def test_predict_labels_maps_and_slides(tmp_path: Path, cooccur: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the extra `geo` is not installed")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    write_geotiff(photos / "map.tif", pixels(150, 200, 4))
+    write_slide(photos / "slide.svs", side=256)
+    run = train(cooccur, recipe=tiny_recipe("cam"), output=tmp_path / "run")
+    done = predict(run, photos, output=tmp_path / "masks", overrides=["inference.tile=64", "inference.microns=1"])
+    assert (done.images, done.skipped) == (2, ())
+    with rasterio.open(tmp_path / "masks" / "map.png") as mask, rasterio.open(photos / "map.tif") as image:
+        assert (mask.width, mask.height) == (200, 150)
+        assert mask.crs == image.crs
+        assert mask.bounds == pytest.approx(image.bounds)
+    assert Image.open(tmp_path / "masks" / "slide.png").size == (128, 128)
+    again = predict(run, photos, output=tmp_path / "masks", overrides=["inference.tile=64"])
+    assert again.images == 2
+    whole = predict(run, photos / "slide.svs", output=tmp_path / "whole")
+    assert "inference.tile" in whole.skipped[0]
