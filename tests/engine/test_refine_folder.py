@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from tagmask import api
 from tagmask.data.cam_files import write_cams
-from tagmask.data.dataset import Record
 from tagmask.engine.refine_folder import _pooled_labels, refine_folder, write_affinity_labels
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
@@ -159,44 +158,9 @@ def test_without_background_the_last_class_gets_what_others_do_not_claim(cooccur
     assert (found[:, 30:] == 1).all()
 
 
-def two_things(path: Path) -> None:
-    """Paint a red and a blue box on green."""
-    picture = np.full((48, 48, 3), (60, 160, 60), np.uint8)
-    picture[4:44, 4:20], picture[4:44, 28:44] = (220, 30, 30), (30, 30, 220)
-    Image.fromarray(picture).save(path)
-
-
-@pytest.mark.parametrize(("weaker", "band"), [(0.6, (0.75, 3.0)), (0.4, (2.0, 8.0))])
-def test_the_band_begins_where_the_masks_show_most_tags(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, weaker: float, band: tuple[float, float]
-) -> None:
-    """A thing shows where its CAM c exceeds the background (1 - c) ** power, so a weak one needs a high power."""
-    two_things(tmp_path / "a.png")
-    records = [Record(f"{number}", tmp_path / "a.png", (0, 1)) for number in range(3)]
-    cams = torch.zeros(2, 48, 48)
-    cams[0, 4:44, 4:20], cams[1, 4:44, 28:44] = 0.9, weaker
-    for record in records:
-        write_cams(tmp_path / f"{record.name}.npz", cams, [0, 1])
-    caplog.set_level("INFO", logger="tagmask")
-    refine_folder(tmp_path, records, tmp_path / "auto", RefineConfig(name="crf", band="auto"))
-    assert f"background powers {band[0]:g} and {band[1]:g}:" in caplog.text
-    refine_folder(tmp_path, records, tmp_path / "given", RefineConfig(name="crf", band=band))
-    auto, given = (np.asarray(Image.open(tmp_path / place / "0.png")) for place in ("auto", "given"))
-    assert (auto == given).all()
-    assert {1, 2} <= set(np.unique(auto).tolist())
-
-
-def test_the_choice_of_the_band_does_not_ask_for_classes_that_are_last(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    two_things(tmp_path / "a.png")
-    cams = torch.zeros(2, 48, 48)
-    cams[0, 4:44, 4:20], cams[1, 4:44, 28:44] = 0.9, 0.4
-    write_cams(tmp_path / "0.npz", cams, [0, 1])
-    caplog.set_level("INFO", logger="tagmask")
-    record = Record("0", tmp_path / "a.png", (0, 1))
-    refine_folder(tmp_path, [record], tmp_path / "auto", RefineConfig(name="crf", band="auto"), last=(2,))
-    assert "background powers 0.5 and 2:" in caplog.text
+def test_a_band_that_nobody_chose_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TagmaskError, match=r"refine\.band auto: is chosen by a classifier; name its run \(--run\)"):
+        refine_folder(tmp_path, [], tmp_path / "auto", RefineConfig(name="crf", band="auto"))
 
 
 def test_a_band_is_chosen_for_the_crf_alone() -> None:

@@ -85,6 +85,9 @@ def ask(recipe: Recipe, place: Path, *, step: int = STEPS - 1, number: int = -1,
         assert cams.shape == (IMAGES, CLASSES, recipe.views.crop, recipe.views.crop)
         assert float(cams.min()) >= 0
         assert float(cams.max()) <= 1
+        logits = method.tag_logits(batch.images)
+        assert logits.shape == (IMAGES, CLASSES)
+        assert bool(logits.isfinite().all())
         if method.has_decoder:
             scores = method.scores(batch.images)
             assert scores.shape[:2] == (IMAGES, CLASSES + int(method.background))

@@ -12,8 +12,9 @@ from tagmask.data.dataset import Dataset, Record, listed_classes
 from tagmask.data.files import write_classes
 from tagmask.data.lock import locked
 from tagmask.data.splits import last_ids, open_data
+from tagmask.engine.band import with_band
 from tagmask.engine.device import default_device
-from tagmask.engine.model import load_affinity
+from tagmask.engine.model import load_affinity, load_classifier
 from tagmask.engine.refine_folder import refine_folder
 from tagmask.engine.run import open_run
 from tagmask.errors import TagmaskError
@@ -41,7 +42,7 @@ def refine_cams(
         output: folder for `NAME.png`.
         how: `refine.name` of a recipe.
         split: only these splits.
-        run: for `affinity`, a run whose recipe trained an AffinityNet.
+        run: for `affinity`, a run whose recipe trained an AffinityNet; for `refine.band: auto`, the CAMs' own.
         recipe: whose `data` and `refine` sections count; by default the run's, else the defaults.
         overrides: of the recipe, as `refine.alpha=8`.
         overwrite: make the masks that are there anew, too, whoever wrote them.
@@ -70,6 +71,13 @@ def refine_cams(
     if not found:
         raise TagmaskError(f"{cams}: no CAMs of the images of {data}; are names and split the same?")
     _check_ids(cams, found, len(dataset.classes))
+    refine = chosen.refine
+    if refine.band == "auto" and opened is not None:
+        classifier = load_classifier(opened.recipe, len(opened.classes), opened.folder).to(default_device())
+        refine = with_band(
+            refine, cams, found, classifier, opened.recipe.inference, last=last_ids(dataset, chosen.data)
+        )
+        chosen = chosen.model_copy(update={"refine": refine})
     with locked(output):
         return _write(cams, found, output, dataset, chosen, affinity, overwrite)
 

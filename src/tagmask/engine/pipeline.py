@@ -11,6 +11,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
 from tagmask.data.splits import last_ids
+from tagmask.engine.band import with_band
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
 from tagmask.engine.device import default_device
@@ -164,7 +165,10 @@ class _Work:
         if refine.name == "affinity":
             affinity = load_affinity(self.recipe, self.num_classes, self.folder).to(default_device())
         background = self.recipe.data.background
-        records = self.dataset.records
+        records, last = self.dataset.records, last_ids(self.things, self.recipe.data)
+        if refine.band == "auto":
+            classifier = self._trained_classifier()
+            refine = with_band(refine, self.folder / CAMS, records, classifier, self.recipe.inference, last=last)
         report_skipped(
             refine_folder(
                 self.folder / CAMS,
@@ -174,7 +178,7 @@ class _Work:
                 background=background,
                 affinity=affinity,
                 num_classes=self.num_classes,
-                last=last_ids(self.things, self.recipe.data),
+                last=last,
             )
         )
 

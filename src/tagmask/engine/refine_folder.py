@@ -28,16 +28,12 @@ from tagmask.methods.base import Method
 from tagmask.ops.affinity import confident_labels
 from tagmask.ops.crf import crf_on_cams
 from tagmask.ops.label_ids import IGNORE
-from tagmask.ops.labels import winners
 from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import AffinityConfig, RefineConfig
 
 SHOWN = {"none": "thresholds", "par": "PAR", "crf": "dense CRF", "affinity": "random walk", "fusion": "CRF and fusion"}
 """How each refinement is called on the progress bar."""
 PIXEL_MEMORY = 1500.0  # bytes a pixel; of the refinements a dense CRF of an image's tags takes most
-POWERS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # of the background, of which `refine.band` auto takes one
-MOST = 0.85  # of the tags that show in masks by any of the powers
-LOOKED_AT, LOOKED_AT_SIDE = 48, 512  # images, and their longest side in pixels, that the choice is made on
 logger = logging.getLogger(__name__)
 Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
 
@@ -98,7 +94,7 @@ def refine_folder(
         cams: folder of `NAME.npz`.
         records: name the images, and say where they are.
         output: folder for the masks.
-        config: which refinement, and its parameters.
+        config: which refinement, and its parameters; `engine.band.with_band` puts two powers in place of a band `auto`.
         background: whether label 0 exists; without it CAMs compete among themselves.
         affinity: for the random walk: trained, in eval mode, on its device.
         num_classes: K; CAMs with higher ids are of context classes and become background. None: there are no such.
@@ -108,18 +104,17 @@ def refine_folder(
         what is wrong with the images or CAMs that were left out, a line each.
 
     Raises:
-        TagmaskError: the refinement needs an AffinityNet or a background that is not there, or a folder of saliency
-            maps is named that holds none of these images.
+        TagmaskError: the refinement needs an AffinityNet or a background that is not there, the band is `auto`, or a
+            folder of saliency maps is named that holds none of these images.
     """
     if config.name == "affinity" and affinity is None:
         raise TagmaskError("refine.name affinity: no trained AffinityNet; name a run that has one (--run)")
     if config.name in ("affinity", "fusion") and not background:
         raise TagmaskError(f"refine.name {config.name} needs a background class; use crf, par or none")
+    if config.band == "auto":
+        raise TagmaskError("refine.band auto: is chosen by a classifier; name its run (--run), or give two powers")
     if config.name == "fusion" and config.saliency is not None:
         check_saliency(config.saliency, records)
-
-    if config.band == "auto":
-        config = _with_band(config, cams, records, background, last)
 
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         late = torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))
@@ -147,34 +142,6 @@ def refine_folder(
     # A walk runs a network and multiplies matrices of pairs of pixels, which use all cores: one image at a time.
     memory = math.inf if affinity is not None else PIXEL_MEMORY
     return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name), memory=memory)
-
-
-def _with_band(
-    config: RefineConfig, cams: Path, records: Sequence[Record], background: bool, last: Collection[int]
-) -> RefineConfig:
-    """Choose the band of background powers by what masks show of the tags, on some images spread over the set.
-
-    A background that is too strong erases things whole: their tags are in no mask. One that is weaker than it need be
-    gives things what lies around them. So the band begins at the smallest power by which most tags show of those that
-    show by any power.
-    """
-    shown = torch.zeros(len(POWERS))
-    if not background:
-        return config.model_copy(update={"band": None})
-    for record in records[:: max(1, len(records) // LOOKED_AT)]:
-        try:
-            own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
-            image = shrunk(open_image(record.image), min(config.longest, LOOKED_AT_SIDE))
-        except TagmaskError:
-            continue  # is left out, and named, when its turn comes
-        own = at_size(own, image)[~torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))]
-        if len(own):
-            marginals = crf_on_cams(torch.from_numpy(np.array(image)), own, *POWERS, preset=config.crf)
-            won = winners(marginals, 1).flatten(1)
-            shown += torch.tensor([len(row[row > 0].unique()) for row in won])
-    power = POWERS[int((shown >= MOST * shown.max()).nonzero()[0])]
-    logger.info("background powers %g and %g: the smallest by which masks show most tags", power, 4 * power)
-    return config.model_copy(update={"band": (power, 4 * power)})
 
 
 def write_affinity_labels(

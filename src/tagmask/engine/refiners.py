@@ -49,7 +49,7 @@ def refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig,
             both = scores.flatten(0, 1)[None]
             scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), both).view_as(scores)
     table = F.pad(ids, (1, 0)) if background else ids
-    return [table[winners] for winners in winners(scores, 1)]
+    return [table[own] for own in winners(scores, 1)]
 
 
 @torch.inference_mode()

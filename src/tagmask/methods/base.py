@@ -178,6 +178,12 @@ class Method(nn.Module):
             "first round `subclasses`; take `class`"
         )
 
+    def tag_logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of the tags of normalised images; `refine.band: auto` asks for them."""
+        raise TagmaskError(
+            f"{type(self).__name__} has no tag logits, by which refine.band auto is chosen; give it two powers"
+        )
+
     def scores(self, images: Tensor) -> Tensor:
         """Decoder logits (B, C, h, w) of normalised images; C = K + 1 with background, else K."""
         raise TagmaskError(
@@ -230,6 +236,10 @@ class TagMethod(Method):
 
         (cams,) = multiscale_cams(forward, images, scales)
         return cams
+
+    def tag_logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of the tags of normalised images."""
+        return self.network(images).logits
 
     def scores(self, images: Tensor) -> Tensor:
         """Decoder logits (B, C, h, w) of normalised images; C = K + 1 with background, else K."""

@@ -207,10 +207,7 @@ class Rca(Method):
         # Both kinds of maps learn from the tags.
         features = self.network.features(batch.images)
         maps = self.network.maps(features)
-        fine, coarse = (
-            own.amax(dim=(2, 3)) if config.pooling == "max" else own.mean(dim=(2, 3))
-            for own in (maps.fine, maps.coarse)
-        )
+        fine, coarse = self._pool(maps.fine), self._pool(maps.coarse)
         losses = {
             "cls": classification_loss(fine, batch.tags, batch.known),
             "coarse": classification_loss(coarse, batch.tags, batch.known),
@@ -257,6 +254,13 @@ class Rca(Method):
             floor="denominator_floor" in self.config.quirks,
             reduction=self.config.reduction,
         )
+
+    def _pool(self, maps: Tensor) -> Tensor:
+        return maps.amax(dim=(2, 3)) if self.config.pooling == "max" else maps.mean(dim=(2, 3))
+
+    def tag_logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of the tags of normalised images, of the fine maps."""
+        return self._pool(self.network.maps(self.network.features(images)).fine)
 
     def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
         """CAMs (B, K, H, W) in [0, 1) of the fine maps."""

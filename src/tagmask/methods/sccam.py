@@ -260,6 +260,10 @@ class Sccam(Method):
         labels = sub_labels(self.clusters[batch.indices], self.config.subclasses)
         return sub_category_loss(output, batch.tags, labels, batch.known, self.config.sub_weight)
 
+    def tag_logits(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of the tags of normalised images."""
+        return self.network(images).parent
+
     def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
         """CAMs (B, K, H, W) in [0, 1) of the classes' head."""
 

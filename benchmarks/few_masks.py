@@ -1,0 +1,123 @@
+"""Masks for a few images: mIoU over the number of masks given, for images that `suggest` names and for random ones.
+
+    make bench NAME=few_masks ARGS="--counts 0 16 64 335 --seeds 0"
+
+MSRC-21 things. One run of plain CAM learns from the tags of train + val alone: its classifier, CAMs and masks (dense
+CRF) are the same in all rows of a seed. Then a segmenter is trained for each row, with the ground truth of that many
+images in place of their made masks (`data.use_masks`), and scored on test without tags. Random images are tagged ones.
+Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). A row that
+is there already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import RESULTS, device_facts, write_results
+
+from tagmask.api import evaluate, open_data, train, training_split
+from tagmask.api.suggest import suggest
+from tagmask.recipes.load import load_recipe
+
+SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
+SETTINGS = (
+    "training.steps=300",
+    "views.crop=224",
+    "views.scale=[0.6,1.2]",
+    "method.decoder_from=1000000",
+    "inference.scales=[1.0,1.5]",
+    "refine.name=crf",
+    "refine.band=auto",
+    "segmenter.start=weights",
+    "segmenter.views={crop: 192, scale: [0.7, 1.4]}",
+    "segmenter.training={steps: 240, batch: 8, workers: 0, log_every: 20, checkpoint_every: 60, precision: 32-true}",
+    "data.use_masks=true",
+)
+
+
+def folder_with_masks(target: Path, names: Iterable[str], held_out: Iterable[str]) -> Path:
+    """Link MSRC-21 anew, with the ground truth of the named training images and of the test images alone."""
+    source = SHARED / "data" / "msrc21"
+    shutil.rmtree(target, ignore_errors=True)
+    (target / "masks").mkdir(parents=True)
+    (target / "images").symlink_to(source / "images")
+    for file in ("tags.csv", "classes.txt"):
+        (target / file).symlink_to(source / file)
+    for name in (*names, *held_out):
+        (target / "masks" / f"{name}.png").symlink_to(source / "masks" / f"{name}.png")
+    return target
+
+
+def measure(count: int, chosen_by: str, seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
+    """Train the row's segmenter on the seed's masks and score it on test."""
+    weights = SHARED / "weights" / "mobilenetv2_100.coral_in1k.safetensors"
+    own = (f"backbone.weights={weights}", f"training.seed={seed}", *SETTINGS, *overrides)
+    recipe = load_recipe("cam/msrc-things", own)
+    source = SHARED / "data" / "msrc21"
+    config = recipe.data
+    test = [record.name for record in open_data(source, config).records]
+    learnt = training_split(open_data(source, config), config).records
+    held_out = sorted(set(test) - {record.name for record in learnt})
+    tagged = [record.name for record in learnt if record.tags]
+    base, place = output / f"tags-{seed}", output / f"{chosen_by}-{count}-{seed}"
+    if not (base / "segmenter" / "done.json").exists():
+        none = recipe.model_copy(update={"data": recipe.data.model_copy(update={"use_masks": False})})
+        train(folder_with_masks(output / f"data-tags-{seed}", (), held_out), recipe=none, output=base)
+    if count == 0:
+        masked: list[str] = []
+        place = base
+    elif chosen_by == "suggested":
+        data = output / f"data-tags-{seed}"
+        masked = [each.name for each in suggest(base, data, count=count)]
+    else:
+        masked = np.random.default_rng(seed).permutation(tagged)[:count].tolist()
+    start = time.perf_counter()
+    data = folder_with_masks(output / f"data-{place.name}", masked, held_out)
+    if count:
+        if not place.exists():
+            shutil.copytree(base, place, ignore=shutil.ignore_patterns("segmenter", "notes.json", ".lock"))
+        train(data, recipe=recipe, output=place, from_stage="segmenter")
+    result = evaluate(place, data, split=["test"], overrides=["inference.scales=[1.0]"])[0].scores
+    names = ("background", *(config.classes or ()))
+    iou = {each: round(100 * float(value), 1) for each, value in zip(names, result.iou, strict=True)}
+    return {
+        "masks": count,
+        "chosen_by": chosen_by if count else "",
+        "seed": seed,
+        "overrides": overrides,
+        "miou": round(100 * result.miou, 2),
+        "confusion_ratio": round(result.mean_confusion_ratio, 3),
+        "iou": iou,
+        "seconds": round(time.perf_counter() - start),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--counts", type=int, nargs="+", default=[0, 8, 16, 32, 64, 335])
+    parser.add_argument("--by", nargs="+", choices=("suggested", "random"), default=["suggested", "random"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--output", type=Path, default=Path("runs/few-masks"))
+    parser.add_argument("--set", action="append", default=[], dest="overrides")
+    arguments = parser.parse_args()
+    path = RESULTS / "few_masks.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else []
+    keys = ("masks", "chosen_by", "seed", "overrides")
+    for number in arguments.seeds:
+        for count in arguments.counts:
+            for chosen_by in arguments.by if count else [""]:
+                if any(
+                    tuple(row[key] for key in keys) == (count, chosen_by, number, arguments.overrides) for row in rows
+                ):
+                    continue
+                rows.append(measure(count, chosen_by, number, arguments.output, arguments.overrides))
+                write_results("few_masks", {"runs": rows, **device_facts()})
+                print(json.dumps(rows[-1]), flush=True)
