@@ -63,7 +63,8 @@ def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
-    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", "data.use_masks", "data.masks", "data.review")}
+    masked = [f"data.{key}" for key in ("use_masks", "mask_fraction", "masks", "review")]
+    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", *masked)}
     walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
     masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
     affinity = recipe.refine is not None and recipe.refine.name == "affinity"
@@ -200,14 +201,17 @@ class _Work:
 
     def _masked(self, dataset: Dataset, masks: Path) -> Dataset:
         """The records that a stage wrote a mask of, with it; or with their ground truth, where that is to be used."""
-        records = []
+        config, records, drawn = self.recipe.data, [], []
         for record in dataset.records:
             path = masks / f"{record.name}.png"
-            if self.recipe.data.use_masks and record.mask is not None:
+            if config.use_masks and record.mask is not None:
+                drawn.append(record)
                 records.append(record)
             elif path.exists():
                 records.append(replace(record, mask=PngMask(path)))
-        return replace(dataset, records=tuple(records))
+        # A few masks that people drew would be lost among the made ones: each is then seen several times an epoch.
+        times = config.mask_fraction / (1 - config.mask_fraction) * (len(records) - len(drawn)) / max(1, len(drawn))
+        return replace(dataset, records=(*records, *drawn * (max(1, round(times)) - 1)))
 
 
 def check_stages(recipe: Recipe) -> None:
