@@ -1,6 +1,6 @@
 """Kill every verb that writes at random moments, start it again, and compare: what is left at the end is the same.
 
-    python benchmarks/kills.py --kills 200 [--seed 0] [--verbs train predict] [--results FILE]
+    python benchmarks/kills.py --kills 200 [--seed 0] [--verbs train predict [--add]]
 
 Each verb is first run undisturbed. Then it is killed (SIGKILL) after a random part of that time and started again, up
 to five times an output, and then left to end. Compared are its masks, models, exports and tables, byte for byte; files
@@ -21,6 +21,7 @@ import json
 import os
 import pkgutil
 import random
+import re
 import shutil
 import signal
 import sys
@@ -34,7 +35,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.common import device_facts, write_results
+from benchmarks.common import RESULTS, device_facts, write_results
 
 TIMED = ("events", "metrics.jsonl", "stages.json", "done.json")
 """Names in a run folder that hold times, which differ from one run to the next."""
@@ -190,8 +191,10 @@ def must_run(arguments: list[Any], said: Path) -> float:
 def content(path: Path) -> bytes:
     """Return what is compared of a file: its bytes, but of a training's state the values that it holds.
 
-    A state that was read holds the same values as other objects, which pickle tells apart.
+    A state that was read holds the same values as other objects, which pickle tells apart. A report holds seconds.
     """
+    if path.suffix == ".html":
+        return re.sub(rb">[0-9.]+ s<", b"><", path.read_bytes())
     if path.name != STATE_FILE:
         return path.read_bytes()
     import torch
@@ -331,6 +334,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="of all verbs together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbs", nargs="*", default=list(VERBS), choices=list(VERBS))
+    parser.add_argument("--add", action="store_true", help="keep the rows of other verbs in results/kills.json")
     parser.add_argument("--results", type=Path, help="write the table by verb to this JSON file instead of results/")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -338,6 +342,8 @@ def main() -> None:
     if arguments.results:
         arguments.results.write_text(json.dumps(results))
         return
+    if arguments.add:
+        results = json.loads((RESULTS / "kills.json").read_text())["verbs"] | results
     values = {
         "benchmark": "kills",
         **device_facts(),

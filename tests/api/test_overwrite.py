@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import tagmask
 from tagmask.api.export import export_masks
 from tagmask.api.refine import refine_cams
+from tagmask.cli import app
 from tagmask.errors import TagmaskError
 from tests.conftest import tiny_recipe
 
@@ -48,6 +50,53 @@ def test_masks_and_tables_of_somebody_else(run: Path, cooccur: Path, tmp_path: P
     # The ids of other masks there would change their meaning.
     with pytest.raises(TagmaskError, match="lists other classes"):
         tagmask.predict(run, photos, output=out, overwrite=True)
+
+
+def test_labels_of_somebody_else(run: Path, cooccur: Path, tmp_path: Path) -> None:
+    out = tmp_path / "masks"
+    tagmask.label(run, cooccur, output=out, split=["train"])
+    whole = {path.name: path.read_bytes() for path in out.rglob("*.png")}
+    mask = min(out.rglob("*.png"))
+    edited = edit(mask)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(TagmaskError, match=f"{mask.name}: was changed since it was written; .*--overwrite"):
+        tagmask.label(run, cooccur, output=out, split=["train"])
+    assert mask.read_bytes() == edited
+    tagmask.label(run, cooccur, output=out, split=["train"], overwrite=True)
+    assert {path.name: path.read_bytes() for path in out.rglob("*.png")} == whole
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "report", "onnx"])
+def test_one_file_of_somebody_else(verb: str, run: Path, cooccur: Path, tmp_path: Path) -> None:
+    out = tmp_path / {"evaluate": "scores.json", "report": "page.html", "onnx": "model.onnx"}[verb]
+    if verb == "onnx":
+        pytest.importorskip("onnxscript", reason="needs the extra `onnx`")
+        command = ["export", "onnx", str(run), "-o"]
+    else:
+        command = [verb, str(run), str(cooccur), "--split", "test", "-o"]
+
+    def call(output: Path, *more: str) -> str:
+        done = CliRunner().invoke(app, [*command, str(output), *more])
+        assert bool(done.exit_code) == (done.exception is not None)
+        return str(done.exception) if done.exit_code else ""
+
+    out.write_text('{"mine": 1}')
+    (tmp_path / "notes.txt").write_text("mine")
+    said = call(out)
+    assert f"{out}: is there already" in said
+    assert "--overwrite" in said
+    assert out.read_text() == '{"mine": 1}'
+    assert call(out, "--overwrite") == ""
+    assert len(out.read_bytes()) > 500
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    if verb != "onnx":  # it takes half a minute
+        assert call(out) == ""  # it is tagmask's own now
+    # A folder of that name is kept in any case.
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    assert f"{tmp_path / 'folder'}: " in call(tmp_path / "folder", "--overwrite")
+    assert (tmp_path / "folder" / "notes.txt").read_text() == "mine"
 
 
 def test_refined_masks_are_made_anew(run: Path, cooccur: Path, tmp_path: Path) -> None:

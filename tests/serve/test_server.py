@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.soak import Client
 from tagmask.cli import app
 from tagmask.errors import TagmaskError
 from tagmask.serve import server
@@ -99,6 +102,13 @@ def test_request_cannot_name_a_file_as_its_upload(run: Path, photo: Path) -> Non
     assert "tm-mask" not in said
 
 
+def mask_of(said: str) -> Path:
+    """Find the file of the mask in what the server said of an event."""
+    told = [json.loads(part) for part in said.split("data: ")[1:]]
+    done = next(each for each in told if each["msg"] == "process_completed")
+    return Path(done["output"]["data"][5]["value"]["path"])
+
+
 def ask(address: str, values: dict[str, object]) -> int:
     """Post an event of the page, and give the status of the answer."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -137,6 +147,52 @@ def test_a_function_that_is_not_there_and_a_full_queue_are_said_so(run: Path, mo
         free.set()
     assert set(statuses) == {200, 503}
     assert statuses.count(200) <= 6  # those that wait, and those that the model works on
+
+
+def test_the_page_remembers_so_many_sessions_and_masks_and_no_more(
+    run: Path, cooccur: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    from starlette.routing import Mount
+
+    from tagmask.serve import try_tab
+
+    made: list[Any] = []
+    build = server._application
+
+    def remembered(*arguments: Any) -> Any:
+        made.append(build(*arguments))
+        return made[0]
+
+    monkeypatch.setattr(server, "_application", remembered)
+    monkeypatch.setattr(server, "SESSIONS", 2)
+    monkeypatch.setattr(try_tab, "KEPT", 0.0)
+    with server.serving(run, port=free_port()) as (address, _):
+        client = Client(address, sorted((cooccur / "images").iterdir())[:1], Counter(), 0)
+        given = client.upload(client.photos[0])
+        masks = []
+        for number in range(5):
+            assert client.join(f"s{number}", given, []) == 200
+            masks.append(mask_of(client.wait(f"s{number}")))
+        page = next(route.app for route in made[0].routes if isinstance(route, Mount))
+        assert list(page.state_holder.session_data) == ["s3", "s4"]
+        # What the page shows of a session that was forgotten is made anew.
+        assert client.join("s0", given, []) == 200
+        masks.append(mask_of(client.wait("s0")))
+        assert [mask.exists() for mask in masks] == [False] * 5 + [True]
+
+
+def test_more_connections_than_the_page_takes_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    monkeypatch.setattr(server, "CONNECTIONS", 3)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with server.serving(run, port=free_port()) as (address, _), ExitStack() as idle:
+        with direct.open(address, timeout=300) as answer:
+            assert answer.status == 200
+        for _ in range(3):
+            idle.enter_context(socket.create_connection(("127.0.0.1", int(address.split(":")[-1][:-1]))))
+        with pytest.raises(HTTPError, match="503"):
+            direct.open(address, timeout=300)
 
 
 def test_an_ended_page_leaves_no_temporary_folder(run: Path, tmp_path: Path) -> None:

@@ -31,6 +31,10 @@ HOST, PORT = "127.0.0.1", 7860
 EXAMPLES = 8
 QUEUE = 32
 """Requests that wait for the model at most; who comes later is told that the queue is full."""
+SESSIONS = 64
+"""Loaded pages that the server remembers, the latest; of each it keeps the pictures that it shows, some megabytes."""
+CONNECTIONS = 256
+"""Connections and requests of all kinds at most; further ones are answered 503."""
 UPLOAD = "32mb"
 
 
@@ -91,6 +95,7 @@ def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
     from gradio.themes import Default
     from starlette.routing import Mount
 
+    blocks.state_session_capacity = SESSIONS
     application = gradio.mount_gradio_app(
         FastAPI(openapi_url=None, routes=[*routes(editor)] if editor else None),
         blocks,
@@ -152,7 +157,8 @@ def _answering(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
     """
     import uvicorn
 
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_level="critical", timeout_graceful_shutdown=1))
+    limits = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": 1}
+    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_level="critical", **limits))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
