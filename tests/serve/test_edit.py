@@ -68,4 +68,3 @@ def test_point_outside_and_unknown_change_are_refused() -> None:
 
 def test_ground_is_ignored_where_there_is_no_background() -> None:
     assert (ground(True), ground(False)) == (0, 255)
-

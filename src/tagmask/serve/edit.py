@@ -99,4 +99,3 @@ def change_region(labels: np.ndarray, x: int, y: int, change: RegionChange, labe
         raise TagmaskError(f"change {change!r}: expected delete, relabel or alone")
     chosen = (labels == labels[y, x]) & ~region if change == "alone" else region
     return np.where(chosen, np.uint8(label), labels)
-
