@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from tagmask.cli import app
 from tagmask.data.readers import read_dataset
+from tests.data.readers.test_foreign import LAYOUTS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "formats.md").read_text(encoding="utf-8")
 IN = PAGE.partition("\n## Formats in\n")[2].partition("\n## Formats out\n")[0]
@@ -37,7 +38,7 @@ def write_example(section: str, root: Path) -> None:
             assert path.exists() or path.suffix == ".npy", f"the tree shows {path.name}, and no block its content"
 
 
-@pytest.mark.parametrize("name", [name for name in SECTIONS if name not in ("parquet", "cls-labels", "all")])
+@pytest.mark.parametrize("name", [name for name in SECTIONS if name not in ("parquet", "cls-labels", "all", "layouts")])
 def test_examples_in_are_read_by_the_commands_shown(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_example(SECTIONS[name], tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -58,3 +59,19 @@ def test_class_vectors_as_the_page_makes_them(tmp_path: Path, monkeypatch: pytes
     dataset = read_dataset(tmp_path / "vectors")
     assert [(record.tags, record.split) for record in dataset.records] == [((0,), "train"), ((0, 1), "train")]
     np.testing.assert_array_equal(dataset.tag_matrix(), [[1, 0], [1, 1]])
+
+
+def test_each_layout_of_the_table_has_the_test_it_names() -> None:
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| `(\w+)`: (.+?) \|$", SECTIONS["layouts"], re.MULTILINE)
+    assert len(rows) == SECTIONS["layouts"].count("\n| ") - 2  # without the head and its line
+    for _, _, name, tests in rows:
+        text = (Path(__file__).parent / "data" / "readers" / f"test_{name}.py").read_text(encoding="utf-8")
+        assert [test for test in tests.split(", ") if f"def test_{test}(" not in text] == []
+
+
+def test_every_foreign_layout_is_on_the_page() -> None:
+    told = re.search(r"^\| (.+?) \| told \| `foreign`", SECTIONS["layouts"], re.MULTILINE)
+    assert told
+    names = [re.sub(r" \((JSON|CSV|XML)\)| segmentation$", "", name) for name in LAYOUTS]
+    short = [re.sub(r"^(COCO|Roboflow) ", "", name) for name in names]
+    assert [name for name in short if name.removesuffix(" segmentation") not in told.group(1)] == []

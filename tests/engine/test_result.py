@@ -172,3 +172,33 @@ def test_uncertainty_is_what_the_winner_leaves(ids: list[int] | None, background
     found = uncertainty(fractions.log()[:, None, None].expand(3, 2, 4), ids, background)
     assert found.shape == (2, 4)
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_background_is_made_stronger_and_weaker(model: Model, photo: Path) -> None:
+    found = model.predict(photo)
+    np.testing.assert_array_equal(found.relabel(), found.labels)
+    least, less, more, most = (int((found.relabel(background=by) == 0).sum()) for by in (-30, -1, 1, 30))
+    assert least == 0
+    assert least <= less <= int((found == 0).sum()) <= more <= most
+    assert most == found.size
+    # Twice the odds of the background are log 2 more in its logit.
+    scores = torch.from_numpy(found.scores)[None].clone()
+    scores[:, 0] += 2 * torch.log(torch.tensor(2.0))
+    expected = torch.nn.functional.interpolate(scores, size=found.shape, mode="bilinear", align_corners=False)
+    assert (found.relabel(background=2) == expected[0].argmax(0).numpy()).mean() > 0.99
+
+
+def test_relabelling_goes_by_tags_maps_and_refinement(model: Model, photo: Path) -> None:
+    found, second = model.predict(photo), model.classes[1]
+    assert set(np.unique(found.relabel([second], background=-30))) == {2}
+    threshold = model.run.recipe.inference.background_score
+    cam = torch.nn.functional.interpolate(
+        torch.from_numpy(found.cams[1])[None, None], size=found.shape, mode="bilinear", align_corners=False
+    )[0, 0].numpy()
+    for by in (-1, 0, 0.5):
+        own = found.relabel([second], source="cam", background=by)
+        assert ((own == 2) == (cam > threshold * 2**by)).mean() > 0.99
+    assert (found.relabel(source="cam", background=30) == 0).all()
+    config = model.run.recipe.inference.model_copy(update={"refine": "crf"})
+    (expected,) = stream(model.method, [Item("a", photo)], config)
+    np.testing.assert_array_equal(found.relabel(refine="crf"), expected.labels)

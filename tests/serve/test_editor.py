@@ -197,8 +197,9 @@ def test_region_and_scribble_are_worked_out(editor: Editor, page: ReviewPage, sh
 
 
 def test_models_probabilities_follow_the_ids(editor: Editor, page: ReviewPage, showing: str, model: Model) -> None:
-    probabilities = editor._probabilities(showing)
-    assert probabilities is not None
+    found = editor._prediction(showing)
+    assert found is not None
+    _, probabilities = found
     assert len(probabilities) == len(model.classes) + 1
     np.testing.assert_allclose(probabilities.sum(axis=0), 1, atol=1e-5)
 
@@ -226,8 +227,32 @@ def test_addresses_answer_and_say_what_is_wrong(editor: Editor, page: ReviewPage
     ):
         answer = client.post("/mend/region", params=params, content=sent)
         assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text
+    anew = asked | {"source": "cam", "background": "6", "refine": "none"}
+    assert client.get("/mend/relabel", params=anew).content == bytes(len(content))
+    assert client.get("/mend/relabel", params=anew | {"background": "strong"}).status_code == 400
     assert client.get("/mend/save", params=asked).status_code == 405
     assert client.post("/mend/save", params=asked, content=relabelled.content).status_code == 200
     assert client.post("/mend/save", params=asked, content=content).status_code == 409
     mask = page.review.candidates[page.name_of(showing)].mask
     assert PngMask(mask).ids().tobytes() == relabelled.content
+
+
+def test_image_is_labelled_anew_within_its_tags(editor: Editor, page: ReviewPage, showing: str, model: Model) -> None:
+    name = page.name_of(showing)
+    found = model.predict(page.review.candidates[name].image)
+    tags = page.review.tags(name)
+
+    def anew(source: str, background: float, refine: str) -> np.ndarray:
+        content = editor.relabel(showing, source=source, background=background, refine=refine)
+        return np.frombuffer(content, np.uint8).reshape(SIZE)
+
+    np.testing.assert_array_equal(anew("decoder", 1, "none"), found.relabel(tags, background=1, refine="none"))
+    np.testing.assert_array_equal(
+        anew("cam", -1, "crf"), found.relabel(tags, source="cam", background=-1, refine="crf")
+    )
+    assert (anew("cam", 6, "none") == 0).all()
+    for wrong in (("disk", 0.0, "none"), ("cam", 0.0, "magic"), ("cam", float("nan"), "none"), ("cam", 7.0, "none")):
+        with pytest.raises(TagmaskError, match="do not fit"):
+            anew(*wrong)
+    with pytest.raises(TagmaskError, match="another image by now"):
+        editor.relabel("9 other", source="cam", background=0, refine="none")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tagmask.api import Model
+from tagmask.data.confidence import read_confidence
 from tagmask.data.masks import PngMask
 from tagmask.serve.edit import change_region
 from tests.serve.test_page import CHROMIUM, FLAGS, PATIENCE, expect, playwright
@@ -100,7 +102,7 @@ def _save(page: Any, name: str) -> None:
 
 
 def _set_size(page: Any, size: int) -> None:
-    page.locator("#tm-editor input[type=range]").fill(str(size))
+    page.locator("#tm-editor .tm-size input").first.fill(str(size))
 
 
 def _ids(folder: Path, name: str) -> np.ndarray:
@@ -256,10 +258,43 @@ def test_decision_elsewhere_meanwhile_is_not_overwritten(
         expect(page.locator("#tm-editor")).to_have_count(1)
 
 
+def test_mask_is_labelled_anew_with_more_and_less_background(
+    browser: Any, run: Path, model: Model, cooccur: Path, labelled: Path, tmp_path: Path, shots: Path
+) -> None:
+    with _reviewing(browser, run, cooccur, labelled, tmp_path / "reviews.csv") as page:
+        name = _edit(page)
+        before = _ids(labelled, name)
+        tags = [text.strip() for text in page.locator("#review-tags .token").all_inner_texts()]
+        found = model.predict(next((cooccur / "images").rglob(f"{Path(name).name}.*")))
+        page.keyboard.press("2")
+        label = int(page.locator(".tm-classes button[aria-pressed=true]").get_attribute("data-label"))
+        _set_size(page, 5)
+        _drag(page, (10, 20), (30, 20))  # what was drawn by hand stays
+        page.keyboard.press("a")
+        page.locator("#tm-editor .tm-anew select").nth(1).select_option("none")
+        _settle(page)
+        for _ in range(3):
+            page.keyboard.press("-")
+            _settle(page)
+        page.screenshot(path=shots / "anew.png")
+        expected = found.relabel(tags, background=-1.5, refine="none").copy()
+        painted = _painted([(x, 20) for x in range(10, 31)], 5, expected.shape)
+        expected[painted] = label
+        _save(page, name)
+        np.testing.assert_array_equal(_ids(labelled, name), expected)
+        assert (expected == 0).sum() < (before == 0).sum()
+    (row,) = (row for row in read_confidence(labelled / "confidence.csv") if row.name == name)
+    shown = tuple(own for number, own in enumerate(model.classes, start=1) if (expected == number).any())
+    assert row.classes == shown
+
+
 def test_phone_and_dark(browser: Any, run: Path, cooccur: Path, labelled: Path, tmp_path: Path, shots: Path) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True}
     with _reviewing(browser, run, cooccur, labelled, tmp_path / "reviews.csv", **phone) as page:
-        page.screenshot(path=shots / "phone-review.png")
+        page.screenshot(path=shots / "phone-review.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        keep = page.locator("#review-keep").bounding_box()
+        assert keep["y"] + keep["height"] <= 844  # a decision needs no scrolling
         page.locator("#review-edit").click()
         canvas = page.locator("#tm-editor canvas[data-ready]")
         expect(canvas).to_have_count(1)
@@ -271,4 +306,8 @@ def test_phone_and_dark(browser: Any, run: Path, cooccur: Path, labelled: Path, 
         save = page.locator("#tm-editor .tm-save").bounding_box()
         assert save["y"] + save["height"] <= 844
         page.locator("#tm-editor button[data-tool=alone]").click()  # every tool can be reached
+        page.locator("#tm-editor button", has_text="Label anew").click()
+        expect(page.locator("#tm-editor .tm-anew input")).to_be_visible()
+        page.screenshot(path=shots / "phone-anew.png")
+        assert canvas.bounding_box()["height"] > 300
         assert page.evaluate("document.querySelector('#tm-editor').scrollWidth") <= 390

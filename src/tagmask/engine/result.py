@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from tagmask.data.label_maps import write_label_map
 from tagmask.data.pictures import overlay
-from tagmask.engine.inference import Prediction, score
+from tagmask.engine.inference import Prediction, Source, score, to_label_map
 from tagmask.engine.photographs import Photograph
 from tagmask.methods.base import Method
 from tagmask.recipes.load import InferenceConfig
@@ -90,6 +91,39 @@ class Result(np.ndarray):
         """One minus the winner's probability before any refinement, (h, w) float32 in [0, 1]."""
         method, _, tags = self._asked
         return uncertainty(torch.from_numpy(self.scores), tags, method.background).numpy()
+
+    @torch.inference_mode()
+    def relabel(
+        self,
+        tags: Sequence[str] | None = None,
+        *,
+        source: Source = "decoder",
+        background: float = 0.0,
+        refine: Literal["none", "par", "crf"] | None = None,
+    ) -> np.ndarray:
+        """Label the image once more, from the scores that are there, with more or less background.
+
+        Args:
+            tags: names of the classes that may win beside background; None: all.
+            source: `decoder`, or `cam` for the class activation maps.
+            background: how much stronger the background is, as a power of two: of its odds by the decoder, or of the
+                score that a CAM has to exceed; 0 as the recipe says. It does nothing where there is no background.
+            refine: None as the recipe says.
+
+        Returns:
+            (H, W) uint8 label map.
+        """
+        method, config, _ = self._asked
+        changes: dict[str, Any] = {} if refine is None else {"refine": refine}
+        scores = torch.from_numpy(self.cams if source == "cam" else self.scores)
+        if source == "cam":
+            changes["background_score"] = config.background_score * 2**background
+        elif method.background:
+            scores = torch.cat([scores[:1] + background * math.log(2), scores[1:]])
+        own = config.model_copy(update=changes)
+        ids = None if tags is None else sorted(self.classes.index(tag) for tag in tags)
+        photograph = Photograph.of(self.image, own)
+        return to_label_map(scores, ids, photograph, own, source, method.background)[0]
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """Draw the label map over the photograph, in bright colours with outlines.

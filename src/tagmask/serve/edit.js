@@ -1,6 +1,6 @@
 () => {
   // The editor of a mask. It opens when the review tab shows an image with `data-mend`, and is gone once it is saved.
-  const { make, toolBar, classList, action } = window.tagmaskBars;
+  const { make, toolBar, classList, action, anewBar } = window.tagmaskBars;
   const DRAWS = new Set(["brush", "erase", "is", "not"]);
   const SCRIBBLES = new Set(["is", "not"]);
   const [FREE, FIXED, STROKE] = [0, 1, 2]; // marks: see serve/scribble.py
@@ -111,6 +111,16 @@
       state.view.labels,
       marks.map((mark) => (mark === STROKE ? FIXED : mark)),
     );
+  };
+  // The image labelled anew; what was drawn by hand stays.
+  const anew = (query) => {
+    remember();
+    busy(async () => {
+      const { labels, marks } = state.view;
+      const found = await bytesOf(await ask("relabel", query));
+      state.view.set(found.map((label, place) => (marks[place] === FREE ? label : labels[place])));
+      say("Labelled anew; what you drew has stayed.");
+    });
   };
   const save = () =>
     busy(async () => {
@@ -243,6 +253,8 @@
     const top = make("div", { className: "tm-bar-row" }, [toolBar(state.keys, chooseTool), sizes(), ...history]);
     const bottom = make("div", { className: "tm-bar-row tm-ends" }, [state.status, ...ends]);
     ends[1].classList.add("tm-save");
+    const [button, bar] = anewBar(state.opened, state.keys, anew);
+    top.append(button, bar);
     state.dialog.append(top, canvas, classList(state.opened, state.keys, chooseLabel), bottom);
     const events = { pointerdown: down, pointermove: move, pointerup: up, pointercancel: up };
     for (const [name, react] of Object.entries(events)) canvas.addEventListener(name, react);

@@ -64,5 +64,35 @@
     button.addEventListener("click", act);
     return button;
   };
-  window.tagmaskBars = { make, toolBar, classList, action };
+  // A button, and the bar that it opens: what the run makes of the image with more or less background.
+  const anewBar = ({ refine, ground }, keys, act) => {
+    const select = (title, options, value) => {
+      const items = options.map(([key, text]) => make("option", { value: key, textContent: text }));
+      const made = make("select", { title, ariaLabel: title }, items);
+      made.value = value;
+      return made;
+    };
+    const source = select("From", [["decoder", "the run's masks"], ["cam", "activation maps"]], "decoder");
+    const ways = [["none", "not refined"], ["par", "refined by PAR"], ["crf", "refined by a CRF"]];
+    const way = select("Refinement", ways, refine);
+    const slider = make("input", { type: "range", min: -6, max: 6, step: 0.5, value: 0 });
+    const range = make("label", { className: "tm-size" }, ["Background: less", slider, "more"]);
+    const label = () => act({ source: source.value, refine: way.value, background: slider.value });
+    for (const own of [source, way, slider]) own.addEventListener("change", label);
+    const step = (by) => {
+      if (bar.hidden) return;
+      slider.value = Number(slider.value) + by;
+      label();
+    };
+    const bar = make("div", { className: "tm-anew", hidden: true }, [source, way, ...(ground ? [] : [range])]);
+    const toggle = () => {
+      bar.hidden = !bar.hidden;
+      button.setAttribute("aria-pressed", !bar.hidden);
+    };
+    const button = action("Label anew", toggle, "A");
+    button.title = "Let the run label the image again, with more or less background";
+    Object.assign(keys, { a: toggle, "-": () => step(-0.5), "+": () => step(0.5), "=": () => step(0.5) });
+    return [button, bar];
+  };
+  window.tagmaskBars = { make, toolBar, classList, action, anewBar };
 }

@@ -13,6 +13,7 @@ from PIL import Image
 
 from tagmask.data.ledger import file_hash
 from tagmask.data.masks import PngMask
+from tagmask.engine.result import Result
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import IGNORE
 from tagmask.serve import pictures
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import Route
 
+STRONGEST = 6  # powers of two by which the background can be made stronger or weaker
 PHOTO_SIDE = 2048  # of the photograph that is painted on, at most; the mask keeps its own size
 
 
@@ -45,7 +47,7 @@ class Editor:
         self._background = page.model.run.recipe.data.background
         self._lock = threading.Lock()
         self._photo: tuple[str, Image.Image] | None = None
-        self._scores: tuple[str, np.ndarray | None] | None = None
+        self._predicted: tuple[str, Result, np.ndarray] | None = None
         self._opened: dict[str, str] = {}  # the hash of the mask, by showing
 
     def open(self, showing: str) -> dict[str, Any]:
@@ -63,6 +65,7 @@ class Editor:
             "ground": ground(self._background),
             "ignored": IGNORE,
             "colours": palette.tolist(),
+            "refine": self.page.model.run.recipe.inference.refine,
         }
 
     def map(self, showing: str) -> bytes:
@@ -76,6 +79,21 @@ class Editor:
         labels = self._read(showing, content)
         self._check_label(label)
         return change_region(labels, x, y, change, label).tobytes()  # type: ignore[arg-type]
+
+    def relabel(self, showing: str, *, source: str, background: float, refine: str) -> bytes:
+        """Label the image anew with more or less background (see `Result.relabel`), and return the map.
+
+        Where somebody gave the image's tags, they and background alone can win.
+        """
+        if source not in ("decoder", "cam") or refine not in ("none", "par", "crf") or not abs(background) <= STRONGEST:
+            raise TagmaskError("the page and the server do not fit: reload the page")
+        self.page.check_open(showing)
+        candidate = self.page.review.candidates[self.page.name_of(showing)]
+        tags = self.page.review.tags(candidate.name) if candidate.tagged else ()
+        found = self._prediction(showing)
+        if found is None:
+            raise TagmaskError("the run cannot label this image")
+        return found[0].relabel(tags or None, source=source, background=background, refine=refine).tobytes()
 
     def scribble(self, showing: str, content: bytes, *, label: int, wanted: bool) -> bytes:
         """Refine the map by a scribble, and return the new one.
@@ -96,7 +114,7 @@ class Editor:
             raise TagmaskError("a scribble is of a class or of the background; use the brush for ignored pixels")
         tags = [1 + self._classes.index(tag) for tag in self.page.review.tags(self.page.name_of(showing))]
         candidates = (0, *tags) if self._background else tuple(tags)
-        probabilities = self._probabilities(showing)
+        found = self._prediction(showing)
         changed = refine_scribble(
             photo,
             labels,
@@ -104,7 +122,7 @@ class Editor:
             label,
             wanted=wanted,
             candidates=candidates,
-            probabilities=probabilities,
+            probabilities=None if found is None else found[1],
         )
         return changed.tobytes()
 
@@ -141,20 +159,19 @@ class Editor:
         if label not in (*range(0 if self._background else 1, len(self._classes) + 1), IGNORE):
             raise TagmaskError(f"id {label} is no class of the run")
 
-    def _probabilities(self, showing: str) -> np.ndarray | None:
-        """Give the model's probabilities, (K + 1, h, w) by id; None where it cannot label the image."""
+    def _prediction(self, showing: str) -> tuple[Result, np.ndarray] | None:
+        """Give what the run says of the image, and its probabilities (K + 1, h, w) by id; None where it cannot."""
         photo = self._open_photo(showing)
         with self._lock:
-            if self._scores is None or self._scores[0] != showing:
-                self._scores = showing, self._predict(photo)
-            return self._scores[1]
-
-    def _predict(self, photo: Image.Image) -> np.ndarray | None:
-        try:
-            scores = torch.from_numpy(self.page.model.predict(photo).scores).softmax(dim=0).numpy()
-        except TagmaskError:
-            return None
-        return scores if self._background else np.concatenate([np.zeros_like(scores[:1]), scores])
+            if self._predicted is None or self._predicted[0] != showing:
+                try:
+                    result = self.page.model.predict(photo)
+                except TagmaskError:
+                    return None
+                scores = torch.from_numpy(result.scores).softmax(dim=0).numpy()
+                whole = scores if self._background else np.concatenate([np.zeros_like(scores[:1]), scores])
+                self._predicted = showing, result, whole
+            return self._predicted[1:]
 
 
 def routes(editor: Editor) -> list[Route]:
@@ -202,6 +219,13 @@ def routes(editor: Editor) -> list[Route]:
             "POST",
             lambda showing, content, query: editor.scribble(
                 showing, content, label=int(query["label"]), wanted=query["wanted"] == "1"
+            ),
+        ),
+        route(
+            "relabel",
+            "GET",
+            lambda showing, _, query: editor.relabel(
+                showing, source=query["source"], background=float(query["background"]), refine=query["refine"]
             ),
         ),
         route("save", "POST", lambda showing, content, _: editor.save(showing, content)),

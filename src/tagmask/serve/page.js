@@ -8,7 +8,7 @@
     arrowleft: "review-back",
     arrowright: "review-forth",
   };
-  const IN_LINE = new Set([...Object.values(BUTTONS), "review-fix", "review-mended"]);
+  const IN_LINE = new Set([...Object.values(BUTTONS), "review-fix", "review-mended", "review-jump"]);
   const TAGS = "tags"; // T stands in line too: it asks for the tags of the image to come
   const PATIENCE = 60000; // milliseconds; where no answer came in this time, none will
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 STYLE = HERE / "page.css"
-SCRIPTS = "page.js", "edit_view.js", "edit_bars.js", "edit.js"
+SCRIPTS = "page.js", "thumbs.js", "edit_view.js", "edit_bars.js", "edit.js"
 
 
 def build_page(

@@ -173,12 +173,12 @@ class Review:
 
     def position(self, name: str) -> int:
         """Return the candidate's place among the chosen ones, from 0."""
-        return bisect_left(self.chosen, self._place[self._known(name).name], key=self._place.__getitem__)
+        return bisect_left(self.chosen, self._place[self.candidate(name).name], key=self._place.__getitem__)
 
     def tags(self, name: str) -> tuple[str, ...]:
         """Return the tags as they stand: as decided, else as given."""
         decision = self.decisions.get(name)
-        return self._known(name).tags if decision is None else decision.tags
+        return self.candidate(name).tags if decision is None else decision.tags
 
     def beside(self, name: str, step: int) -> str:
         """Return the chosen candidate `step` places further; after the last comes the first."""
@@ -226,7 +226,12 @@ class Review:
         verdicts = [decision.verdict for decision in self.decisions.values()]
         return {verdict: verdicts.count(verdict) for verdict in VERDICTS}
 
-    def _known(self, name: str) -> Candidate:
+    def candidate(self, name: str) -> Candidate:
+        """Return the candidate of a name.
+
+        Raises:
+            TagmaskError: there is none.
+        """
         if name not in self.candidates:
             raise TagmaskError(f"{name!r} is not among the masks under review")
         return self.candidates[name]

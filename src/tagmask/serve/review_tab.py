@@ -170,6 +170,11 @@ class ReviewPage:
         self._unanswered.discard(showing)
         return self.show(self.review.beside(_name(showing), by))
 
+    def jump(self, showing: str, name: str) -> list[Any]:
+        """Show a candidate by its name, without a decision on the one of a showing."""
+        self._unanswered.discard(showing)
+        return self.show(name if name in self.review.candidates else _name(showing))
+
     def _pictures(self, name: str) -> tuple[str, str]:
         ahead, classes = self._ahead.pop(name, None), self.model.classes
         stage, labels = ahead.result() if ahead else self._paint(name)
@@ -199,7 +204,8 @@ class ReviewPage:
         source = "given" if candidate.tagged else "read off the mask: nobody has given any"
         kind, said = (decision.verdict, SAID[decision.verdict]) if decision else ("none", "not decided")
         return (
-            f'<p class="tm-facts" data-showing="{escape(showing)}"'
+            f'<p class="tm-facts" data-showing="{escape(showing)}" data-place="{self.review.position(name)}" '
+            f'data-of="{len(chosen)}"'
             f"{' data-mend' if mend else ''}><b>{escape(name)}</b> · "
             f"{self.review.position(name) + 1} of {len(chosen)}{of_all}<br>"
             f"confidence {confidence} · tags {source} · "
@@ -225,6 +231,7 @@ def build(page: ReviewPage, blocks: Any) -> None:
     """Lay the tab out; to be called inside a `gradio.Blocks`, which is given for its load event."""
     import gradio as gr
 
+    gr.HTML('<div class="tm-strip" role="group" aria-label="Masks under review"></div>', elem_id="review-strip")
     with gr.Row(equal_height=False, elem_id="review-panel"):
         with gr.Column(scale=3, min_width=320):
             stage = gr.HTML(elem_id="review-stage")
@@ -233,7 +240,7 @@ def build(page: ReviewPage, blocks: Any) -> None:
             progress = gr.HTML(elem_id="review-progress")
             facts = gr.HTML(elem_id="review-facts")
             legend = gr.HTML()
-            with gr.Row():
+            with gr.Row(elem_id="review-decide"):
                 keep = gr.Button("Keep (K)", variant="primary", elem_id="review-keep", min_width=90)
                 redo = gr.Button("Redo (R)", elem_id="review-redo", min_width=90)
                 edit = gr.Button("Mend (E)", elem_id="review-edit", min_width=90)
@@ -249,7 +256,8 @@ def build(page: ReviewPage, blocks: Any) -> None:
                 most = gr.Slider(0, 1, 1, step=0.01, label="Confidence at most")
             gr.HTML(pictures.note(KEYS))
             mended = gr.Button(elem_id="review-mended", visible="hidden")  # pressed by the editor once it has saved
-    showing = gr.Textbox(visible=False)
+            jump = gr.Button(elem_id="review-jump", visible="hidden")  # pressed by the strip of small pictures
+    showing, target = gr.Textbox(visible=False), gr.Textbox(visible=False)
     outputs = [showing, stage, facts, legend, tags, progress, message]
     quiet: dict[str, Any] = {
         "concurrency_id": "review",
@@ -262,6 +270,7 @@ def build(page: ReviewPage, blocks: Any) -> None:
         button.click(_deciding(page, said), [showing, tags], outputs, **quiet)
     edit.click(lambda shown, own: page.mend(shown, own or []), [showing, tags], outputs, **quiet)
     mended.click(lambda shown: page.after(shown, "edited"), showing, outputs, **quiet)
+    jump.click(page.jump, [showing, target], outputs, js="(shown) => [shown, window.tagmaskJump]", **quiet)
     back.click(lambda shown: page.step(shown, -1), showing, outputs, **quiet)
     forth.click(lambda shown: page.step(shown, 1), showing, outputs, **quiet)
     choice = [showing, tag, verdict, most]

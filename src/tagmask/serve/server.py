@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 from tagmask.api import Model, load
 from tagmask.errors import TagmaskError
-from tagmask.serve.editor import Editor, routes
+from tagmask.serve.editor import Editor
+from tagmask.serve.editor import routes as editor_routes
 from tagmask.serve.guard import Guard
 from tagmask.serve.page import STYLE, build_page, scripts
 from tagmask.serve.photos import Photos, find_photos
 from tagmask.serve.review import Review, find_candidates
 from tagmask.serve.review_tab import ReviewPage
+from tagmask.serve.thumbs import Thumbs
+from tagmask.serve.thumbs import routes as thumb_routes
 
 if TYPE_CHECKING:
     import gradio as gr
@@ -96,8 +99,9 @@ def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
     from starlette.routing import Mount
 
     blocks.state_session_capacity = SESSIONS
+    own = [*editor_routes(editor), *thumb_routes(Thumbs(editor.page))] if editor else None
     application = gradio.mount_gradio_app(
-        FastAPI(openapi_url=None, routes=[*routes(editor)] if editor else None),
+        FastAPI(openapi_url=None, routes=own),
         blocks,
         path="/",
         show_error=True,

@@ -47,8 +47,8 @@ def test_headline_counts_pixels_of_100() -> None:
     # Found: 71 of 91, 90 of 100, 40 of 100; right: 71 of 71, 90 of 160, 40 of 50.
     assert "Of 100 pixels of a class, 69 are found." in everything
     assert "give to a class, 79 are right." in everything
-    assert easiest == "Easiest: cow: of 100 of its pixels 78 are found, of 100 pixels called cow 100 are."
-    assert hardest == "Hardest: rail: of 100 of its pixels 40 are found, of 100 pixels called rail 80 are."
+    assert easiest == "Easiest: cow. 78 of 100 of its pixels are found; 100 of 100 pixels called so are right."
+    assert hardest == "Hardest: rail. 40 of 100 of its pixels are found; 80 of 100 pixels called so are right."
 
 
 def test_headline_names_a_class_that_no_mask_shows() -> None:

@@ -149,7 +149,7 @@ def _by_class(agreement: TagAgreement, classes: Sequence[str]) -> list[tuple[str
 def _of_class(name: str, found: float, right: float) -> str:
     if math.isnan(right):
         return f"{name}, which no mask shows."
-    return f"{name}: of 100 of its pixels {of_100(found)} are found, of 100 pixels called {name} {of_100(right)} are."
+    return f"{name}. {of_100(found)} of 100 of its pixels are found; {of_100(right)} of 100 pixels called so are right."
 
 
 def _mean(values: Sequence[float]) -> float:
