@@ -1,91 +1,73 @@
-"""At which scales to make the CAMs that become masks, and which band of the background to leave undecided.
+"""Which scales and which background powers make good masks of CAMs, and what can be seen of it without masks.
 
-    make bench NAME=cam_scales ARGS="runs/folders/street-0/now runs/voc --images 24"
+    make bench NAME=cam_scales ARGS="runs/folders/street-0/now runs/voc-animals/cam-0 --images 48"
 
-Takes the classifiers of finished runs whose training images have ground truth. For each set of scales and each pair of
-background powers it scores what two dense CRFs agree on, tags given, and how much of the image that is. Classes of
-`data.last` are left out of masks and ground truth.
+Takes the classifiers of finished runs whose training images have ground truth. For each set of scales and each power it
+scores what the dense CRFs of the power and of four times it agree on, tags given, and says how much of the pixels that
+is; beside it, how much of the tags the classifier recognises in the masks alone, by which `refine.band: auto` chooses.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from common import RESULTS, device_facts, write_results
-from PIL import Image
 
 from tagmask.api import open_data, training_split
-from tagmask.data.images import open_image
+from tagmask.data.splits import last_ids
+from tagmask.engine.band import POWERS, recognised, with_band
 from tagmask.engine.model import load_classifier
+from tagmask.engine.refine_folder import refine_folder, write_cam_folder
 from tagmask.engine.run import open_run
-from tagmask.evaluation.confusion import ConfusionMatrix
-from tagmask.evaluation.protocols import score
-from tagmask.ops.crf import crf_on_cams
-from tagmask.ops.label_ids import IGNORE
-from tagmask.ops.resize import resize
+from tagmask.evaluation.stages import score_masks
+from tagmask.recipes.stages import RefineConfig
 
-SCALES = ((1.0, 1.5), (1.0, 1.5, 2.25), (1.5, 2.25))
-BANDS = ((1, 3), (1, 6), (2, 6), (2, 8), (2, 12), (3, 8), (3, 12), (4, 12))
-SIDE = 224  # long side in pixels at which the CRFs run and masks are compared
+SCALES = ((1.0,), (1.0, 1.5), (1.0, 1.5, 2.25))
 
 
-@torch.inference_mode()
-def sweep(run: Path, images: int) -> list[dict[str, Any]]:
-    """Score every set of scales with every band on some training images, spread over the set."""
+def sweep(run: Path, data: Path | None, images: int, scales: tuple[float, ...]) -> dict[str, Any]:
+    """Score the band of every power on some training images, spread over the set."""
     opened = open_run(run)
     recipe, classes = opened.recipe, opened.classes
-    method = load_classifier(recipe, len(classes), run)
-    dataset = training_split(open_data(None, recipe.data, classes), recipe.data)
+    classifier = load_classifier(recipe, len(classes), run).eval()
+    dataset = training_split(open_data(data, recipe.data, classes), recipe.data)
     records = [record for record in dataset.records if record.tags and record.mask is not None]
-    records = records[:: max(1, len(records) // images)][:images]
-    long_side = recipe.inference.long_side or SIDE
-    powers = sorted({power for band in BANDS for power in band})
-    left_out = [classes.index(name) for name in recipe.data.last]
-    found = {(scales, band): ConfusionMatrix(len(classes), background=True) for scales in SCALES for band in BANDS}
-    for record in records:
-        tags = [tag for tag in record.tags if tag not in left_out]
-        image = open_image(record.image)
-        assert record.mask is not None
-        truth = record.mask.load(image.height, image.width)
-        truth = np.where(np.isin(truth, [tag + 1 for tag in left_out]), 0, truth)
-        small, net = (_fitted(image, side) for side in (SIDE, long_side))
-        ground_truth = np.asarray(Image.fromarray(truth).resize(small.size, Image.Resampling.NEAREST))
-        pixels = torch.from_numpy(np.array(net)).permute(2, 0, 1)[None] / 255
-        for scales in SCALES if tags else ():
-            cams = method.cams(method.network.backbone.normalise(pixels), scales)[0][tags]
-            cams = resize(cams[None], (small.height, small.width))[0]
-            planes = crf_on_cams(torch.from_numpy(np.array(small)), cams, *powers)
-            labels = np.array([0, *(tag + 1 for tag in tags)])[planes.argmax(dim=1).numpy()]
-            for band in BANDS:
-                strong, weak = (labels[powers.index(power)] for power in band)
-                decided = np.where(strong == weak, strong, IGNORE).astype(np.uint8)
-                found[scales, band].add(ground_truth, decided)
-    rows = []
-    for (scales, band), matrix in found.items():
-        scores = score(matrix, "eps")
-        row = {"scales": scales, "band": band, "miou": round(100 * scores.miou, 1)}
-        rows.append({**row, "coverage": round(scores.coverage, 3)})
-    return rows
-
-
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    factor = side / max(image.size)
-    return image.resize((round(image.width * factor), round(image.height * factor)))
+    dataset = replace(dataset, records=tuple(records[:: max(1, len(records) // images)][:images]))
+    last, longest = last_ids(dataset, recipe.data), (recipe.refine or RefineConfig()).longest
+    auto = RefineConfig(name="crf", band="auto", longest=longest)
+    inference = recipe.inference.model_copy(update={"scales": scales})
+    with tempfile.TemporaryDirectory() as name:
+        cams = Path(name) / "cams"
+        write_cam_folder(classifier, dataset.records, inference, cams)
+        fractions = recognised(auto, cams, dataset.records, classifier, inference, last=last)
+        chosen = with_band(auto, cams, dataset.records, classifier, inference, last=last).band
+        rows = []
+        for power, fraction in zip(POWERS, fractions.tolist(), strict=True):
+            place = Path(name) / f"{power:g}"
+            band = auto.model_copy(update={"band": (power, 4 * power)})
+            refine_folder(cams, dataset.records, place, band, num_classes=len(classes), last=last)
+            scores = score_masks(place, dataset, "masks", "masks").result.scores
+            row = {"power": power, "miou": round(100 * scores.miou, 1), "coverage": round(scores.coverage, 2)}
+            rows.append({**row, "recognised": round(fraction, 3)})
+    return {"scales": scales, "images": len(dataset), "chosen": chosen, "rows": rows}
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--data", type=Path, help="the data of all runs; by default each run's own")
+    parser.add_argument("--images", type=int, default=48)
     arguments = parser.parse_args()
     path = RESULTS / "cam_scales.json"
     for run in arguments.runs:
-        name = f"{run.parent.name}/{run.name}"
-        kept = json.loads(path.read_text())["runs"] if path.exists() else {}
-        rows = {**kept, name: {"images": arguments.images, "rows": sweep(run, arguments.images)}}
-        write_results("cam_scales", {"runs": rows, **device_facts()})
+        for scales in SCALES:
+            found = sweep(run, arguments.data, arguments.images, scales)
+            kept = json.loads(path.read_text())["runs"] if path.exists() else {}
+            key = f"{run.parent.name}/{run.name}, scales {', '.join(f'{scale:g}' for scale in scales)}"
+            write_results("cam_scales", {"runs": {**kept, key: found}, **device_facts()})
+            print(key, json.dumps(found), flush=True)

@@ -25,12 +25,11 @@ from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import RefineConfig
 
 POWERS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-RECOGNISED = 2 / 3  # of what the classifier recognises in whole images
+ENOUGH = 2 / 3  # of what the classifier recognises in whole images
 LOOKED_AT, LOOKED_AT_SIDE = 48, 512  # images, and their longest side in pixels, that the choice is made on
 logger = logging.getLogger(__name__)
 
 
-@torch.inference_mode()
 def with_band(
     config: RefineConfig,
     cams: Path,
@@ -64,6 +63,32 @@ def with_band(
         return config
     if not classifier.background:
         return config.model_copy(update={"band": None})
+    fractions = recognised(config, cams, records, classifier, inference, last=last)
+    enough = (fractions >= ENOUGH).nonzero()
+    power = POWERS[int(enough[0])] if len(enough) else POWERS[-1]
+    said = "background powers %g and %g: from the smallest whose masks alone tell the classifier the tags"
+    logger.info(said, power, 4 * power)
+    return config.model_copy(update={"band": (power, 4 * power)})
+
+
+@torch.inference_mode()
+def recognised(
+    config: RefineConfig,
+    cams: Path,
+    records: Sequence[Record],
+    classifier: Method,
+    inference: InferenceConfig,
+    *,
+    last: Collection[int] = (),
+) -> Tensor:
+    """Measure how much of the tags a classifier recognises in the masks of each of `POWERS`.
+
+    Returns:
+        (P,) sums of the tags' probabilities over the images, with all but the masks made grey, as fractions of the sum
+        over whole images. They may exceed 1. Where no image has a CAM, all are 1.
+
+    Args and errors as of `with_band`.
+    """
     whole, masked = torch.zeros(()), torch.zeros(len(POWERS))
     for record in records[:: max(1, len(records) // LOOKED_AT)]:
         try:
@@ -77,20 +102,13 @@ def with_band(
         pixels = torch.from_numpy(np.array(image))
         won = winners(crf_on_cams(pixels, at_size(own, image)[first], *POWERS, preset=config.crf), 1)
         width, height = network_size(image.width, image.height, inference)
-        fractions = _recognised(classifier, pixels, won > 0, ids[first] - 1, (height, width))
-        whole += fractions[0]
-        masked += fractions[1:]
-    enough = (masked >= RECOGNISED * whole).nonzero()
-    power = POWERS[int(enough[0])] if len(enough) else POWERS[-1]
-    logger.info(
-        "background powers %g and %g: the smallest by which the classifier still knows most tags by the masks alone",
-        power,
-        4 * power,
-    )
-    return config.model_copy(update={"band": (power, 4 * power)})
+        found = _probabilities(classifier, pixels, won > 0, ids[first] - 1, (height, width))
+        whole += found[0]
+        masked += found[1:]
+    return masked / whole if whole > 0 else torch.ones(len(POWERS))
 
 
-def _recognised(classifier: Method, pixels: Tensor, masks: Tensor, tag_ids: Tensor, size: tuple[int, int]) -> Tensor:
+def _probabilities(classifier: Method, pixels: Tensor, masks: Tensor, tag_ids: Tensor, size: tuple[int, int]) -> Tensor:
     """Sum the probabilities of an image's tags: in the whole image, and with all but each mask (H, W) made grey."""
     network = classifier.network.backbone
     device = next(classifier.parameters()).device
