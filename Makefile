@@ -3,23 +3,23 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint types mutants bench docs constraints licences sbom clean
+.PHONY: demo test package lint types mutants bench docs constraints licences sbom clean
 .DEFAULT_GOAL := demo
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/run.stamp: pyproject.toml | .venv/bin/python
-	$(PIP) -e .
+	scripts/install.sh .venv -e .
 	touch $@
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
-	$(PIP) -e '.[dev]'
+	scripts/install.sh .venv -e '.[dev]'
 	touch $@ .venv/run.stamp
 
 # make demo [METHOD=sccam] [SEED=1]: synthetic set, training from scratch, masks and pictures in demo/
 demo: .venv/run.stamp
-	$(PY) -m tagmask demo $(if $(METHOD),--method $(METHOD)) $(if $(SEED),--seed $(SEED)) --output demo
+	env -u PYTHONDONTWRITEBYTECODE $(PY) -m tagmask demo $(if $(METHOD),--method $(METHOD)) $(if $(SEED),--seed $(SEED)) --output demo
 
 # make test [OLDEST=1]: with the newest packages, or with the oldest that pyproject.toml allows
 ifdef OLDEST
@@ -32,8 +32,14 @@ endif
 
 .venv-oldest/dev.stamp: pyproject.toml constraints/oldest.txt
 	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/pip --disable-pip-version-check install --quiet -c constraints/oldest.txt -e '.[dev]'
+	scripts/install.sh .venv-oldest -c constraints/oldest.txt -e '.[dev]'
 	touch $@
+
+# make package: what would be published, in dist/, checked by twine
+package: .venv/dev.stamp
+	rm -rf dist
+	$(PY) -m build --quiet --no-isolation
+	$(PY) -m twine check --strict dist/*
 
 lint: .venv/dev.stamp
 	$(PY) -m ruff check .
@@ -72,7 +78,7 @@ sbom: .venv/run.stamp
 	  --of JSON -o sbom.cdx.json .venv/bin/python
 
 .venv/docs.stamp: pyproject.toml | .venv/bin/python
-	$(PIP) -e '.[docs]'
+	scripts/install.sh .venv -e '.[docs]'
 	touch $@
 
 # make docs: the site in docs/_build/html; a link that leads nowhere is an error

@@ -88,6 +88,15 @@ def test_tags_and_refinement_hold_in_tiles() -> None:
         assert set(found.scores.argmax(dim=0).unique().tolist()) <= {0, 2, 4}
 
 
+def test_without_tag_and_background_nothing_wins() -> None:
+    method = Convolutions().eval()
+    method.background = False
+    config = InferenceConfig(size=None, flip=False, tile=256)
+    (found,) = predict_pictures(method, [landscape(500, 400)], (), config)
+    assert (found.labels == 255).all()
+    assert found.labels.shape == (400, 500)
+
+
 def test_scores_of_tiles_are_small_and_in_their_place() -> None:
     method, picture = Convolutions().eval(), landscape(896, 304)
     config = InferenceConfig(size=None, flip=False, tile=256, longest=90)

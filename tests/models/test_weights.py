@@ -20,7 +20,7 @@ from tagmask.errors import TagmaskError
 from tagmask.methods.registry import without_weights
 from tagmask.models import weights
 from tagmask.models.backbone import Backbone
-from tagmask.models.weight_files import check_file
+from tagmask.models.weight_files import check_file, read_state
 from tagmask.models.weights import (
     CAFFE,
     HALVES,
@@ -172,3 +172,23 @@ def _generator() -> ModuleType:
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+def test_attempts_to_reach_the_hub_are_not_listed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import huggingface_hub
+    from huggingface_hub.utils import logging as hub_logging
+
+    hub = hub_logging.get_logger("huggingface_hub.utils._http")
+
+    def unreachable(*_: object) -> str:
+        hub.warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    before = hub_logging.get_verbosity()
+    with pytest.raises(TagmaskError, match="the hub did not give"):
+        read_state("hf-hub:ada/nothing")
+    assert "Retrying" not in caplog.text + "".join(capfd.readouterr())
+    assert hub_logging.get_verbosity() == before

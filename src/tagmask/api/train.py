@@ -14,6 +14,7 @@ from tagmask.data.untaught import untaught_classes
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.device import is_first_process, launched_processes
 from tagmask.engine.evidence import folder_evidence, model_evidence
+from tagmask.engine.loop import OnLog, has_tensorboard
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load, overridden
 from tagmask.engine.pipeline import changeable, check_stages, stages_of
@@ -38,6 +39,7 @@ def train(
     output: PathLike | None = None,
     overrides: Iterable[str] = (),
     from_stage: str | None = None,
+    on_log: OnLog | None = None,
 ) -> Path:
     """Train on a folder's images and tags; a second call with the same output resumes.
 
@@ -47,6 +49,9 @@ def train(
         output: the run folder; by default `runs/METHOD-DATA`.
         overrides: `key.path=value`, as on the command line.
         from_stage: of a recipe of several stages, run this one and all later ones anew.
+        on_log: called as `on_log(step, values)` whenever numbers are logged, every `training.log_every` steps and after
+            each evaluation: losses by name, `lr`, `images_per_second`, or scores as `eval/NAME`; `stage` is the name
+            of the stage where the recipe has several. examples/ has it send them to Weights & Biases and MLflow.
 
     Returns:
         the run folder.
@@ -108,7 +113,7 @@ def train(
         )
     if not (folder / "run.json").exists():
         _check_weights(chosen)
-    stages = stages_of(chosen, training, folder, scores) if chosen.staged else []
+    stages = stages_of(chosen, training, folder, scores, on_log) if chosen.staged else []
     check_start(stages, from_stage)
     free = changeable(chosen, from_stage)
 
@@ -116,7 +121,7 @@ def train(
         if stages:
             run_stages(folder, stages)
         elif not (folder / MODEL_FILE).exists():
-            run_training(chosen, training, folder, evaluate=scores)
+            run_training(chosen, training, folder, evaluate=scores, on_log=on_log)
 
     if not is_first_process():  # of several that train together, the first alone makes and locks the folder
         run()
@@ -163,7 +168,8 @@ def next_steps(folder: Path) -> list[str]:
         lines.append(f"next: tagmask predict {folder} NEW_PHOTOS -o masks")
     else:
         lines.append(f"next: tagmask label {folder} {data} --source cam -o masks")
-    return [*lines, f"look: tagmask report {folder}; curves: tensorboard --logdir {folder}"]
+    curves = f"; curves: tensorboard --logdir {folder}" if has_tensorboard() else ""
+    return [*lines, f"look: tagmask report {folder}{curves}"]
 
 
 def _check_masks(recipe: Recipe, training: Dataset) -> None:

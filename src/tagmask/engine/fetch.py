@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from tagmask.errors import TagmaskError, first_line
+from tagmask.models.weight_files import without_retry_lines
 
 PREFIX = "hf-hub:"
 TEXTS = ("recipe.yaml", "classes.txt", "run.json")
@@ -30,9 +31,10 @@ def fetch(source: str) -> Path:
     repository, _, revision = source.removeprefix(PREFIX).partition("@")
     check_name(repository)
     try:
-        folder = huggingface_hub.snapshot_download(
-            repository, revision=revision or None, allow_patterns=[*TEXTS, CARD, "*.safetensors"]
-        )
+        with without_retry_lines():
+            folder = huggingface_hub.snapshot_download(
+                repository, revision=revision or None, allow_patterns=[*TEXTS, CARD, "*.safetensors"]
+            )
     except Exception as error:  # network and hub fail in many ways, and all mean the same here
         raise TagmaskError(
             f"{source}: the hub did not give the run ({hub_reason(error)}); check name and network, and log in with "

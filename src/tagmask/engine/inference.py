@@ -193,6 +193,9 @@ def _beyond_tile(items: Sequence[Item], config: InferenceConfig, source: Source)
 def _tiled(method: Method, item: Item, raster: Raster, config: InferenceConfig, batch: int) -> Prediction:
     """Label a large image tile by tile, by the decoder."""
     assert config.tile is not None
+    channels = method.num_classes + int(method.background)
+    if not (item.tags is None or item.tags or method.background):  # neither a tag nor background may win
+        return Prediction(item, np.full(raster.size[::-1], IGNORE, np.uint8), torch.full((channels, 1, 1), NEVER), 1.0)
     device = next(method.parameters()).device
     ids = torch.zeros(0, dtype=torch.uint8)
 
@@ -210,7 +213,7 @@ def _tiled(method: Method, item: Item, raster: Raster, config: InferenceConfig, 
     refined = config.refine != "none"
     done = label_tiles(raster, planes_of, tile=config.tile, longest=config.longest, batch=batch, probabilities=refined)
     # Scores of all labels, as of an image that is seen as a whole; those that may not win have none.
-    scores = torch.full((method.num_classes + int(method.background), *done.planes.shape[1:]), NEVER)
+    scores = torch.full((channels, *done.planes.shape[1:]), NEVER)
     scores[ids.long() - int(not method.background)] = done.planes.clamp_min(1e-12).log() if refined else done.planes
     return Prediction(item, ids.cpu().numpy()[done.labels], scores, done.confidence)
 

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,8 @@ from tagmask.recipes.load import Recipe, TrainingConfig
 
 logger = logging.getLogger(__name__)
 Evaluate = Callable[[Method], dict[str, float]]
+OnLog = Callable[[int, dict[str, Any]], None]
+"""Is told the step and what is logged of it: losses, `lr` and `images_per_second`, or scores as `eval/NAME`."""
 
 
 def make_fabric(config: TrainingConfig) -> Fabric:
@@ -55,17 +58,20 @@ def train(
     fabric: Fabric | None = None,
     build: Callable[[], Method] | None = None,
     clusters: Tensor | None = None,
+    on_log: OnLog | None = None,
 ) -> Method:
     """Train the recipe's method on a data set's images and tags, resuming where a former run stopped.
 
     Args:
         recipe: what to train and how.
         dataset: the training records.
-        folder: an existing folder for `training_state.pt`, `metrics.jsonl`, TensorBoard events, `model.safetensors`.
+        folder: an existing folder for `training_state.pt`, `metrics.jsonl`, `model.safetensors`, and the events
+            of TensorBoard where that is installed.
         evaluate: called every `evaluate_every` steps and at the end; its numbers are logged.
         fabric: devices and precision; by default as the recipe says.
         build: makes the method; by default as the recipe says.
         clusters: (N, K) of the training images, for a round of a method that has such.
+        on_log: see `OnLog`; called whenever a line of `metrics.jsonl` is written.
 
     Returns:
         the trained method, in eval mode.
@@ -104,7 +110,7 @@ def train(
     )
     positions = BatchPositions(config.batch, start, stop, fabric.global_rank, fabric.world_size)
     loader = training_loader(views, positions, config.workers, pin=fabric.device.type == "cuda")
-    log = Log(folder, start, stop) if fabric.is_global_zero else None
+    log = Log(folder, start, stop, on_log) if fabric.is_global_zero else None
     bad_images: set[str] = set()
     first_bad_step = torch.full((), -1, device=fabric.device)
     with log or nullcontext():
@@ -181,14 +187,17 @@ def _stop_if_not_finite(step: int, losses: dict[str, Tensor]) -> None:
 
 
 class Log:
-    """Progress bar, `metrics.jsonl` and TensorBoard events of a run."""
+    """Progress bar, `metrics.jsonl` and TensorBoard's events of a run, and whoever else wants to know."""
 
-    def __init__(self, folder: Path, start: int, steps: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, start: int, steps: int, on_log: OnLog | None = None) -> None:
+        self.on_log = on_log
         self.path = folder / "metrics.jsonl"
         self._forget_after(start)
-        self.writer = SummaryWriter(str(folder / "events"), purge_step=start)
+        self.writer = None
+        if has_tensorboard():
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder / "events"), purge_step=start)
         self.progress = Progress(start, steps)
         self.time, self.step = time.perf_counter(), start
 
@@ -198,7 +207,8 @@ class Log:
 
     def __exit__(self, *exception: object) -> None:
         self.progress.stop()
-        self.writer.close()
+        if self.writer is not None:
+            self.writer.close()
 
     def losses(self, step: int, losses: dict[str, Tensor], *, lr: float, images: int) -> None:
         """Log the losses of the last step and the speed since the last call."""
@@ -218,14 +228,21 @@ class Log:
     def _write(self, values: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-        for name, value in values.items():
+        for name, value in values.items() if self.writer is not None else ():
             self.writer.add_scalar(name, value, values["step"])
+        if self.on_log is not None:
+            self.on_log(values["step"], {name: value for name, value in values.items() if name != "step"})
 
     def _forget_after(self, step: int) -> None:
         """Drop lines of steps that a killed run took after its last checkpoint, a half-written one too."""
         if self.path.exists():
             lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             write_text(self.path, "".join(line for line in lines if line.endswith("\n") and _step(line) <= step))
+
+
+def has_tensorboard() -> bool:
+    """Say whether TensorBoard, the extra `tensorboard`, is installed."""
+    return find_spec("tensorboard") is not None
 
 
 def _step(line: str) -> float:

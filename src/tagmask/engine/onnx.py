@@ -11,6 +11,7 @@ import copy
 import hashlib
 import importlib
 import json
+import logging
 import types
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -30,6 +31,8 @@ from tagmask.ops.resize import resize
 if TYPE_CHECKING:
     from tagmask.methods.base import Method
     from tagmask.models.backbone import Backbone
+
+logger = logging.getLogger(__name__)
 
 DIFFERENCE = 1e-3
 """Largest difference of a score to torch's at which an export counts as right."""
@@ -113,7 +116,13 @@ def write_onnx(
 
     # Trace, and compare at other sizes than the one it was traced with.
     network = LabelScores(exported, labels).requires_grad_(False)
+    logger.info(
+        "tracing the network for %s; that takes a while%s",
+        "images of any size" if size is None else f"images of {size[0]} x {size[1]}",
+        ", several times as long as for one size (--size N)" if size is None else "",
+    )
     model = _trace(network, size, multiple)
+    logger.info("comparing the file with torch")
     others = [(5 * multiple, 4 * multiple), (7 * multiple, 8 * multiple)]
     difference, agreement = _compare(model, network, [size] if size else others)
     if agreement < AGREEMENT or (difference or 0) > DIFFERENCE:

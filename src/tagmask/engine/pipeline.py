@@ -15,7 +15,7 @@ from tagmask.engine.band import with_band
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
 from tagmask.engine.device import default_device
-from tagmask.engine.loop import Evaluate, check_method, training_set
+from tagmask.engine.loop import Evaluate, OnLog, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
 from tagmask.engine.progress import report_skipped
@@ -31,7 +31,9 @@ from tagmask.recipes.load import Recipe
 from tagmask.recipes.stages import RefineConfig, StageTraining
 
 
-def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None = None) -> list[Stage]:
+def stages_of(
+    recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None = None, on_log: OnLog | None = None
+) -> list[Stage]:
     """The stages of a recipe on a training set.
 
     Args:
@@ -39,13 +41,14 @@ def stages_of(recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate
         dataset: the training records.
         folder: of the run.
         evaluate: scores of a method with a decoder, logged by the segmenter's training.
+        on_log: see `loop.OnLog`; what it is told has the stage's name as `stage`.
 
     Raises:
         TagmaskError: what no training could begin with.
     """
     check_stages(recipe)
     check_method(recipe, dataset)
-    work = _Work(recipe, dataset, folder, evaluate)
+    work = _Work(recipe, dataset, folder, evaluate, on_log)
     stages = work.classifiers()
     if recipe.refine is None and recipe.segmenter is None:
         return stages
@@ -80,10 +83,17 @@ def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
 class _Work:
     """The stages' common ground."""
 
-    def __init__(self, recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None) -> None:
-        self.recipe, self.folder, self.evaluate = recipe, folder, evaluate
+    def __init__(
+        self, recipe: Recipe, dataset: Dataset, folder: Path, evaluate: Evaluate | None, on_log: OnLog | None
+    ) -> None:
+        self.recipe, self.folder, self.evaluate, self.on_log = recipe, folder, evaluate, on_log
         self.things, self.dataset = dataset, dataset.with_context()
         self.num_classes = len(dataset.classes)
+
+    def _tell(self, stage: str) -> OnLog | None:
+        """What a stage's training calls whenever it logs."""
+        told = self.on_log
+        return None if told is None else lambda step, values: told(step, {"stage": stage, **values})
 
     def classifiers(self) -> list[Stage]:
         """The trainings of the classifier, and before each that needs it the clustering of the images."""
@@ -102,7 +112,7 @@ class _Work:
             def build() -> Method:
                 return build_method(own, len(self.dataset.classes), number=number)
 
-            run_training(own, self.dataset, place, build=build, clusters=clusters)
+            run_training(own, self.dataset, place, build=build, clusters=clusters, on_log=self._tell(planned.name))
 
         return make
 
@@ -158,7 +168,11 @@ class _Work:
         refine = self.recipe.refine or RefineConfig()
         own = stage_recipe(self.recipe, refine.affinity)
         labelled = self._masked(self.dataset, self.folder / LABELS)
-        run_training(own, labelled, place, build=lambda: Affinity(Backbone(own.backbone), self.num_classes))
+
+        def build() -> Affinity:
+            return Affinity(Backbone(own.backbone), self.num_classes)
+
+        run_training(own, labelled, place, build=build, on_log=self._tell(AFFINITY))
 
     def refine(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
@@ -197,7 +211,7 @@ class _Work:
             method.network.backbone.load_state_dict(trained.network.backbone.state_dict())
             return method
 
-        run_training(own, masked, place, evaluate=self.evaluate, build=build)
+        run_training(own, masked, place, evaluate=self.evaluate, build=build, on_log=self._tell(SEGMENTER))
 
     def _masked(self, dataset: Dataset, masks: Path) -> Dataset:
         """The records that a stage wrote a mask of, with it; or with their ground truth, where that is to be used."""

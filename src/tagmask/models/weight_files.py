@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -89,12 +90,26 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     return state
 
 
+@contextmanager
+def without_retry_lines() -> Iterator[None]:
+    """Keep the hub's library from logging every attempt to reach the hub; what comes of them all is said once."""
+    from huggingface_hub.utils import logging as hub_logging
+
+    before = hub_logging.get_verbosity()
+    hub_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hub_logging.set_verbosity(before)
+
+
 def _from_hub(source: str) -> dict[str, Tensor]:
     from huggingface_hub import hf_hub_download
 
     repository = source.split(":", 1)[-1]
     try:
-        return _read_safetensors(Path(hf_hub_download(repository, "model.safetensors")))
+        with without_retry_lines():
+            return _read_safetensors(Path(hf_hub_download(repository, "model.safetensors")))
     except TagmaskError:
         raise
     except Exception as error:  # whatever network and hub come up with

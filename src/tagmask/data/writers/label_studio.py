@@ -91,28 +91,40 @@ def _joined(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return ((words[:, None] >> places) & 1).astype(bool)[places < sizes[:, None]]
 
 
-def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_version: str) -> dict[str, Any]:
-    """Make an image's task, with a prediction that holds a brush region for each class in its mask."""
-    height, width = image.labels.shape
-    present = np.flatnonzero(np.bincount(image.labels.ravel(), minlength=256)[: len(classes) + 1]).tolist()
-    result = [
+def brush_regions(
+    labels: np.ndarray, classes: Sequence[str], name: str, *, control: str = CONTROL, picture: str = PICTURE
+) -> list[dict[str, Any]]:
+    """Make the `result` of a prediction: a brush region for each class in a label map.
+
+    Args:
+        labels: (h, w) uint8: 0 background, 1..K, 255 ignored, which is left out.
+        classes: names in id order.
+        name: what the regions' ids begin with.
+        control, picture: names of the brush and of the image in the project's labelling interface.
+
+    Source: Label Studio, "Import brush segmentation pre-annotations in RLE format".
+    """
+    height, width = labels.shape
+    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[: len(classes) + 1]).tolist()
+    return [
         {
-            "id": f"{image.name}#{label}",
+            "id": f"{name}#{label}",
             "type": "brushlabels",
-            "from_name": CONTROL,
-            "to_name": PICTURE,
+            "from_name": control,
+            "to_name": picture,
             "original_width": width,
             "original_height": height,
             "image_rotation": 0,
-            "value": {
-                "format": "rle",
-                "rle": brush_code(image.labels == label),
-                "brushlabels": [classes[label - 1]],
-            },
+            "value": {"format": "rle", "rle": brush_code(labels == label), "brushlabels": [classes[label - 1]]},
         }
         for label in present
         if label > 0
     ]
+
+
+def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_version: str) -> dict[str, Any]:
+    """Make an image's task, with a prediction that holds a brush region for each class in its mask."""
+    result = brush_regions(image.labels, classes, image.name)
     prediction: dict[str, Any] = {"model_version": model_version, "result": result}
     if image.confidence is not None:
         prediction["score"] = image.confidence
