@@ -1,6 +1,6 @@
 """Peak memory of `tagmask predict` on large photographs: 40 of 24 megapixels, and twelve PNGs of 13,300 x 13,300.
 
-    make bench NAME=large_photographs [ARGS="--refine crf"]
+    make bench NAME=large_photographs [ARGS="--refine crf --only '12 PNGs of 177 MP'"]
 
 The photographs are noise blown up, made in a temporary folder; the network is a tiny ViT of 2 steps of training, so
 that what is measured is the way of the pixels. Peak memory is that of the process that predicts, with its imports.
@@ -9,6 +9,7 @@ that what is measured is the way of the pixels. Peak memory is that of the proce
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import subprocess
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from common import device_facts, write_results
+from common import RESULTS, device_facts, write_results
 from PIL import Image
 
 TRAIN = (
@@ -46,20 +47,31 @@ def measure(folder: Path, run: Path, output: Path, refine: str) -> dict[str, flo
         capture_output=True,
         text=True,
     ).stdout.split()
-    return {"images": int(told[-2]), "peak_gib": round(int(told[-1]) / 2**20, 2), "seconds": time.monotonic() - begin}
+    return {
+        "images": int(told[-2]),
+        "peak_gib": round(int(told[-1]) / 2**20, 2),
+        "seconds": round(time.monotonic() - begin),
+    }
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--refine", nargs="+", default=["none", "crf"], choices=("none", "par", "crf"))
-    refinements = parser.parse_args().refine
-    rows = []
+    parser.add_argument("--only", choices=tuple(SETS), help="leave the other's results as they are")
+    arguments = parser.parse_args()
+    refinements, former = arguments.refine, RESULTS / "large_photographs.json"
+    chosen = [arguments.only] if arguments.only else list(SETS)
+    rows = json.loads(former.read_text())["rows"] if arguments.only and former.exists() else []
+    rows = [
+        row for row in rows if (row["photographs"], row["refine"]) not in {(a, b) for a in chosen for b in refinements}
+    ]
     with tempfile.TemporaryDirectory() as name:
         base = Path(name)
         tagmask("data", "make", "cooccur", "-o", base / "data", "--images", 24, "--size", 48)
         settings = [argument for text in TRAIN for argument in ("--set", text)]
         tagmask("train", base / "data", "-r", "cam/demo", "-o", base / "run", *settings)
-        for what, (count, size, suffix) in SETS.items():
+        for what in chosen:
+            count, size, suffix = SETS[what]
             folder = base / what
             folder.mkdir()
             noise = np.random.default_rng(0).integers(0, 256, (size[1] // 50, size[0] // 50, 3), dtype=np.uint8)

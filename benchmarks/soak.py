@@ -252,8 +252,8 @@ def soak_label(base: Path, minutes: float, warm_up: float) -> dict[str, Any]:
         label.wait(60 * minutes)
         errors.append(f"ended with status {label.returncode}: {(base / 'label.txt').read_text()[-300:]}")
     memory.ended.set()
-    label.send_signal(signal.SIGINT)
-    label.wait(60)
+    label.send_signal(signal.SIGTERM)
+    label.wait(600)
     masks = sum(1 for _ in (base / "masks").rglob("*.png"))
     return {"minutes": minutes, "masks": masks, **memory.slope(warm_up), "errors": errors}
 
@@ -284,7 +284,7 @@ def soak_serve(base: Path, minutes: float, warm_up: float, clients: int) -> dict
     memory.ended.set()
     disk = on_disk(base / "temporary")
     page.send_signal(signal.SIGTERM)
-    page.wait(60)
+    page.wait(600)
     return {
         "minutes": minutes,
         "clients": clients,

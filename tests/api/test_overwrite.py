@@ -95,7 +95,7 @@ def test_one_file_of_somebody_else(verb: str, run: Path, cooccur: Path, tmp_path
     # A folder of that name is kept in any case.
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("mine")
-    assert f"{tmp_path / 'folder'}: " in call(tmp_path / "folder", "--overwrite")
+    assert f"{tmp_path / 'folder'}: a folder; " in call(tmp_path / "folder", "--overwrite")
     assert (tmp_path / "folder" / "notes.txt").read_text() == "mine"
 
 

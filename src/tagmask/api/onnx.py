@@ -33,6 +33,8 @@ def export_onnx(
     """
     if dynamic and size is not None:
         raise TagmaskError("give either a size or --dynamic")
+    if Path(output).is_dir():
+        raise TagmaskError(f"{output}: a folder; give the name of the ONNX file to write")
     if not overwrite:
         check_free(Path(output))
     model = api.load(run, device="cpu")
