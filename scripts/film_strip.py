@@ -135,7 +135,7 @@ def main() -> None:
             truths[record.image.stem] = record.mask.load(*ids.shape)
         rough = {name: quality(PngMask(masks / f"{name}.png").ids(), truth, classes) for name, truth in truths.items()}
         name = sorted(rough, key=rough.__getitem__)[len(rough) // 4]  # rough, and not hopeless
-        review = place / "reviews.csv"
+        review = place / "reviews" / "first.csv"
         with (
             serving(options.run, images=photos, masks=masks, review=review, port=PORT) as (address, _),
             sync_playwright() as driver,

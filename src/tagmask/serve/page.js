@@ -12,6 +12,12 @@
   const TAGS = "tags"; // T stands in line too: it asks for the tags of the image to come
   const PATIENCE = 60000; // milliseconds; where no answer came in this time, none will
 
+  // On a phone the decisions stay at the foot of the window. The interface mends style sheets in a way that loses @media.
+  const PHONE = 700; // CSS pixels of the width of a window that is one
+  const fit = () => document.documentElement.classList.toggle("tm-phone", window.innerWidth <= PHONE);
+  window.addEventListener("resize", fit);
+  fit();
+
   const line = [];
   let sent = null; // what was on the screen at the last press, and when; null once its answer is there
   let passing = false; // whether a click is our own, on its way to the button
