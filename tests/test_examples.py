@@ -104,7 +104,7 @@ def test_without_tensorboard_a_training_writes_no_events(
 
     for there in (True, False):
         monkeypatch.setattr("tagmask.engine.loop.has_tensorboard", lambda there=there: there)
-        monkeypatch.setattr("tagmask.api.train.has_tensorboard", lambda there=there: there)
+        monkeypatch.setattr(sys.modules["tagmask.api.train"], "has_tensorboard", lambda there=there: there)
         run = tagmask.train(cooccur, recipe=tiny_recipe("cam"), output=tmp_path / str(there))
         assert (run / "events").exists() == there
         assert any("tensorboard" in line for line in next_steps(run)) == there

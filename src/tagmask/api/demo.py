@@ -4,35 +4,40 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw
+import torch
 
-from tagmask.api import evaluate_cams, evaluate_method, label, load, open_data, train
-from tagmask.data.dataset import Dataset
-from tagmask.data.files import write_text
-from tagmask.data.images import open_image
+from tagmask.api.demo_part import SCORES
+from tagmask.api.demo_pictures import early_sheet, sheet
 from tagmask.data.label_maps import write_png
-from tagmask.data.pictures import heat_map, overlay
+from tagmask.data.limits import parse_json
 from tagmask.data.synthetic import make_cooccur
-from tagmask.engine.inference import Item, stream
-from tagmask.evaluation.result import Result
-from tagmask.evaluation.tables import to_json
-from tagmask.recipes.load import load_recipe
+from tagmask.engine.progress import Waiting
+from tagmask.errors import TagmaskError
 
 logger = logging.getLogger(__name__)
 
 IMAGES, SIZE, MEET, ALONE = 3000, 64, 0.9, 0.7
-SHOWN, ENLARGED = 8, 3
+LOOK = 1.0  # seconds between looks at how far the parts are
+PHASES = {
+    "cam": ((0, 0.12), (300, 0.20), (700, 25.0)),
+    "seco": ((0, 0.13), (100, 0.17), (214, 0.54), (700, 25.0)),
+}
+"""For the time left: from which step on a step of the recipe takes how many seconds; at the end what comes after."""
 
 
 def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) -> dict[str, float]:
     """Run the demonstration.
 
     Makes a set in which objects meet their context nine times in ten, trains plain CAM and `method` from scratch on
-    its tags, and writes masks, pictures and scores. What is done is not done again.
+    its tags, and writes masks, pictures and scores. Where torch has two cores or more, both are trained at the same
+    time. First pictures are there when plain CAM has learnt for 200 steps. What is done is not done again.
 
     Args:
         output: folder for everything.
@@ -41,81 +46,129 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
 
     Returns:
         mIoU in percent of both decoders on the test split, no tags given.
+
+    Raises:
+        TagmaskError: a training failed; it names the file that says more.
     """
     folder, start = Path(output) / f"seed{seed}", time.perf_counter()
     data = folder / "data"
-    if not (data / "tags.csv").exists():
-        logger.info(
-            "making %d images of %d x %d: objects meet their context %.0f%% of the time", IMAGES, SIZE, SIZE, 100 * MEET
-        )
-        make_cooccur(data, images=IMAGES, size=SIZE, meet=MEET, alone=ALONE, seed=seed)
-    results: dict[str, Result] = {}
-    for name in dict.fromkeys(("cam", method)):
-        logger.info("training %s", name)
-        run = train(data, recipe=f"{name}/demo", output=folder / name, overrides=[f"training.seed={seed}"])
-        model = load(run)
-        recipe = load_recipe(run / "recipe.yaml")
-        held_out = open_data(data, recipe.data).split(["test"])
-        results[name] = evaluate_method(model.method, held_out, recipe.inference, source="decoder")
-        cams, _ = evaluate_cams(model.method, held_out, recipe.inference)
-        write_text(run / "scores.json", _scores(results[name], cams))
-        label(run, data, output=run / "masks", split=["train"])
-    write_png(folder / "pictures.png", _pictures(folder, list(results), held_out))
+    names = list(dict.fromkeys(("cam", method)))
+    cores = torch.get_num_threads()
+    at_once = min(cores, len(names))
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as started:
+        parts = [Part(name, folder, started, seed, cores // at_once) for name in names]
+        if not (data / "tags.csv").exists():
+            chance = 100 * MEET
+            logger.info(
+                "making %d images of %d x %d: objects meet their context %.0f%% of the time", IMAGES, SIZE, SIZE, chance
+            )
+            make_cooccur(data, images=IMAGES, size=SIZE, meet=MEET, alone=ALONE, seed=seed)
+        logger.info("training %s%s", " and ".join(names), " at the same time" if at_once > 1 else "")
+        _wait(parts, at_once, folder, start)
+    runs = {name: folder / name for name in names}
+    write_png(folder / "pictures.png", sheet(runs, data))
+    scores = {name: json.loads((run / SCORES).read_text(encoding="utf-8"))["decoder"] for name, run in runs.items()}
     logger.info("test split, decoder, no tags given, protocol seco; FP/TP is the mean over classes")
-    for name, result in results.items():
-        unbounded = f" (+ {result.scores.unbounded} infinite)" if result.scores.unbounded else ""
-        ratio = result.scores.mean_confusion_ratio
-        logger.info("%-6s mIoU %.1f %%   FP/TP %.2f%s", name, 100 * result.scores.miou, ratio, unbounded)
+    for name, own in scores.items():
+        unbounded = f" (+ {own['unbounded']} infinite)" if own["unbounded"] else ""
+        ratio = own["mean_confusion_ratio"]
+        logger.info("%-6s mIoU %.1f %%   FP/TP %.2f%s", name, 100 * own["miou"], ratio, unbounded)
     logger.info("masks: %s/*/masks   pictures: %s/pictures.png   metrics: %s/*/metrics.jsonl", *3 * (folder,))
     logger.info("%.0f seconds", time.perf_counter() - start)
-    return {name: round(100 * result.scores.miou, 2) for name, result in results.items()}
+    return {name: round(100 * own["miou"], 2) for name, own in scores.items()}
 
 
-def _scores(decoder: Result, cams: Result) -> str:
-    return json.dumps({"decoder": to_json(decoder), "cam": to_json(cams)}, indent=1) + "\n"
+class Part:
+    """The process that trains and scores one method; it waits until it is told to begin.
+
+    Args:
+        name: of the method, and of its run folder.
+        folder: of the demonstration.
+        started: stops the process, if it still runs, and closes its files.
+        seed: of the training.
+        threads: cores that it may use.
+    """
+
+    def __init__(self, name: str, folder: Path, started: ExitStack, seed: int, threads: int) -> None:
+        self.name, self.run, self.said = name, folder / name, folder / f"{name}.log"
+        self.begun: float | None = None
+        words = (folder / "data", self.run, name, seed, threads)
+        log = started.enter_context(self.said.open("w", encoding="utf-8"))
+        self.process = started.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-m", "tagmask.api.demo_part", *map(str, words)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+            )
+        )
+        started.callback(self.process.kill)
+
+    def begin(self) -> None:
+        """Have it begin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b".")
+        self.process.stdin.flush()
+        self.begun = time.monotonic()
+
+    def is_done(self) -> bool:
+        """Say whether it has ended.
+
+        Raises:
+            TagmaskError: it failed.
+        """
+        code = self.process.poll()
+        if code:
+            lines = self.said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            raise TagmaskError(f"{self.said}: training {self.name} failed: {lines[-1] if lines else f'status {code}'}")
+        return code == 0
+
+    def step(self) -> int:
+        """Give the last step that it logged; 0 before."""
+        try:
+            return int(parse_json((self.run / "metrics.jsonl").read_bytes().splitlines()[-1])["step"])
+        except (OSError, IndexError, TagmaskError, KeyError, TypeError):
+            return 0
+
+    def seconds(self) -> float | None:
+        """Estimate how long it still takes, from how long it took so far; None where nobody knows."""
+        step = self.step()
+        if self.name not in PHASES or self.begun is None or not step:
+            return None
+        if self.process.poll() is not None:
+            return 0.0
+        done, whole = cost(self.name, step), cost(self.name, None)
+        return max(0.0, (time.monotonic() - self.begun) * (whole - done) / done)
 
 
-def _pictures(folder: Path, names: list[str], dataset: Dataset) -> Image.Image:
-    """Draw a sheet: photograph with tags, CAM of the first tag and predicted mask of each method, ground truth."""
-    records = dataset.records[:SHOWN]
-    columns = [[_enlarged(np.asarray(open_image(record.image))) for record in records]]
-    titles = ["image and tags"]
-    for name in names:
-        model = load(folder / name)
-        inference = model.run.recipe.inference
-        by_source = {}
-        for source in ("cam", "decoder"):
-            items = [Item(record.name, record.image, record.tags if source == "cam" else None) for record in records]
-            by_source[source] = {p.item.name: p for p in stream(model.method, items, inference, source=source)}
-        heat, masks = [], []
-        for record in records:
-            image = np.asarray(open_image(record.image))
-            cam = by_source["cam"][record.name].scores[record.tags[0]].numpy()
-            cam = np.asarray(Image.fromarray(cam).resize(image.shape[1::-1], Image.Resampling.BILINEAR))
-            heat.append(_enlarged(heat_map(image, cam)))
-            masks.append(_enlarged(overlay(image, by_source["decoder"][record.name].labels)))
-        columns += [heat, masks]
-        titles += [f"{name}: CAM of the first tag", f"{name}: mask, no tags given"]
-    ground_truth = []
-    for record in records:
-        image = np.asarray(open_image(record.image))
-        assert record.mask is not None
-        ground_truth.append(_enlarged(overlay(image, record.mask.load(*image.shape[:2]))))
-    columns.append(ground_truth)
-    titles.append("ground truth")
-    side, head = SIZE * ENLARGED, 16
-    sheet = Image.new("RGB", (len(columns) * (side + 4), head + SHOWN * (side + head + 4)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for x, (title, pictures) in enumerate(zip(titles, columns, strict=True)):
-        draw.text((x * (side + 4) + 2, 2), title, fill="black")
-        for y, picture in enumerate(pictures):
-            sheet.paste(picture, (x * (side + 4), head + y * (side + head + 4)))
-    for y, record in enumerate(records):
-        tags = ", ".join(dataset.classes[tag] for tag in record.tags)
-        draw.text((2, head + y * (side + head + 4) + side), tags, fill="black")
-    return sheet
+def cost(name: str, step: int | None) -> float:
+    """Sum up what the steps of a recipe of the demonstration take until `step`; None: with all that comes after."""
+    phases = PHASES[name]
+    if step is None:
+        return cost(name, phases[-1][0]) + phases[-1][1]
+    ends = [begin for begin, _ in phases[1:]]
+    return sum(max(0, min(step, end) - begin) * each for (begin, each), end in zip(phases, ends, strict=False))
 
 
-def _enlarged(image: np.ndarray) -> Image.Image:
-    side = SIZE * ENLARGED
-    return Image.fromarray(image).resize((side, side), Image.Resampling.NEAREST)
+def _wait(parts: Sequence[Part], at_once: int, folder: Path, start: float) -> None:
+    """Have the parts work, so many at a time, and show how far they are."""
+    waiting, working = list(parts), list[Part]()
+    shown_first = (folder / "first.png").exists()
+    with Waiting("training") as shown:
+        while waiting or working:
+            working = [part for part in working if not part.is_done()]
+            while waiting and len(working) < at_once:
+                waiting[0].begin()
+                working.append(waiting.pop(0))
+            if not shown_first and (picture := early_sheet(parts[0].run, folder / "data")) is not None:
+                shown_first = True
+                write_png(folder / "first.png", picture)
+                logger.info(
+                    "after %.0f s: first masks of plain CAM: %s", time.perf_counter() - start, folder / "first.png"
+                )
+            left = [part.seconds() for part in working]
+            known = [each for each in left if each is not None]
+            text = ", ".join(f"{part.name} step {part.step()}" for part in working)
+            shown.update(text, max(known) if known and len(known) == len(left) and not waiting else None)
+            time.sleep(LOOK)

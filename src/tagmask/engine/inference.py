@@ -98,8 +98,10 @@ def stream(
     device = next(method.parameters()).device
     if device.type == "cpu":
         keep_freed_memory()
-    large = _beyond_tile(items := list(items), config, source)
-    items = [item for item in items if item not in large]
+    items = list(items)
+    large = [item for item in items if source == "decoder" and _is_beyond_tile(item.path, config)]
+    apart = set(large)
+    items = [item for item in items if item not in apart]
     waiting: dict[torch.Size, list[tuple[Item, Photograph]]] = defaultdict(list)
     held = 0
     photographs = open_ahead((item.path for item in items), config, most=4 * batch)
@@ -173,21 +175,17 @@ def _predictions(
         yield Prediction(item, labels, own, confidence)
 
 
-def _beyond_tile(items: Sequence[Item], config: InferenceConfig, source: Source) -> set[Item]:
-    """Find the images that are labelled in tiles: those with a longer side than `inference.tile`, and whole slides.
+def _is_beyond_tile(path: Path, config: InferenceConfig) -> bool:
+    """Say whether the decoder labels an image in tiles: one with a longer side than `inference.tile`, or a whole slide.
 
     CAMs are scaled to their maximum in an image, which a tile would not have: they are always made of whole images.
     """
-    if config.tile is None or source == "cam":
-        return set()
-    found = set()
-    for item in items:
-        try:
-            if is_slide_name(item.path.name) or max(raster_size(item.path)) > config.tile:
-                found.add(item)
-        except TagmaskError:  # it is said where the image is opened
-            continue
-    return found
+    if config.tile is None:
+        return False
+    try:
+        return is_slide_name(path.name) or max(raster_size(path)) > config.tile
+    except TagmaskError:  # it is said where the image is opened
+        return False
 
 
 def _tiled(method: Method, item: Item, raster: Raster, config: InferenceConfig, batch: int) -> Prediction:

@@ -228,8 +228,9 @@ class Log:
     def _write(self, values: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
-        for name, value in values.items() if self.writer is not None else ():
-            self.writer.add_scalar(name, value, values["step"])
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, values["step"])
         if self.on_log is not None:
             self.on_log(values["step"], {name: value for name, value in values.items() if name != "step"})
 

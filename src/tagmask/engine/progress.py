@@ -89,3 +89,37 @@ class Progress:
         if not self.shown and (step - self.said >= self.steps / 10 or step == self.steps):
             self.said = step
             logger.info("step %d of %d: loss %.4f, %.1f images/s", step, self.steps, loss, speed)
+
+
+class Waiting:
+    """What other processes do, and the time left: a line that changes, or without a terminal a message now and then."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.said = what, time.monotonic()
+        self.status = plain_console().status(what)
+
+    def __enter__(self) -> Waiting:
+        if self.status.console.is_terminal:
+            self.status.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.status.stop()
+
+    def update(self, text: str, left: float | None) -> None:
+        """Say how far it is.
+
+        Args:
+            text: what is being done.
+            left: seconds until the end; None where nobody knows.
+        """
+        line = f"{self.what}: {text}"
+        if left is not None:
+            line += (
+                f"; about {left / 60:.0f} min left" if left >= 90 else f"; about {max(10, round(left, -1)):.0f} s left"
+            )
+        if self.status.console.is_terminal:
+            self.status.update(line)
+        elif time.monotonic() - self.said >= QUIET / 2:
+            self.said = time.monotonic()
+            logger.info("%s", line)
