@@ -107,4 +107,4 @@ def test_without_tensorboard_a_training_writes_no_events(
         monkeypatch.setattr(sys.modules["tagmask.api.train"], "has_tensorboard", lambda there=there: there)
         run = tagmask.train(cooccur, recipe=tiny_recipe("cam"), output=tmp_path / str(there))
         assert (run / "events").exists() == there
-        assert any("tensorboard" in line for line in next_steps(run)) == there
+        assert any("curves: tensorboard" in line for line in next_steps(run)) == there
