@@ -161,8 +161,9 @@ def _answering(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
     """
     import uvicorn
 
-    limits = {"limit_concurrency": CONNECTIONS, "timeout_graceful_shutdown": 1}
-    server = uvicorn.Server(uvicorn.Config(app, ws="none", log_level="critical", **limits))
+    server = uvicorn.Server(
+        uvicorn.Config(app, ws="none", log_level="critical", limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     while not server.started:
