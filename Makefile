@@ -3,6 +3,9 @@ PYTHON ?= python3
 PY := .venv/bin/python
 PIP := .venv/bin/pip --disable-pip-version-check install --quiet
 
+# uv installs no bytecode: where Python may not write it either, every start would compile torch anew, 20 seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test package lint types mutants bench docs constraints licences sbom clean
 .DEFAULT_GOAL := demo
 
@@ -19,7 +22,7 @@ PIP := .venv/bin/pip --disable-pip-version-check install --quiet
 
 # make demo [METHOD=sccam] [SEED=1]: synthetic set, training from scratch, masks and pictures in demo/
 demo: .venv/run.stamp
-	env -u PYTHONDONTWRITEBYTECODE $(PY) -m tagmask demo $(if $(METHOD),--method $(METHOD)) $(if $(SEED),--seed $(SEED)) --output demo
+	$(PY) -m tagmask demo $(if $(METHOD),--method $(METHOD)) $(if $(SEED),--seed $(SEED)) --output demo
 
 # make test [OLDEST=1]: with the newest packages, or with the oldest that pyproject.toml allows
 ifdef OLDEST
