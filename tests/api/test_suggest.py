@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,7 @@ def test_ground_truth_takes_the_place_of_made_masks_where_it_is_asked_for(
     learnt: list[Dataset] = []
     monkeypatch.setattr("tagmask.engine.pipeline.run_training", lambda recipe, data, *a, **k: learnt.append(data))
     for use in (False, True):
-        recipe = tiny_recipe("cam", *STAGED, f"data.use_masks={use}", "data.mask_fraction=0")
+        recipe = tiny_recipe("cam", *STAGED, f"data.use_masks={use}")
         training = api.training_split(api.open_data(half_masked, recipe.data), recipe.data)
         stages = {stage.name: stage for stage in stages_of(recipe, training, tmp_path / "run")}
         stages[SEGMENTER].make(tmp_path / "run" / SEGMENTER)
@@ -111,23 +110,6 @@ def test_ground_truth_takes_the_place_of_made_masks_where_it_is_asked_for(
             expected = own.mask.load(48, 48) if use and number < 3 and own.mask else made
             assert learned.mask is not None
             np.testing.assert_array_equal(learned.mask.load(48, 48), expected)
-
-
-@pytest.mark.parametrize(("fraction", "times"), [(0.0, 1), (0.25, 2), (0.5, 5), (0.75, 14)])
-def test_few_masks_are_drawn_often_enough(
-    run: Path, half_masked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fraction: float, times: int
-) -> None:
-    """Of seventeen images three have ground truth: as many draws of these as bring them to the fraction asked for."""
-    shutil.copytree(run, tmp_path / "run")
-    learnt: list[Dataset] = []
-    monkeypatch.setattr("tagmask.engine.pipeline.run_training", lambda recipe, data, *a, **k: learnt.append(data))
-    recipe = tiny_recipe("cam", *STAGED, "data.use_masks=true", f"data.mask_fraction={fraction}")
-    training = api.training_split(api.open_data(half_masked, recipe.data), recipe.data)
-    {stage.name: stage for stage in stages_of(recipe, training, tmp_path / "run")}[SEGMENTER].make(
-        tmp_path / "segmenter"
-    )
-    drawn = Counter(record.name for record in learnt[0].records)
-    assert [drawn[record.name] for record in training.records] == [times] * 3 + [1] * (len(training) - 3)
 
 
 def test_masks_are_taken_up_by_a_run_that_is_there(run: Path, half_masked: Path, tmp_path: Path) -> None:
@@ -154,7 +136,7 @@ def test_masks_mended_in_a_labelled_folder_are_learnt_from_and_the_others_not(
     run: Path, half_masked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
-    masks, options = tmp_path / "labelled", (*STAGED, "data.mask_fraction=0", f"data.use_masks={tmp_path / 'labelled'}")
+    masks, options = tmp_path / "labelled", (*STAGED, f"data.use_masks={tmp_path / 'labelled'}")
     api.label(run, output=masks, split=["train"])
 
     def again(*more: str) -> list[Dataset]:
@@ -176,7 +158,7 @@ def test_masks_mended_in_a_labelled_folder_are_learnt_from_and_the_others_not(
     drawn = np.full((48, 48), 2, np.uint8)
     write_mended(masks, first, drawn, ())
     (learned,) = again()
-    assert len({record.name for record in learned.records}) == len(read_confidence(masks / CONFIDENCE))
+    assert len(learned) == len(read_confidence(masks / CONFIDENCE))
     for record in learned.records:
         assert record.mask is not None
         made = PngMask(tmp_path / "run" / MASKS / f"{record.name}.png").load(48, 48)

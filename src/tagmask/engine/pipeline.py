@@ -66,8 +66,7 @@ def stages_of(
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
-    masked = [f"data.{key}" for key in ("use_masks", "mask_fraction", "masks", "review")]
-    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", *masked)}
+    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", "data.use_masks", "data.masks", "data.review")}
     walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
     masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
     affinity = recipe.refine is not None and recipe.refine.name == "affinity"
@@ -215,17 +214,14 @@ class _Work:
 
     def _masked(self, dataset: Dataset, masks: Path) -> Dataset:
         """The records that a stage wrote a mask of, with it; or with their ground truth, where that is to be used."""
-        config, records, drawn = self.recipe.data, [], []
+        records = []
         for record in dataset.records:
             path = masks / f"{record.name}.png"
-            if config.use_masks and record.mask is not None:
-                drawn.append(record)
+            if self.recipe.data.use_masks and record.mask is not None:
                 records.append(record)
             elif path.exists():
                 records.append(replace(record, mask=PngMask(path)))
-        # A few masks that people drew would be lost among the made ones: each is then seen several times an epoch.
-        times = config.mask_fraction / (1 - config.mask_fraction) * (len(records) - len(drawn)) / max(1, len(drawn))
-        return replace(dataset, records=(*records, *drawn * (max(1, round(times)) - 1)))
+        return replace(dataset, records=tuple(records))
 
 
 def check_stages(recipe: Recipe) -> None:

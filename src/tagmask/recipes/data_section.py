@@ -61,13 +61,6 @@ class DataConfig(Section):
         "from tags: in AffinityNet's labels and for the segmenter. The path of a folder takes the masks there; of one "
         "that tagmask wrote, those that were mended.",
     )
-    mask_fraction: float = Field(
-        default=0.25,
-        ge=0,
-        lt=1,
-        description="With `use_masks`: at least this fraction of the images that the segmenter and AffinityNet draw "
-        "have ground truth; where few have it, each is drawn several times.",
-    )
     review: Path | None = Field(
         default=None,
         description="The table of a review on the page: with `use_masks`, masks that it says are to be kept count as "
