@@ -96,10 +96,10 @@ def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
     import gradio
     from fastapi import FastAPI
     from gradio.themes import Default
-    from starlette.routing import Mount
+    from starlette.routing import BaseRoute, Mount
 
     blocks.state_session_capacity = SESSIONS
-    own = [*editor_routes(editor), *thumb_routes(Thumbs(editor.page))] if editor else None
+    own: list[BaseRoute] = [*editor_routes(editor), *thumb_routes(Thumbs(editor.page))] if editor else []
     application = gradio.mount_gradio_app(
         FastAPI(openapi_url=None, routes=own),
         blocks,
