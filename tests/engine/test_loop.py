@@ -78,8 +78,9 @@ def test_mixed_precision_follows_fp32_and_is_not_the_same(method: str, records: 
         losses.append(torch.tensor([line["loss"] for line in lines]))
     whole, mixed = losses
     assert not torch.equal(whole, mixed)
-    # What is decided by a threshold soon differs; until then only the arithmetic does.
-    torch.testing.assert_close(mixed[:4], whole[:4], rtol=0.02, atol=0.0)
+    # What is decided by a threshold soon differs; until then only the arithmetic does: by 2.6 % at most, which is SeCo
+    # with torch 2.11 on AVX2.
+    torch.testing.assert_close(mixed[:4], whole[:4], rtol=0.03, atol=0.0)
     assert mixed.isfinite().all()
 
 
