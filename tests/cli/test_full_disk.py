@@ -41,7 +41,9 @@ def tagmask_says(*arguments: object, largest: int | None = None) -> str:
             "runpy.run_module('tagmask', run_name='__main__', alter_sys=True)"
         )
         command[1:3] = ["-c", code.format(largest)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # No bytecode: Python would leave half of a file among the installed packages, and every later start would fail.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]

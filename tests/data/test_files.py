@@ -126,7 +126,8 @@ def test_bad_input_paths_without_a_name(name: str) -> None:
         pytest.fail("was begun")
 
 
-def test_bad_input_full_disk_and_others_are_said_with_the_mend(tmp_path: Path) -> None:
+def test_bad_input_full_disk_and_others_are_said_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it would be cut short, among the installed packages
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, load_model, load_s
 from tagmask.errors import TagmaskError
 
 
-def test_a_full_disk_is_named_and_the_last_whole_files_stay(tmp_path: Path) -> None:
+def test_a_full_disk_is_named_and_the_last_whole_files_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = nn.Linear(200, 200)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     save_state(tmp_path, network, optimizer, 3)
     save_model(tmp_path, network)
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it would be cut short, among the installed packages
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
