@@ -61,7 +61,7 @@ class Result(np.ndarray):
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         plain = np.asarray(array)
-        return plain[()] if return_scalar else plain
+        return plain[()] if return_scalar or not plain.shape else plain  # numpy 1 does not say that it wants a scalar
 
     def __reduce__(self) -> Any:
         return self.labels.__reduce__()
