@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,3 +35,26 @@ def model(run: Path) -> Model:
 def masks(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Masks of the training images of the set, with `confidence.csv` and `classes.txt`."""
     return api.label(run, output=tmp_path_factory.mktemp("masks"), split=["train"]).folder
+
+
+@pytest.fixture
+def labelled(masks: Path, tmp_path: Path) -> Path:
+    """A copy of the masks, to be changed."""
+    return Path(shutil.copytree(masks, tmp_path / "labelled"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium, for tests of modules that are skipped where there is none."""
+    from tests.serve.test_page import CHROMIUM, FLAGS, PATIENCE, playwright
+
+    with playwright.sync_playwright() as driver:
+        own = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
+        yield own
+        own.close()
+
+
+@pytest.fixture(scope="module")
+def shots(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for the module's screenshots."""
+    return tmp_path_factory.mktemp(request.module.__name__.rsplit("_", 2)[-2])

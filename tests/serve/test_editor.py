@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +19,6 @@ from tests.conftest import tiny_recipe
 
 SHOWING, FACTS, TAGS, PROGRESS, MESSAGE = 0, 2, 4, 5, 6
 SIZE = (48, 48)
-
-
-@pytest.fixture
-def labelled(masks: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(masks, tmp_path / "labelled"))
 
 
 @pytest.fixture

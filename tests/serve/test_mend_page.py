@@ -16,27 +16,8 @@ from tagmask.api import Model
 from tagmask.data.confidence import read_confidence
 from tagmask.data.masks import PngMask
 from tagmask.serve.edit import change_region
-from tests.serve.test_page import CHROMIUM, FLAGS, PATIENCE, expect, playwright
+from tests.serve.test_page import PATIENCE, expect
 from tests.serve.test_server import free_port
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
-        yield own
-        own.close()
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("mend")
-
-
-@pytest.fixture
-def labelled(masks: Path, tmp_path: Path) -> Path:
-    """A copy of the masks, to be changed."""
-    return Path(shutil.copytree(masks, tmp_path / "labelled"))
 
 
 @contextmanager

@@ -13,16 +13,8 @@ import pytest
 
 from tagmask.api import Model
 from tagmask.serve.review_tab import ReviewPage
-from tests.serve.test_page import CHROMIUM, FLAGS, PATIENCE, expect, playwright
+from tests.serve.test_page import PATIENCE, expect
 from tests.serve.test_server import free_port
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
-        yield own
-        own.close()
 
 
 @contextmanager

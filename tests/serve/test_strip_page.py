@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +10,7 @@ import pytest
 from tagmask.data.confidence import read_confidence
 from tagmask.serve import thumbs
 from tests.serve.test_mend_page import _drag, _edit, _reviewing, _save, _verdicts
-from tests.serve.test_page import CHROMIUM, FLAGS, PATIENCE, expect, playwright
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        own = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS, timeout=PATIENCE)
-        yield own
-        own.close()
-
-
-@pytest.fixture(scope="module")
-def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("strip")
-
-
-@pytest.fixture
-def labelled(masks: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(masks, tmp_path / "labelled"))
+from tests.serve.test_page import expect
 
 
 def test_strip_jumps_and_follows_decisions(
