@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -58,11 +60,18 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def is_comment(line: str) -> bool:
+    """Tell whether a line of YAML is a comment."""
+    return line.startswith("#")
+
+
 def _packaged() -> str:
     rows = []
     for name in recipe_names():
-        first = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
-        rows.append(f"| `{name}` | {first.removeprefix('#').strip()} |")
+        lines = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        comment = " ".join(line.removeprefix("#").strip() for line in itertools.takewhile(is_comment, lines))
+        sentence = re.split(r"(?<=\.) (?=[A-Z-])", comment)[0]
+        rows.append(f"| `{name}` | {sentence} |")
     return "| recipe | what it is |\n| --- | --- |\n" + "\n".join(rows) + "\n"
 
 

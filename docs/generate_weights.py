@@ -26,6 +26,26 @@ A recipe names a file as `backbone.weights`, or as `backbone.weights` of one of 
 Mean and standard deviation of the images come from this list where the recipe sets none (`backbone.mean`,
 `backbone.std`). A file under one of these names is refused if its hash is another's. No file is ever unpickled: `.pth`
 files are read as tensors alone.
+
+## Networks of today
+
+| recipe | network | needs |
+| --- | --- | --- |
+| `seco/dinov2` | DINOv2, ViT-B/14 with registers | a GPU of about 10 GB; what `tagmask train` chooses there |
+| `seco/dinov3` | DINOv3, ViT-B/16 with rotary positions | the same, and that you accept the licence of the weights |
+| `cam/clip` | CLIP's ViT-B/16 | a GPU of about 10 GB |
+| `cam/siglip` | SigLIP 2's ViT-B/16 | a GPU of about 10 GB |
+
+**None of them was measured by us**: the hub could not be reached where tagmask was made. What is tested is that tiny networks
+of each family, saved to a file, load and give the features that timm gives. The figures on [the page of results](results.md)
+are of other networks.
+
+`--set backbone.frozen=true` keeps the network as it is and lets the heads alone learn: about half the memory, and a start for
+sets of a few dozen images. It fits these networks better than those trained on ImageNet's classes.
+
+Any other network of timm can be named as `backbone.name`: ViTs with absolute or rotary positions (EVA02 and Perception Encoder
+too), Swin transformers, and networks of convolutions. Hiera, MaxViT, BEiT and other networks that are bound to one size of
+image are refused with a message that says so.
 """
 
 STARTS = "## What recipes start from"

@@ -36,14 +36,16 @@ def choose(dataset: Dataset, machine: Machine, *overrides: str, found: str = "ca
 def test_gpu_gets_seco_on_vit_base_with_weights(photos: Dataset) -> None:
     chosen = choose(photos, H200)
     recipe = chosen.recipe
-    assert (recipe.method.name, recipe.backbone.name) == ("seco", "vit_base_patch16_224")
-    assert recipe.backbone.weights == "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
-    assert recipe.views.crop == 384, "no larger than the photographs"
+    assert (recipe.method.name, recipe.backbone.name) == ("seco", "vit_base_patch14_reg4_dinov2")
+    assert recipe.backbone.weights == "timm/vit_base_patch14_reg4_dinov2.lvd142m"
+    assert recipe.views.crop == 392, "about as large as the photographs, and whole patches of 14"
+    assert recipe.method.patch_size == 56
+    assert any("No result of ours was made with these weights" in reason for reason in chosen.reasons)
     assert not chosen.from_scratch
 
 
 def test_small_gpu_gets_a_smaller_network(photos: Dataset) -> None:
-    assert choose(photos, replace(H200, memory=8 * GB)).recipe.backbone.name == "vit_small_patch16_224"
+    assert choose(photos, replace(H200, memory=8 * GB)).recipe.backbone.name == "vit_small_patch14_reg4_dinov2"
 
 
 def test_cpu_gets_plain_cam_on_a_small_pretrained_network(photos: Dataset) -> None:

@@ -18,7 +18,8 @@ from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
 from tagmask.methods.registry import build_method
 from tagmask.methods.sccam import Sccam
-from tagmask.models.backbone import Backbone, shapes_alone
+from tagmask.models.backbone import Backbone
+from tagmask.models.create import shapes_alone
 from tagmask.models.published import deeplabv2, rca, resnet38, seco
 from tagmask.models.tag_network import TagNetwork
 from tagmask.recipes.load import BackboneConfig, load_recipe

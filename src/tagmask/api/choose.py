@@ -24,9 +24,10 @@ LOOKED_AT = 64  # images whose headers are read for their size
 LONG_RUN = 12 * 3600  # seconds from which the expected time comes with a way to shorten it
 ALARM = "NO PRETRAINED WEIGHTS"
 
-VIT_BASE = {"name": "vit_base_patch16_224", "weights": "timm/vit_base_patch16_224.augreg_in21k_ft_in1k"}
-VIT_SMALL = {"name": "vit_small_patch16_224", "weights": "timm/vit_small_patch16_224.augreg_in21k_ft_in1k"}
+VIT_BASE = {"name": "vit_base_patch14_reg4_dinov2", "weights": "timm/vit_base_patch14_reg4_dinov2.lvd142m"}
+VIT_SMALL = {"name": "vit_small_patch14_reg4_dinov2", "weights": "timm/vit_small_patch14_reg4_dinov2.lvd142m"}
 MOBILENET = {"name": "mobilenetv2_100", "weights": "timm/mobilenetv2_100.ra_in1k", "options": {"pad_type": "same"}}
+UNSEEN = "No result of ours was made with these weights; the paper's ViT-B/16 is --recipe seco/default"
 SCRATCH: dict[str, Any] = {
     "name": "vit_tiny_patch16_224",
     "stem": "conv",
@@ -36,13 +37,19 @@ SCRATCH: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A method on a network, before it is fitted to the data."""
+    """A method on a network, before it is fitted to the data.
+
+    Attributes:
+        crop: side of the crops in pixels, at the most.
+        multiple: what that side has to be a multiple of, so that crops are whole patches of the network.
+    """
 
     method: Literal["seco", "cam"]
     backbone: dict[str, Any]
     crop: int
     batch: int
     rates: dict[str, float] = field(default_factory=dict)
+    multiple: int = 32
 
     def steps(self, images: int) -> int:
         """Return the steps of some epochs, but no fewer than learning needs and no more than people wait for."""
@@ -94,7 +101,7 @@ def choose_recipe(
     side, said_size = _typical_side(dataset)
     reasons = [f"{len(dataset)} images of {len(dataset.classes)} classes, {_on_background(dataset)}, {said_size}"]
     plan = _weighed(_network(machine, bool(dataset.context), reasons), overrides, find or find_weights, reasons)
-    plan = replace(plan, crop=max(64, min(plan.crop, round(side / 32) * 32)))
+    plan = replace(plan, crop=max(2 * plan.multiple, min(plan.crop, round(side / plan.multiple) * plan.multiple)))
     last = _last_classes(dataset, plan, reasons)
     steps = _given(overrides, "training.steps") or plan.steps(len(dataset))
     recipe = load_recipe(_values(plan, steps, machine, dataset, last), overrides)
@@ -157,10 +164,12 @@ def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
         )
         return Plan("cam", MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
     if memory >= 10:
-        reasons.append(f"a GPU with {memory:.0f} GB: SeCo on ViT-B/16, as in the paper")
-        return Plan("seco", VIT_BASE, crop=448, batch=4)
-    reasons.append(f"a GPU with {memory:.0f} GB: SeCo on ViT-S/16, since ViT-B/16 asks for about 10 GB")
-    return Plan("seco", VIT_SMALL, crop=448 if memory >= 6 else 320, batch=4)
+        reasons.append(f"a GPU with {memory:.0f} GB: SeCo on DINOv2's ViT-B/14. {UNSEEN}")
+        return Plan("seco", VIT_BASE, crop=448, batch=4, multiple=28)
+    reasons.append(
+        f"a GPU with {memory:.0f} GB: SeCo on DINOv2's ViT-S/14, since ViT-B/14 asks for about 10 GB. {UNSEEN}"
+    )
+    return Plan("seco", VIT_SMALL, crop=448 if memory >= 6 else 336, batch=4, multiple=28)
 
 
 def _weighed(plan: Plan, overrides: tuple[str, ...], find: Callable[[str], Weights], reasons: list[str]) -> Plan:
@@ -208,10 +217,11 @@ def _last_classes(dataset: Dataset, plan: Plan, reasons: list[str]) -> list[str]
 def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: list[str]) -> dict[str, Any]:
     """Return the recipe as a mapping; phases begin at about the same fractions of the schedule as in `seco/default`."""
     seco, crop = plan.method == "seco", plan.crop
+    patch = 14 if plan.multiple % 14 == 0 else 16
     staged = not seco or bool(last)
     sections: dict[str, dict[str, Any]] = {
         "seco": {
-            "patch_size": max(16, crop // 7 // 16 * 16),
+            "patch_size": max(1, crop // 7 // patch) * patch,
             "prototypes_from": steps // 25,
             "contrast_from": steps // 13,
             "decoder_from": steps // 6,

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-import timm
 import torch
 import torch.nn.functional as F
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from tagmask.errors import TagmaskError
-from tagmask.models import deeplabv2, resnet38, vgg16
+from tagmask.models import deeplabv2, resnet38
+from tagmask.models.create import PAPERS, conv_stem, create_network
 from tagmask.models.published.start import load_start
 from tagmask.models.weights import HALVES, IMAGENET, with_normalisation
-from tagmask.recipes.backbone_options import MOST_PARAMETERS
 from tagmask.recipes.load import BackboneConfig
 
 logger = logging.getLogger(__name__)
@@ -28,12 +24,6 @@ AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages
 # Pairs of tokens whose scores a block holds, 128 MiB in bf16. For a backward pass every block keeps its own.
 MOST_PAIRS = 2**26
-PAPERS: dict[str, Callable[..., nn.Module]] = {
-    "resnet38": resnet38.ResNet38,
-    "vgg16_rca": vgg16.Vgg16,
-    "deeplabv2_resnet101": deeplabv2.DeepLabV2,
-}
-"""Networks of the papers that timm does not have; each gives features of several depths, the last the deepest."""
 
 
 class Tokens(NamedTuple):
@@ -67,7 +57,7 @@ class Backbone(nn.Module):
         super().__init__()
         config = with_normalisation(config)
         self.freeze_norm = config.weights is not None if config.freeze_norm is None else config.freeze_norm
-        network: Any = _create(config)  # of some family of timm, known by its behaviour
+        network: Any = create_network(config)  # of some family of timm, known by its behaviour
         self.is_vit, self.is_paper = isinstance(network, VisionTransformer), config.name in PAPERS
         if config.stem == "conv":
             if not self.is_vit:
@@ -91,6 +81,11 @@ class Backbone(nn.Module):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         if isinstance(network, deeplabv2.DeepLabV2) and config.weights:
             self._check_scale(network, config)
+        size = getattr(getattr(network, "patch_embed", None), "patch_size", 1)
+        self.patch: tuple[int, int] = tuple(size) if isinstance(size, tuple | list) else (size, size)
+        self.frozen = config.frozen
+        if self.frozen:
+            network.requires_grad_(False)
         if self.is_vit:
             if network.pos_embed is None:
                 raise TagmaskError(f"backbone.name: {config.name!r} has no absolute positions; choose another ViT")
@@ -102,7 +97,7 @@ class Backbone(nn.Module):
         except (AssertionError, AttributeError, IndexError, RuntimeError, ValueError) as error:
             raise TagmaskError(
                 f"backbone.name: {config.name!r} gives no map of features for images of any size ({error}); choose a "
-                "ViT of timm's vision_transformer, or a network of convolutions"
+                "ViT (DINOv2, DINOv3, CLIP, SigLIP, EVA02), a Swin transformer, or a network of convolutions"
             ) from None
 
     def _check_scale(self, network: deeplabv2.DeepLabV2, config: BackboneConfig) -> None:
@@ -117,16 +112,19 @@ class Backbone(nn.Module):
         training = self.training
         self.eval()
         with torch.no_grad():
-            side = 4 * self.network.patch_embed.patch_size[0] if self.is_vit else 128
+            side = 4 * self.patch[0] if max(self.patch) > 4 else 128
             tokens = self(torch.zeros(1, 3, side, side))
-            self.tap_widths = [tap.shape[1] for tap in self.taps(torch.zeros(1, 3, side, side))]
+            # Neither square nor whole patches, as photographs are.
+            self.tap_widths = [tap.shape[1] for tap in self.taps(torch.zeros(1, 3, side + 9, side + 44))]
         self.train(training)
         self.width, self.aux_width = tokens.patches.shape[1], tokens.aux.shape[1]
         self.stride = round(side / tokens.patches.shape[2])
 
     def train(self, mode: bool = True) -> Backbone:
-        """Switch to training as any module does, except that batch norm stays in eval mode where it is frozen."""
+        """Switch to training as any module does, except that what is frozen, batch norm or all, stays in eval mode."""
         super().train(mode)
+        if self.frozen:
+            self.network.eval()
         if self.freeze_norm:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -153,13 +151,18 @@ class Backbone(nn.Module):
         return tokens.aux, tokens.patches
 
     def forward(self, images: Tensor) -> Tokens:
-        """Compute the tokens of (B, 3, H, W) normalised images; a ViT leaves out pixels that fill no whole patch."""
-        if self.is_vit:
-            return self._vit(images)
+        """Compute the tokens of (B, 3, H, W) normalised images; a transformer leaves out pixels that fill no patch."""
         if self.is_paper:
             *_, early, final = self.network(images)
             return Tokens(final.mean(dim=(2, 3)), final, early)
-        final, (early,) = self.network.forward_intermediates(images, indices=[AUX_STAGE])
+        height, width = images.shape[2:]
+        images = images[:, :, : height // self.patch[0] * self.patch[0], : width // self.patch[1] * self.patch[1]]
+        if self.is_vit:
+            return self._vit(images)
+        depth = AUX_BLOCK if isinstance(self.network, Eva) else AUX_STAGE
+        final, (early,) = self.network.forward_intermediates(images, indices=[depth])
+        if final.ndim == 3:
+            return self._of_tokens(final, early)
         if final.shape[1] != self.network.num_features and final.shape[-1] == self.network.num_features:
             final = final.permute(0, 3, 1, 2)  # some transformers keep channels last
         if early.shape[-2:] != final.shape[-2:]:
@@ -176,9 +179,7 @@ class Backbone(nn.Module):
 
     def _vit(self, images: Tensor) -> Tokens:
         network = self.network
-        size = network.patch_embed.patch_size
-        height, width = images.shape[2] // size[0], images.shape[3] // size[1]
-        images = images[:, :, : height * size[0], : width * size[1]]
+        height, width = images.shape[2] // self.patch[0], images.shape[3] // self.patch[1]
         tokens = network.patch_embed.proj(images).flatten(2).transpose(1, 2)
         before, grid = self._positions(height, width)
         prefix = torch.cat([tokens[:1, :0], *self._prefix()], dim=1)
@@ -197,6 +198,15 @@ class Backbone(nn.Module):
             part[:, first:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux)
         )
         return Tokens(tokens[:, 0] if network.cls_token is not None else patches.mean(dim=(2, 3)), patches, aux)
+
+    def _of_tokens(self, tokens: Tensor, aux: Tensor) -> Tokens:
+        """Part the last tokens (B, n + h*w, D) of a transformer with rotary positions from its n of the prefix."""
+        if isinstance(self.network.norm, nn.Identity):  # the network would take the mean first; each patch counts here
+            tokens = self.network.fc_norm(tokens)
+        height, width = aux.shape[-2:]
+        first = tokens.shape[1] - height * width
+        patches = tokens[:, first:].transpose(1, 2).reshape(len(tokens), -1, height, width)
+        return Tokens(tokens[:, 0] if first else patches.mean(dim=(2, 3)), patches, aux)
 
     def _choose_attention(self, tokens: Tensor) -> None:
         """Compute attention over tokens (B, n, D) as one fused kernel, or in bf16 on a CPU as two batched products.
@@ -242,82 +252,3 @@ class Backbone(nn.Module):
     def _load_from_state_dict(self, *args: object, **kwargs: object) -> None:
         self._resized.clear()
         super()._load_from_state_dict(*args, **kwargs)  # pyright: ignore[reportArgumentType]
-
-
-def conv_stem(patch_size: int, width: int) -> nn.Sequential:
-    """Make stride-2 convolutions for a ViT's patch embedding, from (B, 3, H, W) to (B, width, H/patch, W/patch).
-
-    A linear map of whole patches has too many weights to be learnt from a small data set.
-
-    Source: Xiao et al., Early Convolutions Help Transformers See Better (NeurIPS 2021).
-    """
-    halvings = patch_size.bit_length() - 1
-    if 2**halvings != patch_size or width % 2**halvings:
-        raise TagmaskError(
-            f"backbone.stem: conv needs a patch size that is a power of 2 and divides {width}, not {patch_size}"
-        )
-    layers: list[nn.Module] = []
-    channels = 3
-    for left in reversed(range(halvings)):
-        layers += [
-            nn.Conv2d(channels, width >> left, 3, 2, 1, bias=False),
-            nn.GroupNorm(math.gcd(4, width >> left), width >> left),
-            nn.ReLU(),
-        ]
-        channels = width >> left
-    return nn.Sequential(*layers, nn.Conv2d(width, width, 1))
-
-
-@contextmanager
-def shapes_alone() -> Iterator[None]:
-    """Build networks without memory for their numbers, on torch's device `meta`."""
-    with torch.device("meta"), _Numbers():
-        yield
-
-
-class _Numbers(TorchFunctionMode):
-    """Keeps `linspace` off the device `meta`: timm before 1.0.21 reads the rates of its dropped paths from one."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function of torch."""
-        options = dict(kwargs or {})
-        if func is torch.linspace:
-            options.setdefault("device", "cpu")
-        return func(*args, **options)
-
-
-def _check_parameters(name: str, options: dict[str, Any]) -> None:
-    """Refuse a network of more parameters than any machine has room for, before it is built."""
-    try:
-        with shapes_alone():
-            network = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    except (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError):
-        return  # it is said where the network is built
-    count = sum(parameter.numel() for parameter in network.parameters())
-    if count > MOST_PARAMETERS:
-        raise TagmaskError(
-            f"backbone.options: {name!r} would have {count / 1e9:.0f} billion parameters with {options}; the most are "
-            f"{MOST_PARAMETERS / 1e9:.0f} billion"
-        )
-
-
-def _create(config: BackboneConfig) -> nn.Module:
-    options = dict(config.options)
-    if config.name in PAPERS:
-        try:
-            return PAPERS[config.name](**options)
-        except TypeError as error:
-            raise TagmaskError(f"backbone.options: {config.name} cannot be built with {options}: {error}") from None
-    if not timm.is_model(config.name):
-        near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
-        raise TagmaskError(f"backbone.name: timm has no {config.name!r}; near it: {', '.join(near) or 'nothing'}")
-    strided = {"output_stride": config.output_stride, **options}
-    if options:
-        _check_parameters(config.name, options)
-    last: Exception | None = None
-    for arguments in (strided, options):  # networks without dilation know no output_stride
-        try:
-            return timm.create_model(config.name, pretrained=False, num_classes=0, **arguments)
-        except (TypeError, AssertionError, RuntimeError, NotImplementedError) as error:
-            last = error
-    raise TagmaskError(f"backbone: timm cannot build {config.name!r} with {options}: {last}")

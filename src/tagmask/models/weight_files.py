@@ -161,8 +161,9 @@ def load_timm(network: nn.Module, source: str) -> None:
     if "pos_embed" in state and "pos_embed" in own and state["pos_embed"].shape != own["pos_embed"].shape:
         from timm.layers.pos_embed import resample_abs_pos_embed
 
-        side = round((own["pos_embed"].shape[1] - 1) ** 0.5)
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new_size=[side, side])
+        prefix = 0 if getattr(network, "no_embed_class", False) else getattr(network, "num_prefix_tokens", 1)
+        side = round((own["pos_embed"].shape[1] - prefix) ** 0.5)
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new_size=[side, side], num_prefix_tokens=prefix)
     load_named(network, state, source, needed=re.compile(""))
 
 

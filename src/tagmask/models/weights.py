@@ -59,10 +59,12 @@ class WeightFile:
 
 
 SECO_VIT = "timm/vit_base_patch16_224.orig_in21k_ft_in1k"
+_CLIP = Normalisation((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _HUB = "https://huggingface.co/"
 _DRIVE = "https://drive.google.com/file/d/"
 _RELEASES = "https://github.com/kazuto1011/deeplab-pytorch/releases/download/v1.0/"
 _SECO_IMAGES = "SeCo's release feeds it images normalised as ImageNet's, although timm notes 0.5 for mean and std."
+_UNSEEN = "No result of ours was made with it: the hub could not be reached."
 _DEEPLAB = "DeepLab-v2 on ResNet-101"
 
 WEIGHTS: tuple[WeightFile, ...] = (
@@ -101,6 +103,51 @@ WEIGHTS: tuple[WeightFile, ...] = (
         address=f"{_HUB}timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
         licence="Apache-2.0",
         normalisation=HALVES,
+    ),
+    WeightFile(
+        name="timm/vit_base_patch14_reg4_dinov2.lvd142m",
+        network="vit_base_patch14_reg4_dinov2",
+        content="DINOv2 ViT-B/14 with registers, 142 million images without labels",
+        address=f"{_HUB}timm/vit_base_patch14_reg4_dinov2.lvd142m",
+        licence="Apache-2.0",
+        normalisation=IMAGENET,
+        note=_UNSEEN,
+    ),
+    WeightFile(
+        name="timm/vit_small_patch14_reg4_dinov2.lvd142m",
+        network="vit_small_patch14_reg4_dinov2",
+        content="DINOv2 ViT-S/14 with registers, 142 million images without labels",
+        address=f"{_HUB}timm/vit_small_patch14_reg4_dinov2.lvd142m",
+        licence="Apache-2.0",
+        normalisation=IMAGENET,
+        note=_UNSEEN,
+    ),
+    WeightFile(
+        name="timm/vit_base_patch16_dinov3.lvd1689m",
+        network="vit_base_patch16_dinov3",
+        content="DINOv3 ViT-B/16, 1,689 million images without labels",
+        address=f"{_HUB}timm/vit_base_patch16_dinov3.lvd1689m",
+        licence="DINOv3 License (Meta's own terms)",
+        normalisation=IMAGENET,
+        note=f"Read the licence at https://ai.meta.com/resources/models-and-libraries/dinov3-license/ first. {_UNSEEN}",
+    ),
+    WeightFile(
+        name="timm/vit_base_patch16_clip_224.laion2b",
+        network="vit_base_patch16_clip_224",
+        content="CLIP ViT-B/16, two billion images with captions (LAION-2B)",
+        address=f"{_HUB}timm/vit_base_patch16_clip_224.laion2b",
+        licence="Apache-2.0",
+        normalisation=_CLIP,
+        note=_UNSEEN,
+    ),
+    WeightFile(
+        name="timm/vit_base_patch16_siglip_512.v2_webli",
+        network="vit_base_patch16_siglip_512",
+        content="SigLIP 2 ViT-B/16 at 512 pixels, images with captions (WebLI)",
+        address=f"{_HUB}timm/vit_base_patch16_siglip_512.v2_webli",
+        licence="Apache-2.0",
+        normalisation=HALVES,
+        note=_UNSEEN,
     ),
     WeightFile(
         name="timm/mobilenetv2_100.ra_in1k",

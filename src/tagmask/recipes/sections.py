@@ -141,6 +141,7 @@ class BackboneConfig(Section):
         default=None,
         description="Whether batch norm keeps its statistics and scale; none: where weights are given.",
     )
+    frozen: bool = Field(default=False, description="Whether the network stays as it is, so that only the heads learn.")
 
 
 class PseudoMaskConfig(Section):
