@@ -36,16 +36,16 @@ files are read as tensors alone.
 | `cam/clip` | CLIP's ViT-B/16 | a GPU of about 10 GB |
 | `cam/siglip` | SigLIP 2's ViT-B/16 | a GPU of about 10 GB |
 
-**None of them was measured by us**: the hub could not be reached where tagmask was made. What is tested is that tiny networks
-of each family, saved to a file, load and give the features that timm gives. The figures on [the page of results](results.md)
-are of other networks.
+**None of them was measured by us**: the hub could not be reached where tagmask was made. What is tested is that tiny
+networks of each family, saved to a file, load and give the features that timm gives. The figures on
+[the page of results](results.md) are of other networks.
 
-`--set backbone.frozen=true` keeps the network as it is and lets the heads alone learn: about half the memory, and a start for
-sets of a few dozen images. It fits these networks better than those trained on ImageNet's classes.
+`--set backbone.frozen=true` keeps the network as it is and lets the heads alone learn. It needs less memory, because
+nothing is kept for a backward pass through the network.
 
-Any other network of timm can be named as `backbone.name`: ViTs with absolute or rotary positions (EVA02 and Perception Encoder
-too), Swin transformers, and networks of convolutions. Hiera, MaxViT, BEiT and other networks that are bound to one size of
-image are refused with a message that says so.
+Any other network of timm can be named as `backbone.name`: ViTs with absolute or rotary positions (EVA02 and Perception
+Encoder too), Swin transformers, and networks of convolutions. Hiera, MaxViT, BEiT and other networks that are bound to
+one size of image are refused with a message that says so.
 """
 
 STARTS = "## What recipes start from"
