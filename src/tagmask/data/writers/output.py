@@ -55,7 +55,7 @@ def check_free(output: Path, *, overwrite: bool = False) -> None:
             written = mark.stat().st_mtime_ns
             known = {name: file_hash(file) if _is_older(file := output / name, written) else "" for name in known}
         name = stranger(output, known, MARK)
-    except (OSError, ValueError, KeyError, TypeError, TagmaskError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, TagmaskError):
         raise TagmaskError(f"{output}: not empty and no earlier export; choose another output") from None
     if name is not None and not overwrite:
         what = "was changed since" if name in known else "was not written by"

@@ -155,7 +155,7 @@ def recorded_scores(folder: Path) -> list[Recorded]:
         values = parse_json(path.read_bytes())
         results = {values["conditions"].get("source") or "run": values} if "protocol" in values else values
         return [_recorded(name, value) for name, value in results.items()]
-    except (TagmaskError, ValueError, KeyError, TypeError, AttributeError):
+    except (TagmaskError, ValueError, KeyError, TypeError, AttributeError, OverflowError):
         raise TagmaskError(f"{path}: no scores as `tagmask evaluate -o` writes them; remove the file") from None
 
 
