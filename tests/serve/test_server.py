@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -155,8 +156,6 @@ def test_the_page_remembers_so_many_sessions_and_masks_and_no_more(
     pytest.importorskip("gradio", reason="the page needs the extra `web`")
     from starlette.routing import Mount
 
-    from tagmask.serve import try_tab
-
     made: list[Any] = []
     build = server._application
 
@@ -166,7 +165,6 @@ def test_the_page_remembers_so_many_sessions_and_masks_and_no_more(
 
     monkeypatch.setattr(server, "_application", remembered)
     monkeypatch.setattr(server, "SESSIONS", 2)
-    monkeypatch.setattr(try_tab, "KEPT", 0.0)
     with server.serving(run, port=free_port()) as (address, _):
         client = Client(address, sorted((cooccur / "images").iterdir())[:1], Counter(), 0)
         given = client.upload(client.photos[0])
@@ -179,7 +177,29 @@ def test_the_page_remembers_so_many_sessions_and_masks_and_no_more(
         # What the page shows of a session that was forgotten is made anew.
         assert client.join("s0", given, []) == 200
         masks.append(mask_of(client.wait("s0")))
-        assert [mask.exists() for mask in masks] == [False] * 5 + [True]
+        assert all(mask.exists() for mask in masks)
+
+
+def test_uploads_and_masks_are_removed_after_their_time(
+    run: Path, cooccur: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    monkeypatch.setattr(server, "KEPT", 30.0)
+    with server.serving(run, port=free_port()) as (address, _):
+        client = Client(address, sorted((cooccur / "images").iterdir())[:1], Counter(), 0)
+        given = client.upload(client.photos[0])
+        assert client.join("s", given, []) == 200
+        files = [mask_of(client.wait("s")), Path(given)]
+        assert all(file.exists() for file in files)
+        for file in files:
+            os.utime(file, (1, 1))
+        kept = Path(given).with_name("kept.txt")
+        kept.write_text("of now")
+        end = time.monotonic() + 120
+        while any(file.exists() for file in files) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert [file.exists() for file in files] == [False, False]
+        assert kept.exists()
 
 
 def test_more_connections_than_the_page_takes_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

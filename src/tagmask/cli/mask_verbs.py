@@ -57,6 +57,33 @@ def train(
 
 
 @app.command()
+def tags(
+    photos: Annotated[Path, typer.Argument(help="Folder of photographs.")],
+    classes: Annotated[str, typer.Option(help="Names parted by commas, or a file with one a line.")],
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The table; tags.csv among the photographs otherwise."),
+    ] = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A network of images and captions: hf-hub:OWNER/NAME or a folder, in open_clip's form."),
+    ] = None,
+    least: Annotated[float, typer.Option(help="The score from which a class becomes a tag.")] = 0.5,
+    overwrite: Overwrite = False,
+) -> None:
+    """Propose tags of photographs by the names of classes, for you to confirm. Needs the extra `tags`.
+
+    Example: `tagmask tags photos/ --classes cow,sheep,boat`
+    """
+    from tagmask.api.tags import propose_tags
+
+    own = {} if model is None else {"model": model}
+    table = propose_tags(photos, classes, output=output, least=least, overwrite=overwrite, **own)
+    typer.echo(f"tags: {table}")
+    typer.echo(f"They are guesses. Confirm them: tagmask serve --tags {table}")
+
+
+@app.command()
 def label(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: DataPath = None,

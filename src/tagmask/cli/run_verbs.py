@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import threading
@@ -132,23 +133,34 @@ def doctor() -> None:
 
 @app.command()
 def serve(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[Optional[Path], typer.Argument(help="Run folder; none with --tags.")] = None,  # noqa: UP045
     other: Annotated[Optional[Path], typer.Argument(help="A second run folder, to compare.")] = None,  # noqa: UP045
     images: Annotated[Optional[Path], typer.Option(help="Folder or data set of photographs; else the run's.")] = None,  # noqa: UP045
     masks: Annotated[Optional[Path], typer.Option(help="Masks to review, from `label` or `predict`.")] = None,  # noqa: UP045
     review: Annotated[Optional[Path], typer.Option(help="CSV file for the decisions of the review.")] = None,  # noqa: UP045
+    tags: Annotated[Optional[Path], typer.Option(help="A table of `tagmask tags` to confirm, without a run.")] = None,  # noqa: UP045
     port: Annotated[int, typer.Option(min=1024, max=65535, help="On this machine only, 127.0.0.1.")] = 7860,
 ) -> None:
-    """Open a page to try a run, compare two, and review masks. Needs the extra `web`.
+    """Open a page to try a run, compare two, review masks, or confirm tags. Needs the extra `web`.
 
     Example: `tagmask serve runs/mine --images photos --masks masks --review reviews/first.csv`
     """
     from tagmask.engine.progress import report_skipped
-    from tagmask.serve.server import serving
+    from tagmask.serve.server import confirming, serving
 
     # As Ctrl+C does, so that the temporary uploads go with the page.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with serving(run, other, images=images, masks=masks, review=review, port=port) as (address, left_out):
+    with contextlib.ExitStack() as stack:
+        left_out: list[str] = []
+        if tags is not None:
+            if run is not None:
+                raise TagmaskError(f"--tags {tags}: confirmed on a page without a run; leave {run} out")
+            address = stack.enter_context(confirming(tags, port=port))
+        elif run is None:
+            raise TagmaskError("serve needs a run folder, or --tags with a table that `tagmask tags` wrote")
+        else:
+            folders = {"images": images, "masks": masks, "review": review}
+            address, left_out = stack.enter_context(serving(run, other, **folders, port=port))
         try:
             report_skipped(left_out, "masks")
             typer.echo(f"page: {address}   (Ctrl+C ends it)")

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagmask.api import Model
-from tagmask.serve import review_tab, try_tab
+from tagmask.serve import review_tab, tags_tab, try_tab
 from tagmask.serve.review_tab import ReviewPage
+from tagmask.serve.tags_tab import TagsPage
 
 if TYPE_CHECKING:
     import gradio as gr
 
 HERE = Path(__file__).parent
 STYLE = HERE / "page.css"
-SCRIPTS = "page.js", "thumbs.js", "edit_view.js", "edit_bars.js", "edit.js"
+SCRIPTS = "page.js", "thumbs.js", "edit_view.js", "edit_bars.js", "edit.js", "tags.js"
 
 
 def build_page(
@@ -33,11 +34,8 @@ def build_page(
     import gradio as gr
 
     names = " and ".join(model.run.folder.name for model in models)
-    with gr.Blocks(title=f"tagmask · {names}", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
-        gr.HTML(
-            f'<div class="tm-head"><h1>tagmask</h1><p>{escape(names)} · image tags in, pixel masks out</p></div>',
-            padding=False,
-        )
+    with gr.Blocks(title=f"tagmask · {names}", analytics_enabled=False) as blocks:
+        gr.HTML(_heading(names), padding=False)
         with gr.Tabs():
             with gr.Tab("Try"):
                 try_tab.build(models, examples, downloads)
@@ -45,6 +43,21 @@ def build_page(
                 with gr.Tab("Review"):
                     review_tab.build(review, blocks)
     return blocks
+
+
+def build_tags_page(page: TagsPage) -> gr.Blocks:
+    """Build the page that goes through proposed tags, without serving it."""
+    import gradio as gr
+
+    name = page.table.name
+    with gr.Blocks(title=f"tagmask · {name}", analytics_enabled=False) as blocks:
+        gr.HTML(_heading(name), padding=False)
+        tags_tab.build(page, blocks)
+    return blocks
+
+
+def _heading(what: str) -> str:
+    return f'<div class="tm-head"><h1>tagmask</h1><p>{escape(what)} · image tags in, pixel masks out</p></div>'
 
 
 def scripts() -> str:

@@ -55,6 +55,13 @@ def stage(photo: Image.Image, labels: np.ndarray, palette: np.ndarray, *, descri
     )
 
 
+def photograph(photo: Image.Image) -> str:
+    """Show a photograph alone."""
+    shown = shrink(photo, LONG_SIDE)
+    image = f'<img class="tm-photo" alt="photograph" src="{jpeg(shown)}">'
+    return f'<figure class="tm-stage" style="--long: {max(shown.size)}">{image}</figure>'
+
+
 def uncertainty_picture(photo: Image.Image, uncertainty: np.ndarray) -> str:
     """Paint the uncertainty, (h, w) in [0, 1], over the grey photograph: dark where sure, bright where not."""
     shown = shrink(photo, LONG_SIDE)

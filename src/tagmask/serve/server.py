@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagmask.api import Model, load
+from tagmask.data.walk import files_below
 from tagmask.errors import TagmaskError
 from tagmask.serve.editor import Editor
 from tagmask.serve.editor import routes as editor_routes
 from tagmask.serve.guard import Guard
-from tagmask.serve.page import STYLE, build_page, scripts
+from tagmask.serve.page import STYLE, build_page, build_tags_page, scripts
 from tagmask.serve.photos import Photos, find_photos
 from tagmask.serve.review import Review, find_candidates
 from tagmask.serve.review_tab import ReviewPage
+from tagmask.serve.tags_tab import TagsPage
 from tagmask.serve.thumbs import Thumbs
 from tagmask.serve.thumbs import routes as thumb_routes
 
@@ -36,9 +40,13 @@ QUEUE = 32
 """Requests that wait for the model at most; who comes later is told that the queue is full."""
 SESSIONS = 64
 """Loaded pages that the server remembers, the latest; of each it keeps the pictures that it shows, some megabytes."""
+KEPT = 3600.0
+"""Seconds that an upload stays, and a mask to be downloaded."""
 CONNECTIONS = 256
 """Connections and requests of all kinds at most; further ones are answered 503."""
 UPLOAD = "32mb"
+THREADS = 8
+"""Threads that work on requests at most: each that paints a picture takes memory of its own meanwhile."""
 
 
 @contextmanager
@@ -74,11 +82,9 @@ def serving(
         _listening(port) as listener,
         tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary,
         _environment(temporary),
+        _swept(Path(temporary)),
     ):
-        try:
-            import gradio.themes  # noqa: F401  (so that its lack is said before the runs are loaded)
-        except ImportError:
-            raise TagmaskError("the page needs gradio: pip install 'tagmask[web]'") from None
+        _check_gradio()  # before the runs are loaded
         models = [load(folder) for folder in (run, other) if folder is not None]
         for model in models:
             model.check_decoder()
@@ -91,6 +97,41 @@ def serving(
             blocks.is_running = False
 
 
+@contextmanager
+def confirming(table: Path, *, port: int = PORT) -> Iterator[str]:
+    """Serve a page that goes through a table of proposed tags, while the context lasts.
+
+    Args:
+        table: what `tagmask tags` wrote; what a person says is written to it.
+        port: to listen on, at 127.0.0.1 alone.
+
+    Yields:
+        the page's address.
+
+    Raises:
+        TagmaskError: it is another table, the port is taken, or gradio is not installed.
+    """
+    page = TagsPage(table)
+    with (
+        _listening(port) as listener,
+        tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary,
+        _environment(temporary),
+        _swept(Path(temporary)),
+    ):
+        _check_gradio()
+        blocks = build_tags_page(page)
+        with _answering(Guard(_application(blocks, None), port), listener):
+            yield f"http://{HOST}:{port}/"
+            blocks.is_running = False
+
+
+def _check_gradio() -> None:
+    try:
+        import gradio.themes  # noqa: F401
+    except ImportError:
+        raise TagmaskError("the page needs gradio: pip install 'tagmask[web]'") from None
+
+
 def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
     """Make an ASGI application of the page; it has no share link and serves no file but its own."""
     import gradio
@@ -99,6 +140,8 @@ def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
     from starlette.routing import BaseRoute, Mount
 
     blocks.state_session_capacity = SESSIONS
+    blocks.max_threads = THREADS
+    blocks.create_limiter()
     own: list[BaseRoute] = [*editor_routes(editor), *thumb_routes(Thumbs(editor.page))] if editor else []
     application = gradio.mount_gradio_app(
         FastAPI(openapi_url=None, routes=own),
@@ -194,6 +237,32 @@ def _review(
         return None, []
     candidates, left_out = find_candidates(masks, photos, model.classes)
     return ReviewPage(Review(candidates, review, model.classes), model, (photos.root, masks)), left_out
+
+
+@contextmanager
+def _swept(folder: Path) -> Iterator[None]:
+    """Remove files of a folder that are KEPT seconds old, again and again, while the context lasts.
+
+    gradio's own `delete_cache` ends for good when an upload comes in while it looks, and takes minutes at the end.
+    """
+    ended = threading.Event()
+
+    def sweep() -> None:
+        while not ended.wait(KEPT / 6):
+            oldest = time.time() - KEPT
+            for path, _ in files_below(folder):
+                with contextlib.suppress(OSError):
+                    if os.lstat(path).st_mtime < oldest:
+                        os.remove(path)
+                        os.rmdir(os.path.dirname(path))  # each has a folder of its own
+
+    thread = threading.Thread(target=sweep, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager

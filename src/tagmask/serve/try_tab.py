@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import shutil
-import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
     import gradio as gr
 
 OPACITY = 0.6
-KEPT = 3600.0
-"""Seconds that a mask stays to be downloaded, as uploads do."""
 SET_OPACITY = "(value) => {{ document.documentElement.style.setProperty('--{}', value); }}"
 
 
@@ -143,7 +138,6 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
             with gr.Row(equal_height=False):
                 panels = [_panel(model) for model in models]
     outputs = [message, *(component for panel in panels for component in panel)]
-    made: deque[tuple[float, Path]] = deque()
 
     def run(given: Any, chosen: list[str] | None) -> list[Any]:
         if given is None:
@@ -155,9 +149,6 @@ def build(models: Sequence[Model], examples: Sequence[Path], downloads: Path) ->
             views = [view(model, path, chosen or [], order, downloads) for model in models]
         except TagmaskError as error:
             return [pictures.alert(str(error).replace(str(path), path.name)), *_nothing(len(models))]
-        while made and made[0][0] < time.monotonic() - KEPT:
-            shutil.rmtree(made.popleft()[1], ignore_errors=True)
-        made.extend((time.monotonic(), own.mask.parent) for own in views)
         shown = [
             part
             for own in views
