@@ -69,8 +69,7 @@ class Backend:
             except (TagmaskError, ValueError) as error:
                 logger.warning("task %s: no prediction: %s", task.get("id"), error)
             else:
-                name = f"{task.get('id', record.name)}"
-                regions = brush_regions(found.labels, self.model.classes, name, control=control, picture=picture)
+                regions = brush_regions(found.labels, self.model.classes, control=control, picture=picture)
                 prediction |= {"result": regions, "score": found.confidence}
             results.append(prediction)
         return {"results": results, "model_version": self.version}
