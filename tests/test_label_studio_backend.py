@@ -121,6 +121,19 @@ def test_it_is_trained_on_what_was_corrected(ask: Any, backend: Any, place: Path
     assert np.array_equal(np.asarray(Image.open(backend.corrections / "masks" / "000000.png")), labels)
 
 
+def test_it_is_trained_after_so_many_annotations(
+    module: ModuleType, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = module.Backend(place / "run", place / "photos", tmp_path / "corrections", every=2)
+    trained = threading.Semaphore(0)
+    monkeypatch.setattr(backend, "train", trained.release)
+    created = {"action": "ANNOTATION_CREATED", "task": task("000000"), "annotation": {"result": []}}
+    backend.hear(created)
+    assert not trained.acquire(timeout=0.2)
+    backend.hear(created)
+    assert trained.acquire(timeout=10)
+
+
 def test_one_training_at_a_time(backend: Any) -> None:
     with backend.training:
         assert backend.train() is False
