@@ -106,7 +106,7 @@ def test_it_is_trained_on_what_was_corrected(ask: Any, backend: Any, place: Path
     image = Image.open(place / "photos" / "images" / "000000.png")
     labels = np.zeros(image.size[::-1], np.uint8)
     labels[10:30, 5:25] = 2
-    annotation = {"id": 7, "result": brush_regions(labels, backend.model.classes, "a", control="brush", picture="img")}
+    annotation = {"id": 7, "result": brush_regions(labels, backend.model.classes, control="brush", picture="img")}
     before = (place / "run" / "segmenter" / "model.safetensors").read_bytes()
     for action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED"):
         event = {"action": action, "task": task("000000"), "annotation": annotation, "project": {"id": 1}}
@@ -119,6 +119,19 @@ def test_it_is_trained_on_what_was_corrected(ask: Any, backend: Any, place: Path
     assert ask("/setup", {})[1] == {"model_version": "run-1"}
     assert (place / "run" / "segmenter" / "model.safetensors").read_bytes() != before
     assert np.array_equal(np.asarray(Image.open(backend.corrections / "masks" / "000000.png")), labels)
+
+
+def test_it_is_trained_after_so_many_annotations(
+    module: ModuleType, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = module.Backend(place / "run", place / "photos", tmp_path / "corrections", every=2)
+    trained = threading.Semaphore(0)
+    monkeypatch.setattr(backend, "train", trained.release)
+    created = {"action": "ANNOTATION_CREATED", "task": task("000000"), "annotation": {"result": []}}
+    backend.hear(created)
+    assert not trained.acquire(timeout=0.2)
+    backend.hear(created)
+    assert trained.acquire(timeout=10)
 
 
 def test_one_training_at_a_time(backend: Any) -> None:

@@ -42,9 +42,11 @@ class Backend:
         run: a run folder; one of several stages can be trained again.
         photos: the folder of photographs and tags that the run learnt from.
         corrections: folder for what people corrected.
+        every: train after so many annotations; 0: only when Label Studio says so.
     """
 
-    def __init__(self, run: Path, photos: Path, corrections: Path) -> None:
+    def __init__(self, run: Path, photos: Path, corrections: Path, every: int = 0) -> None:
+        self.every, self.annotations = every, 0
         self.run, self.photos, self.corrections = run, photos, corrections
         self.export = corrections / "export.json"
         self.model, self.trained = tagmask.load(run), 0
@@ -69,8 +71,7 @@ class Backend:
             except (TagmaskError, ValueError) as error:
                 logger.warning("task %s: no prediction: %s", task.get("id"), error)
             else:
-                name = f"{task.get('id', record.name)}"
-                regions = brush_regions(found.labels, self.model.classes, name, control=control, picture=picture)
+                regions = brush_regions(found.labels, self.model.classes, control=control, picture=picture)
                 prediction |= {"result": regions, "score": found.confidence}
             results.append(prediction)
         return {"results": results, "model_version": self.version}
@@ -112,7 +113,10 @@ class Backend:
         action = event.get("action")
         if action in ("ANNOTATION_CREATED", "ANNOTATION_UPDATED"):
             self.keep(event["task"], event["annotation"])
-        elif action == "START_TRAINING":
+            self.annotations += 1
+            if self.every and self.annotations % self.every == 0:
+                action = "START_TRAINING"
+        if action == "START_TRAINING":
             threading.Thread(target=self.train, daemon=True).start()
 
     def _read(self, tasks: Sequence[dict[str, Any]]) -> Dataset:
@@ -187,9 +191,10 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path)
     parser.add_argument("photos", type=Path)
     parser.add_argument("--corrections", type=Path, default=Path("corrections"))
+    parser.add_argument("--every", type=int, default=0, help="train after so many annotations")
     parser.add_argument("--port", type=int, default=9090)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    server = serve(Backend(arguments.run, arguments.photos, arguments.corrections), arguments.port)
+    server = serve(Backend(arguments.run, arguments.photos, arguments.corrections, arguments.every), arguments.port)
     print(f"http://127.0.0.1:{arguments.port}/ is ready: add it under Settings, Model in Label Studio")
     server.serve_forever()

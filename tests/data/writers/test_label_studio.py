@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tagmask.data.writers.label_studio import brush_code
+from tagmask.data.writers.label_studio import brush_code, brush_regions
 
 
 class Bits:
@@ -50,3 +50,10 @@ def test_runs_of_every_width_and_longer_than_the_widest(pixels: int) -> None:
         inside[0, -1] = not value
         found = decoded(brush_code(inside)).reshape(-1, 4)[:, 3] == 255
         assert np.array_equal(found, inside[0])
+
+
+def test_each_class_is_a_region_of_its_own() -> None:
+    regions = brush_regions(np.array([[0, 1, 255], [2, 2, 1]], np.uint8), ["cat", "dog", "cow"])
+    assert [region["value"]["brushlabels"] for region in regions] == [["cat"], ["dog"]]
+    # The editor of Label Studio cuts ids at the first "#", and joins regions of one id.
+    assert len({region["id"].split("#")[0] for region in regions}) == 2

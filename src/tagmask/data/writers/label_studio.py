@@ -92,14 +92,13 @@ def _joined(words: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def brush_regions(
-    labels: np.ndarray, classes: Sequence[str], name: str, *, control: str = CONTROL, picture: str = PICTURE
+    labels: np.ndarray, classes: Sequence[str], *, control: str = CONTROL, picture: str = PICTURE
 ) -> list[dict[str, Any]]:
     """Make the `result` of a prediction: a brush region for each class in a label map.
 
     Args:
         labels: (h, w) uint8: 0 background, 1..K, 255 ignored, which is left out.
         classes: names in id order.
-        name: what the regions' ids begin with.
         control, picture: names of the brush and of the image in the project's labelling interface.
 
     Source: Label Studio, "Import brush segmentation pre-annotations in RLE format".
@@ -108,7 +107,8 @@ def brush_regions(
     present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[: len(classes) + 1]).tolist()
     return [
         {
-            "id": f"{name}#{label}",
+            # Label Studio cuts an id at the first "#", and takes regions of one id for one.
+            "id": f"class-{label}",
             "type": "brushlabels",
             "from_name": control,
             "to_name": picture,
@@ -124,7 +124,7 @@ def brush_regions(
 
 def _task(image: LabelledImage, classes: Sequence[str], image_url: str, model_version: str) -> dict[str, Any]:
     """Make an image's task, with a prediction that holds a brush region for each class in its mask."""
-    result = brush_regions(image.labels, classes, image.name)
+    result = brush_regions(image.labels, classes)
     prediction: dict[str, Any] = {"model_version": model_version, "result": result}
     if image.confidence is not None:
         prediction["score"] = image.confidence
