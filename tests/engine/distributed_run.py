@@ -1,4 +1,4 @@
-"""Ten steps of SeCo as one of several processes; run by test_loop.py."""
+"""What two processes train, one training after the other; run by `test_processes.py` under torchrun."""
 
 from __future__ import annotations
 
@@ -7,41 +7,46 @@ from pathlib import Path
 
 import torch
 
+import tagmask
 from tagmask.api import open_data
-from tagmask.data.views import BatchPositions, TrainingViews, training_loader
-from tagmask.engine.loop import make_fabric
-from tagmask.engine.optim import build_optimizer, set_lr
-from tagmask.methods.registry import build_method
-from tagmask.recipes.load import DataConfig
-from tests.conftest import tiny_recipe
+from tagmask.data import cam_files, label_maps
+from tagmask.engine import loop, refine_folder
+from tagmask.engine.processes import together
+from tagmask.ops.distributed import world
+from tagmask.recipes.load import DataConfig, load_recipe
+from tests.engine.trainings import STEPS, train, trainings
 
-data, output, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-recipe = tiny_recipe(
-    "seco",
-    "training.steps=10",
-    f"training.devices={processes}",
-    "method.patches=2",
-    "optimizer.lr=1e-4",
-    "training.precision=32-true",  # sums over half a batch come near those over a whole one
-)
-fabric = make_fabric(recipe.training)
-fabric.launch()
-torch.manual_seed(0)
-dataset = open_data(data, DataConfig())
-method = build_method(recipe, len(dataset.classes))
-wrapped, optimizer = fabric.setup(method, build_optimizer(method, recipe.optimizer))
-method.train()
-views = TrainingViews(dataset, recipe.views, 0, contrast=True)
-positions = BatchPositions(4, 0, 10, fabric.global_rank, fabric.world_size)
-losses = []
-for step, batch in enumerate(training_loader(views, positions, workers=0)):
-    batch = batch.normalise(method.network.backbone.mean, method.network.backbone.std)
-    set_lr(optimizer, step, 10, recipe.optimizer)
-    loss = wrapped(batch, step)["loss"]
-    optimizer.zero_grad()
-    fabric.backward(loss)
-    optimizer.step()
-    losses.append(loss.detach())
-torch.save(
-    {"losses": torch.stack(losses), "state": dict(method.state_dict())}, output / f"{processes}-{fabric.global_rank}.pt"
-)
+
+def note_who_writes(folder: Path) -> None:
+    """Have each file of CAMs and each mask written down, with the process that writes it."""
+
+    def noted(write):
+        def note(path, *rest):
+            with (folder / f"written-{world()[0]}").open("a") as file:
+                file.write(f"{path.relative_to(folder)}\n")
+            write(path, *rest)
+
+        return note
+
+    refine_folder.write_cams = noted(cam_files.write_cams)
+    refine_folder.write_label_map = noted(label_maps.write_label_map)
+
+
+def main(data: Path, output: Path) -> None:
+    torch.set_num_threads(1)
+    loop.has_tensorboard = lambda: False  # its import takes seconds
+    dataset = open_data(data, DataConfig())
+    with together():
+        for name, training in trainings().items():
+            method = train(training, dataset, output / f"{name}-2", devices=2)
+            torch.save(method.state_dict(), output / f"{name}-2-{world()[0]}.pt")
+            if (output / f"{name}-1-2").exists():
+                train(training, dataset, output / f"{name}-1-2", devices=2)
+                train(training, dataset, output / f"{name}-2-1", devices=2, stop=STEPS // 2)
+    note_who_writes(output)
+    for recipe in sorted(output.glob("*.yaml")):
+        tagmask.train(recipe=load_recipe(recipe), output=output / f"{recipe.stem}-2")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -129,26 +126,6 @@ def test_patches_without_room_are_refused(size: int, reason: str, records: Datas
     recipe = tiny_recipe("seco", "views.crop=48", f"method.patch_size={size}", "method.patches=5")
     with pytest.raises(TagmaskError, match=reason):
         loop.train(recipe, records, tmp_path)
-
-
-def test_two_processes_follow_one(cooccur: Path, tmp_path: Path) -> None:
-    """Two CPU processes with two images each do what one with four does, and agree with each other."""
-    script = Path(__file__).with_name("distributed_run.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parents[2])}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    for processes, launcher in ((1, []), (2, torchrun)):
-        command = [sys.executable, *launcher, str(script), str(cooccur), str(tmp_path), str(processes)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
-    one, first, second = (torch.load(tmp_path / name, weights_only=True) for name in ("1-0.pt", "2-0.pt", "2-1.pt"))
-    assert len(one["losses"]) == 10
-    for name, value in first["state"].items():
-        assert torch.equal(value, second["state"][name]), f"the processes differ in {name}"
-        torch.testing.assert_close(
-            value, one["state"][name], rtol=1e-5, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
-        )
-    mean = (first["losses"] + second["losses"]) / 2
-    torch.testing.assert_close(mean, one["losses"], rtol=1e-5, atol=1e-5)
 
 
 def test_compiled_blocks_train_as_others_do(records: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

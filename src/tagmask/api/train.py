@@ -14,10 +14,11 @@ from tagmask.data.untaught import untaught_classes
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.device import is_first_process, launched_processes
 from tagmask.engine.evidence import folder_evidence, model_evidence
-from tagmask.engine.loop import OnLog, has_tensorboard
+from tagmask.engine.loop import OnLog, check_batch, has_tensorboard
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load, overridden
 from tagmask.engine.pipeline import changeable, check_stages, stages_of
+from tagmask.engine.processes import run_on_processes, together
 from tagmask.engine.run import MASKS, NOTES, SEGMENTER, create_run, open_run, write_notes
 from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
@@ -25,6 +26,7 @@ from tagmask.evaluation.method import evaluate_method
 from tagmask.evaluation.report.costs import read_metrics
 from tagmask.methods.base import Method
 from tagmask.models.weights import missing_weights
+from tagmask.ops.distributed import from_first, gather_lists, wait_for_all
 from tagmask.recipes.load import Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,9 @@ def train(
     on_log: OnLog | None = None,
 ) -> Path:
     """Train on a folder's images and tags; a second call with the same output resumes.
+
+    With `training.devices` above 1 it starts as many processes on this machine and waits for them. Called by processes
+    that torchrun started, on one machine or several, it has them train together.
 
     Args:
         data: folder, table or annotation file; by default the recipe's `data.path`.
@@ -61,10 +66,33 @@ def train(
     """
     overrides = tuple(overrides)
     if recipe == "auto":
-        chosen = _chosen_recipe(data, output, overrides)
+        with together():  # what is chosen follows from the machine, and the machines of a training may differ
+            chosen = from_first(lambda: _chosen_recipe(data, output, overrides))
     else:
         chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     chosen = _on_all_processes(chosen)
+    check_batch(chosen.training)
+    if launched_processes() is None and chosen.training.devices > 1:
+        run_on_processes(chosen.training.devices, _train, (data, chosen, output, from_stage), on_log)
+        return _folder(data, chosen, output)
+    with together():
+        return _train(data, chosen, output, from_stage, on_log=on_log)
+
+
+def _folder(data: PathLike | None, recipe: Recipe, output: PathLike | None) -> Path:
+    """The run folder."""
+    return Path(output or f"runs/{recipe.method.name}-{Path(data or recipe.data.path or '').resolve().stem}")
+
+
+def _train(
+    data: PathLike | None,
+    chosen: Recipe,
+    output: PathLike | None,
+    from_stage: str | None,
+    *,
+    on_log: OnLog | None = None,
+) -> Path:
+    """Do the work of `train` in one process, the only one or one of several."""
     if chosen.data.context and chosen.method.method_class.needs_masks:
         raise TagmaskError(
             f"data.context: `{chosen.method.name}` learns from masks, where context classes are background; remove it"
@@ -89,7 +117,7 @@ def train(
     last_ids(dataset, chosen.data)  # a name that is no class is told before the first stage
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
-    folder = Path(output or f"runs/{chosen.method.name}-{where.stem}")
+    folder = _folder(data, chosen, output)
     if chosen.staged:
         check_stages(chosen)
     elif from_stage is not None:
@@ -120,10 +148,14 @@ def train(
     def run() -> None:
         if stages:
             run_stages(folder, stages)
-        elif not (folder / MODEL_FILE).exists():
+        elif not from_first((folder / MODEL_FILE).exists):
             run_training(chosen, training, folder, evaluate=scores, on_log=on_log)
 
+    _check_same(training, where)
     if not is_first_process():  # of several that train together, the first alone makes and locks the folder
+        wait_for_all()
+        if not (folder / "run.json").exists():
+            raise TagmaskError(f"{folder}: not to be seen by all processes; choose an output that all machines share")
         run()
         return folder
     with locked(folder):
@@ -135,6 +167,7 @@ def train(
             free=free,
             forget=lambda: forget_stages(folder, stages, from_stage),
         )
+        wait_for_all()
         run()
         _judge(chosen, training, folder, [str(problem) for problem in untaught])
     return folder
@@ -151,6 +184,15 @@ def _on_all_processes(recipe: Recipe) -> Recipe:
             f"out, or start without torchrun"
         )
     return recipe.model_copy(update={"training": recipe.training.model_copy(update={"devices": launched})})
+
+
+def _check_same(training: Dataset, where: Path) -> None:
+    """Raise a TagmaskError where the processes that train together read different data."""
+    if len(set(gather_lists([training.digest()]))) > 1:
+        raise TagmaskError(
+            f"{where}: the processes of this training find different images or tags there; give all machines the same "
+            "folder, or equal copies of it"
+        )
 
 
 def next_steps(folder: Path) -> list[str]:
@@ -218,7 +260,9 @@ def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tu
     from tagmask.api.choose import choose_recipe, tell
 
     if output is not None and (Path(output) / "run.json").exists():
-        return overridden(open_run(Path(output)).recipe, overrides)
+        begun = open_run(Path(output)).recipe
+        devices = launched_processes() or begun.training.devices  # a run may go on with another number
+        return overridden(begun, (f"training.devices={devices}", *overrides))
     config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
     chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
     tell(chosen)

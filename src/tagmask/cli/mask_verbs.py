@@ -48,9 +48,12 @@ def train(
     Example: `tagmask train photos/ -o runs/mine --set training.steps=5000`
     """
     from tagmask import api
+    from tagmask.engine.device import is_first_process
 
     start = time.monotonic()
     folder = api.train(data, recipe=recipe, output=output, overrides=set_ or (), from_stage=from_stage)
+    if not is_first_process():
+        return
     typer.echo(f"run: {folder} ({(time.monotonic() - start) / 60:.1f} minutes)")
     for line in api.next_steps(folder):
         typer.echo(line)

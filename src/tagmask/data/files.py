@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -13,7 +15,8 @@ from pathlib import Path
 
 from tagmask.errors import TagmaskError
 
-_TEMPORARY = re.compile(r"\.tagmask-(\d+)-[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\.tagmask-(\d+)-[0-9a-f]{8}(?:-([0-9a-f]{8}))?\.tmp")
+_MACHINE = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 MENDS = {
     errno.ENOSPC: "make room on that disk, or choose another place",
     errno.EDQUOT: "make room on that disk, or choose another place",
@@ -141,8 +144,8 @@ def is_temporary(name: str) -> bool:
 
 
 def _temporary_name(folder: Path) -> Path:
-    """A free name in `folder` that says which process writes there."""
-    name = f".tagmask-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+    """A free name in `folder` that says which process of which machine writes there."""
+    name = f".tagmask-{os.getpid()}-{secrets.token_hex(4)}-{_MACHINE}.tmp"
     _in_use.add(name)
     return folder / name
 
@@ -170,7 +173,9 @@ def _sweep(folder: Path) -> None:
     _swept.add(place)
     for name in os.listdir(folder):
         found = _TEMPORARY.fullmatch(name)
-        if found and name not in _in_use and (int(found[1]) == os.getpid() or not _is_alive(int(found[1]))):
+        if not found or name in _in_use or found[2] not in (None, _MACHINE):  # of other machines nobody here can tell
+            continue
+        if int(found[1]) == os.getpid() or not _is_alive(int(found[1])):
             _remove(folder / name)
 
 

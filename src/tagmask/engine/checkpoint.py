@@ -31,7 +31,7 @@ def save_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
         "method": method.state_dict(),
         "optimizer": optimizer.state_dict(),
         "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random_cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
     }
     # Opened here, since torch writes the name of a file that it opens into the file, and a temporary name is different
     # each time.
@@ -41,6 +41,9 @@ def save_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
 
 def load_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Restore what `save_state` wrote and return the number of updates done; 0 where nothing was written.
+
+    Nothing of it belongs to one of several processes: the state of random numbers is that of all of them. So a run may
+    go on with another number of processes.
 
     Raises:
         TagmaskError: the file is damaged or of another recipe.
@@ -54,7 +57,7 @@ def load_state(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer
         optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])
         if torch.cuda.is_available() and state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+            torch.cuda.set_rng_state(state["random_cuda"][0])
         return int(state["step"])
     except Exception as error:  # whatever a state of another recipe makes torch say
         raise _unusable(path, error) from None

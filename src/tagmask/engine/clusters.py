@@ -17,6 +17,7 @@ from tagmask.engine.progress import track
 from tagmask.errors import TagmaskError, first_line
 from tagmask.methods.base import Method
 from tagmask.methods.sccam import ABSENT
+from tagmask.ops.distributed import join_shares, share
 from tagmask.recipes.load import InferenceConfig
 
 CLUSTERS = "clusters.npz"
@@ -31,7 +32,11 @@ def write_clusters(place: Path, former: Method, dataset: Dataset, config: Infere
         dataset: the training records.
         config: the size at which images are seen.
     """
-    features, opened = pooled_features(former, dataset.records, config)
+    features, opened = (
+        join_shares(part, len(dataset)) for part in pooled_features(former, share(dataset.records), config)
+    )
+    if features is None or opened is None:  # the first process clusters
+        return
     tags = dataset.tag_matrix() * opened[:, None]
     assignment = former.cluster(features, tags)
     with replacing(place / CLUSTERS) as temporary, temporary.open("wb") as file:

@@ -22,21 +22,23 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
 
 
 def default_device() -> torch.device:
-    """Give the device to compute on where nobody names one: a GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Give the device to compute on where nobody names one: a GPU where there is one, else the CPU.
+
+    Of processes that train together each has a GPU of its own.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda") if launched_processes() is None else torch.device("cuda", int(os.environ["LOCAL_RANK"]))
 
 
 def launched_processes() -> int | None:
-    """Give how many processes torchrun started, on all machines together; None where it started none."""
+    """Give how many processes torchrun, or `engine.processes`, started on all machines; None where neither did."""
     return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else None
 
 
 def is_first_process() -> bool:
-    """Say whether this is the first, or the only, of the processes that train together.
-
-    torchrun tells each its RANK; Fabric, which starts the others itself, tells them their LOCAL_RANK.
-    """
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+    """Say whether this is the first, or the only, of the processes that train together."""
+    return launched_processes() is None or int(os.environ["RANK"]) == 0
 
 
 def has_bf16_units(device: str) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -15,7 +14,6 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
 
 from tagmask.data.dataset import Dataset
@@ -23,30 +21,21 @@ from tagmask.data.files import write_text
 from tagmask.data.limits import parse_json
 from tagmask.data.views import BatchPositions, TrainingViews, training_loader
 from tagmask.engine.checkpoint import load_state, save_model, save_state
-from tagmask.engine.device import default_device, keep_freed_memory, launched_processes, resolve
+from tagmask.engine.device import keep_freed_memory
 from tagmask.engine.optim import build_optimizer, set_lr
+from tagmask.engine.processes import make_fabric
 from tagmask.engine.progress import Progress, report_skipped
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method, TrainingSet
 from tagmask.methods.registry import build_method
 from tagmask.models.backbone import Backbone
+from tagmask.ops.distributed import gather_lists, gather_rows, largest, wait_for_all
 from tagmask.recipes.load import Recipe, TrainingConfig
 
 logger = logging.getLogger(__name__)
 Evaluate = Callable[[Method], dict[str, float]]
 OnLog = Callable[[int, dict[str, Any]], None]
 """Is told the step and what is logged of it: losses, `lr` and `images_per_second`, or scores as `eval/NAME`."""
-
-
-def make_fabric(config: TrainingConfig) -> Fabric:
-    """Devices and precision of a run; `auto` is bf16 where the hardware multiplies it."""
-    strategy = DDPStrategy(find_unused_parameters=True) if config.devices > 1 else "auto"
-    precision = resolve(config.precision, default_device().type)
-    devices = config.devices
-    if launched_processes() == devices:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])  # of this machine; the others have as many
-    nodes = config.devices // devices
-    return Fabric(accelerator="auto", devices=devices, num_nodes=nodes, precision=precision, strategy=strategy)  # pyright: ignore
 
 
 def train(
@@ -68,7 +57,7 @@ def train(
         folder: an existing folder for `training_state.pt`, `metrics.jsonl`, `model.safetensors`, and the events
             of TensorBoard where that is installed.
         evaluate: called every `evaluate_every` steps and at the end; its numbers are logged.
-        fabric: devices and precision; by default as the recipe says.
+        fabric: devices and precision; by default those of the processes that were started, and of the recipe.
         build: makes the method; by default as the recipe says.
         clusters: (N, K) of the training images, for a round of a method that has such.
         on_log: see `OnLog`; called whenever a line of `metrics.jsonl` is written.
@@ -83,8 +72,13 @@ def train(
     check_trainable(recipe, dataset)
     if build is None:  # whoever builds the method of a stage has checked the recipe that the stage is of
         check_method(recipe, dataset)
-    fabric = fabric or make_fabric(config)
+    fabric = fabric or make_fabric(config.precision)
     fabric.launch()
+    if config.devices != fabric.world_size:
+        raise TagmaskError(
+            f"training.devices {config.devices}: {fabric.world_size} processes train; start with torchrun, or by "
+            "tagmask.train, which starts them"
+        )
     if fabric.device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(config.seed)
@@ -116,6 +110,7 @@ def train(
     with log or nullcontext():
         for step, batch in enumerate(loader, start=start):
             bad_images.update(batch.bad)
+            batch = batch._replace(most_tags=largest(batch.most_tags))
             batch = batch.to(fabric.device, non_blocking=True)
             batch = batch.normalise(method.network.backbone.mean, method.network.backbone.std)
             set_lr(optimizer, step, config.steps, recipe.optimizer)
@@ -130,21 +125,27 @@ def train(
             done = step + 1
             logs = done % config.log_every == 0 or done == stop
             saves = (config.checkpoint_every and done % config.checkpoint_every == 0) or done == stop
+            evaluates = evaluate and config.evaluate_every and done % config.evaluate_every == 0 and done < stop
             if logs or saves:
+                first_bad_step, losses = _of_all(first_bad_step, losses)
                 _stop_if_not_finite(int(first_bad_step), losses)
             if logs and log:
                 log.losses(done, losses, lr=optimizer.param_groups[0]["lr"], images=config.batch)
             if saves and log:
                 save_state(folder, method, optimizer, done)
-            if log and evaluate and config.evaluate_every and done % config.evaluate_every == 0 and done < stop:
+            if log and evaluate and evaluates:
                 log.evaluation(done, evaluate(method.eval()))
                 method.train()
+            if saves or evaluates:
+                wait_for_all()  # the first process may take longer than a step lets the others wait
         method.eval()
+        bad_images.update(gather_lists(sorted(bad_images)))
         if log:
             if evaluate:
                 log.evaluation(stop, evaluate(method))
             report_skipped(sorted(bad_images))
             save_model(folder, method.network)
+    wait_for_all()
     return method
 
 
@@ -158,12 +159,19 @@ def training_set(recipe: Recipe, dataset: Dataset, clusters: Tensor | None = Non
 
 def check_trainable(recipe: Recipe, dataset: Dataset) -> None:
     """Raise a TagmaskError where there are no images, or the batch cannot be shared out."""
-    config = recipe.training
     if not len(dataset):
         why = f"; left out: {dataset.skipped[0]}" if dataset.skipped else ""
         raise TagmaskError(f"no training images{why}")
+    check_batch(recipe.training)
+
+
+def check_batch(config: TrainingConfig, section: str = "") -> None:
+    """Raise a TagmaskError where the batch cannot be shared out; `section`, with a dot, is the stage's."""
     if config.batch % config.devices:
-        raise TagmaskError(f"training.batch {config.batch} is no multiple of training.devices {config.devices}")
+        raise TagmaskError(
+            f"{section}training.batch {config.batch} is no multiple of training.devices {config.devices}: each device "
+            f"takes as many images of a step; set it to {config.devices * -(-config.batch // config.devices)}"
+        )
 
 
 def check_method(recipe: Recipe, dataset: Dataset) -> None:
@@ -175,6 +183,14 @@ def check_method(recipe: Recipe, dataset: Dataset) -> None:
             f"method {recipe.method.name} learns from ground-truth masks, and {unmasked[0]!r} has none; set data.masks"
         )
     method.check(recipe)
+
+
+def _of_all(first_bad_step: Tensor, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The first step, of any process, whose loss was not finite, or -1; and the means of the processes' losses."""
+    own = torch.stack([first_bad_step.double(), *(value.detach().double() for value in losses.values())])
+    steps, values = gather_rows(own[None]).split([1, len(losses)], dim=1)
+    bad = steps.where(steps >= 0, torch.inf).amin()
+    return bad.where(bad.isfinite(), -1), dict(zip(losses, values.mean(dim=0), strict=True))
 
 
 def _stop_if_not_finite(step: int, losses: dict[str, Tensor]) -> None:

@@ -243,8 +243,10 @@ def segmenter_recipe(recipe: Recipe) -> Recipe:
 
 
 def stage_recipe(recipe: Recipe, section: StageTraining) -> Recipe:
-    """The recipe with the sections that a stage has of its own."""
+    """The recipe with the sections that a stage has of its own; all stages run on the devices of the run."""
     own = {name: getattr(section, name) for name in StageTraining.model_fields}
+    if section.training is not None:
+        own["training"] = section.training.model_copy(update={"devices": recipe.training.devices})
     return recipe.model_copy(update={name: value for name, value in own.items() if value is not None})
 
 

@@ -14,8 +14,8 @@ from tagmask.data.splits import last_ids
 from tagmask.engine.band import with_band
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
-from tagmask.engine.device import default_device
-from tagmask.engine.loop import Evaluate, OnLog, check_method, training_set
+from tagmask.engine.device import default_device, is_first_process
+from tagmask.engine.loop import Evaluate, OnLog, check_batch, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
 from tagmask.engine.progress import report_skipped
@@ -27,6 +27,7 @@ from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method, Round
 from tagmask.methods.registry import build_method
 from tagmask.models.backbone import Backbone
+from tagmask.ops.distributed import from_first, gather_lists, share
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.stages import RefineConfig, StageTraining
 
@@ -133,14 +134,16 @@ class _Work:
 
     def write_cams(self, place: Path) -> None:
         recipe, method = self.recipe, self.recipe.method
-        write_classes(place, self.things.classes)
+        if is_first_process():
+            write_classes(place, self.things.classes)
         classifier = self._trained_classifier()
         if classifier.gathers_cams:
-            write_gathered(place, self.dataset.records, self._with_gathered(classifier.cpu()).gathered_cams)
+            of_image = self._with_gathered(classifier.cpu()).gathered_cams
+            write_gathered(place, share(list(enumerate(self.dataset.records))), of_image)
             return
         scales = recipe.inference.cam_scales or getattr(method, "scales", recipe.inference.scales)
         inference = recipe.inference.model_copy(update={"scales": scales})
-        report_skipped(write_cam_folder(classifier, self.dataset.records, inference, place))
+        _report(write_cam_folder(classifier, share(self.dataset.records), inference, place))
 
     def _with_gathered(self, classifier: Method) -> Method:
         """The classifier with all that its training knew, the gathered maps among it."""
@@ -160,8 +163,8 @@ class _Work:
 
     def write_labels(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
-        records, cams = self.dataset.records, self.folder / CAMS
-        report_skipped(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
+        records, cams = share(self.dataset.records), self.folder / CAMS
+        _report(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
 
     def train_affinity(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
@@ -182,11 +185,12 @@ class _Work:
         records, last = self.dataset.records, last_ids(self.things, self.recipe.data)
         if refine.band == "auto":
             classifier = self._trained_classifier()
-            refine = with_band(refine, self.folder / CAMS, records, classifier, self.recipe.inference, last=last)
-        report_skipped(
+            cams, inference, given = self.folder / CAMS, self.recipe.inference, refine
+            refine = from_first(lambda: with_band(given, cams, records, classifier, inference, last=last))
+        _report(
             refine_folder(
                 self.folder / CAMS,
-                records,
+                share(records),
                 place,
                 refine,
                 background=background,
@@ -226,10 +230,18 @@ class _Work:
 
 def check_stages(recipe: Recipe) -> None:
     """Raise a TagmaskError where sections of the recipe cannot go together."""
-    if recipe.training.devices > 1:
-        raise TagmaskError(
-            "training.devices: a recipe of several stages runs on one device; set it to 1 and start without torchrun"
-        )
+    for name, section in (
+        ("segmenter", recipe.segmenter),
+        ("refine.affinity", recipe.refine and recipe.refine.affinity),
+    ):
+        if section is not None and section.training is not None:
+            asked, devices = section.training.devices, recipe.training.devices
+            if asked not in (1, devices):
+                raise TagmaskError(
+                    f"{name}.training.devices {asked}: all stages run on the {devices} of training.devices; remove it"
+                )
+            check_batch(section.training.model_copy(update={"devices": devices}), f"{name}.")
+    check_batch(recipe.training)
     recipe.method.method_class.check(recipe)
     if recipe.segmenter is not None:
         own = segmenter_recipe(recipe)
@@ -241,6 +253,13 @@ def check_stages(recipe: Recipe) -> None:
     segmenter = recipe.segmenter
     if segmenter is not None and segmenter.start == "classifier" and segmenter.backbone is not None:
         raise TagmaskError("segmenter.start classifier: the backbone is the classifier's; remove segmenter.backbone")
+
+
+def _report(skipped: Sequence[str]) -> None:
+    """Name what the processes left out of their shares."""
+    reasons = gather_lists(skipped)
+    if is_first_process():
+        report_skipped(reasons)
 
 
 def _trained(place: Path) -> list[Path]:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from tagmask.engine.device import is_first_process
+
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 QUIET = 30.0  # seconds between messages where there is no terminal
@@ -37,11 +39,16 @@ def report_skipped(reasons: Sequence[str], what: str = "images") -> None:
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     """Give the items and show how many are done; short work says nothing where there is no terminal.
 
+    Of several processes that share the work the first alone shows how far it is.
+
     Args:
         items: what is worked through.
         what: the work, as "dense CRF".
         total: how many items there are.
     """
+    if not is_first_process():
+        yield from items
+        return
     console = plain_console()
     if console.is_terminal:
         columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))

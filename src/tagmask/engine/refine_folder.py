@@ -64,15 +64,17 @@ def write_cam_folder(method: Method, records: Iterable[Record], config: Inferenc
     return skipped
 
 
-def write_gathered(folder: Path, records: Sequence[Record], of_image: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+def write_gathered(
+    folder: Path, records: Sequence[tuple[int, Record]], of_image: Callable[[int], tuple[Tensor, Tensor]]
+) -> None:
     """Write the attention maps that RCA gathered while it trained, as CAMs.
 
     Args:
         folder: of the CAMs.
-        records: the training images.
+        records: training images, with their positions in the training set.
         of_image: gives class indices (n,) and maps (n, h, w) of the image at a position of the training set.
     """
-    for index, record in enumerate(track(records, "CAMs", len(records))):
+    for index, record in track(records, "CAMs", len(records)):
         classes, maps = of_image(index)
         write_cams(folder / f"{record.name}{SUFFIX}", maps, classes.tolist())
 

@@ -178,7 +178,10 @@ def _what_matters(recipe: Recipe) -> dict[str, object]:
     idle = [
         "data.path",
         "data.averaged",
-        *(f"training.{name}" for name in ("workers", "log_every", "checkpoint_every", "evaluate_every", "compile")),
+        *(
+            f"training.{name}"
+            for name in ("workers", "log_every", "checkpoint_every", "evaluate_every", "compile", "devices")
+        ),
     ]
     # CAMs on disk are made with the first ones; all else of the section only serves to look at what was trained.
     making = ("size", "long_side", "scales", "cam_scales", "precision")

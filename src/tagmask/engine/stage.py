@@ -1,4 +1,7 @@
-"""The stages of a run, one after the other, each in a folder of its own: what is done is skipped on a second start."""
+"""The stages of a run, one after the other, each in a folder of its own: what is done is skipped on a second start.
+
+Several processes that train together run each stage together. The first of them alone keeps account of it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ from pathlib import Path
 
 from tagmask.data.files import write_text
 from tagmask.data.limits import parse_json
+from tagmask.engine.device import is_first_process
 from tagmask.errors import TagmaskError
+from tagmask.ops.distributed import from_first, wait_for_all
 
 logger = logging.getLogger(__name__)
 DONE = "done.json"  # in a stage's folder, once the stage is finished
@@ -24,7 +29,8 @@ class Stage:
 
     Attributes:
         name: of the stage and of its folder in the run folder.
-        make: makes the products in that folder, or goes on where it was killed; each is written whole or not at all.
+        make: makes the products in that folder, or goes on where it was killed; each is written whole or not at all,
+            by one of the processes.
         products: the files that `make` writes in that folder; they are removed where the stage is to run anew.
     """
 
@@ -62,7 +68,7 @@ def run_stages(folder: Path, stages: Sequence[Stage]) -> None:
     names = [stage.name for stage in stages]
     for number, stage in enumerate(stages, start=1):
         place, heading = folder / stage.name, f"stage {number} of {len(stages)}, {stage.name}"
-        if (place / DONE).exists():
+        if from_first((place / DONE).exists):
             logger.info("%s: done before", heading)
             continue
         place.mkdir(parents=True, exist_ok=True)
@@ -70,12 +76,14 @@ def run_stages(folder: Path, stages: Sequence[Stage]) -> None:
         begin, done = time.perf_counter(), False
         try:
             stage.make(place)
+            wait_for_all()
             done = True
         finally:
             # Of a stage that fails too: what it took counts when it is resumed.
-            cost = _account(folder, names, stage.name, time.perf_counter() - begin, done)
-        write_text(place / DONE, json.dumps(cost) + "\n")
-        logger.info("%s: %.0f s, %.1f MB", heading, cost["seconds"], cost["bytes"] / 1e6)
+            cost = _account(folder, names, stage.name, time.perf_counter() - begin, done) if is_first_process() else {}
+        if cost:
+            write_text(place / DONE, json.dumps(cost) + "\n")
+            logger.info("%s: %.0f s, %.1f MB", heading, cost["seconds"], cost["bytes"] / 1e6)
 
 
 def check_start(stages: Sequence[Stage], start: str | None) -> None:

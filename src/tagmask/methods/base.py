@@ -20,6 +20,7 @@ from tagmask.ops.distributed import global_mean
 from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.labels import pseudo_masks
 from tagmask.ops.par import pixel_adaptive_refinement
+from tagmask.ops.whole_batch import whole_batch
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import MethodSection, PseudoMaskConfig, TrainingConfig
 
@@ -141,7 +142,8 @@ class Method(nn.Module):
 
     def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Compute the losses; wrappers for several devices go through here."""
-        return self.losses(batch, step)
+        with whole_batch():
+            return self.losses(batch, step)
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Compute scalars to log, of which `loss` is the one to minimise.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tagmask.ops.distributed import gather_rows
+from tagmask.ops.distributed import from_first, gather_rows
 from tagmask.ops.kmeans import kmeans
 
 Start = Literal["noise", "first_write"]
@@ -136,11 +137,13 @@ class RegionMemory(nn.Module):
 
     def refresh_prototypes(self, seed: int) -> None:
         """Cluster every class with enough entries; once an epoch."""
-        filled, count = self.filled.cpu().numpy(), self.prototypes.shape[1]
-        for index, entries in enumerate(self.queue.cpu().numpy()):
-            own = entries[filled[index]]
-            if len(own) < count:
-                continue
-            _, centres = kmeans(own, count, seed=seed)
+        # In one process for all: k-means on several cores rounds otherwise from one run to the next.
+        for index, centres in from_first(lambda: self._centres(seed)).items():
             self.prototypes[index] = torch.from_numpy(centres).to(self.prototypes)
             self.ready[index] = True
+
+    def _centres(self, seed: int) -> dict[int, np.ndarray]:
+        """Centres (P, D) of the classes that have enough entries."""
+        filled, count = self.filled.cpu().numpy(), self.prototypes.shape[1]
+        entries = {index: each[filled[index]] for index, each in enumerate(self.queue.cpu().numpy())}
+        return {index: kmeans(own, count, seed=seed)[1] for index, own in entries.items() if len(own) >= count}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from tagmask.methods.rca_memory import RegionMemory
 from tagmask.models.backbone import Backbone
+from tagmask.ops.distributed import gather_rows, own_rows, world
 
 Attention = Literal["products", "softmax", "mean"]
 Reduction = Literal["sum", "mean"]
@@ -23,7 +24,7 @@ class Mixing(NamedTuple):
     """For T regions of each of B images, another region and how much of the mixture is their own; each (B, T).
 
     Attributes:
-        image: int64 index of the other region's image in the batch.
+        image: int64 index of the other region's image in the batch of all processes.
         label: int64 its class.
         share: the own region's share, in [0, 1].
     """
@@ -38,6 +39,8 @@ def draw_mixing(
 ) -> Mixing:
     """Draw a partner for each region: any image of the batch, any class it has a region of; and Beta(a, a) shares.
 
+    Several processes draw for the images of all of them, from the same state, and each takes its own part.
+
     Args:
         classes: (B, T) class of the regions to mix.
         regions: (B, C) bool, which regions there are; a region whose partner image has none stays as it is.
@@ -46,6 +49,7 @@ def draw_mixing(
     Source: RCA (CVPR 2022), section 3.2; spec C3.4.
     """
     device = classes.device
+    classes, regions = gather_rows(classes), gather_rows(regions.to(torch.uint8)) > 0
     image = torch.randint(len(classes), classes.shape, generator=generator, device=device)
     lots = 1 - torch.rand(*classes.shape, regions.shape[1], generator=generator, device=device)  # above 0
     label = (lots * regions[image]).argmax(dim=2)
@@ -53,7 +57,8 @@ def draw_mixing(
     share = torch.rand(*classes.shape, 2 * concentration - 1, generator=generator, device=device).median(dim=2).values
     alone = ~regions.any(dim=1)[image]
     own = torch.arange(len(classes), device=device)[:, None].expand_as(classes)
-    return Mixing(torch.where(alone, own, image), torch.where(alone, classes, label), torch.where(alone, 1.0, share))
+    found = torch.where(alone, own, image), torch.where(alone, classes, label), torch.where(alone, 1.0, share)
+    return Mixing(*map(own_rows, found))
 
 
 def region_contrast(
@@ -82,12 +87,13 @@ def region_contrast(
         reduction: over images; `sum` as released.
 
     Returns:
-        scalar; the mean over an image's anchors, summed over (or meaned over) images. 0 where there is no anchor.
+        scalar; the mean over an image's anchors, summed over (or meaned over) images. 0 where there is no anchor. The
+        mean of the processes' scalars is that of the whole batch.
 
     Source: RCA (CVPR 2022), equation 4; spec C3.4.
     """
     rows = torch.arange(len(classes), device=classes.device)[:, None]
-    own, other = embeddings[rows, classes], embeddings[mixing.image, mixing.label]
+    own, other = embeddings[rows, classes], gather_rows(embeddings, gradient=True)[mixing.image, mixing.label]
     share = mixing.share[..., None]
     anchors = F.normalize(share * own + (1 - share) * other, dim=2)
     with torch.autocast(anchors.device.type, enabled=False):
@@ -99,7 +105,7 @@ def region_contrast(
     known = counts.any(dim=1)
     valid = weights * (known[classes] & known[mixing.label])
     images = (torch.where(valid > 0, losses, 0.0) * valid).sum(dim=1) / valid.sum(dim=1).clamp(min=1)
-    return images.sum() if reduction == "sum" else images.mean()
+    return images.sum() * world()[1] if reduction == "sum" else images.mean()
 
 
 def _towards(targets: Tensor, logits: Tensor, counts: Tensor, floor: bool) -> Tensor:

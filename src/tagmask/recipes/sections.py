@@ -263,7 +263,10 @@ class TrainingConfig(Section):
     checkpoint_every: int = Field(
         default=500, ge=0, description="How many steps lie between two checkpoints; at 0 only the end is saved."
     )
-    devices: Positive = Field(default=1, description="The processes, each with its part of the batch.")
+    devices: Positive = Field(
+        default=1,
+        description="The processes, each with its part of the batch; where torchrun starts them, it says how many.",
+    )
     precision: Literal["auto", "32-true", "bf16-mixed"] = Field(
         default="auto",
         description="The precision of products; auto is bf16 where the hardware multiplies it, else fp32.",
