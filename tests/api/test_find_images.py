@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tagmask.api.predict import _find_images
+from tagmask.api.predict import find_images
 from tagmask.errors import TagmaskError
 from tests.data.trees import write_image
 
@@ -15,7 +15,7 @@ def test_links_that_lead_round_and_pipes(tmp_path):
     (tmp_path / "in/a/round").symlink_to("..")
     (tmp_path / "in/a/again").symlink_to("../a")
     os.mkfifo(tmp_path / "in/pipe.jpg")
-    (item,) = _find_images(tmp_path / "in", tmp_path / "out")
+    (item,) = find_images(tmp_path / "in", tmp_path / "out")
     assert (item.name, item.path) == ("a/1", tmp_path / "in/a/1.jpg")
 
 
@@ -24,4 +24,4 @@ def test_bad_input_a_name_that_is_not_utf8(tmp_path):
     write_image(tmp_path / "1.jpg")
     os.rename(tmp_path / "1.jpg", os.fsencode(tmp_path) + b"/caf\xe9.jpg")
     with pytest.raises(TagmaskError, match=r"image name 'caf\\udce9' is not UTF-8 .*; rename it"):
-        _find_images(tmp_path, tmp_path / "out")
+        find_images(tmp_path, tmp_path / "out")

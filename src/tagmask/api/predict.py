@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tagmask.api.write_masks import Written, write_masks
@@ -46,7 +46,7 @@ def predict(
     model.check_decoder()
     recipe = overridden(model.run.recipe, overrides, only=("inference", "data.max_pixels"))
     limit_pixels(recipe.data.max_pixels)
-    items = _find_images(Path(images), Path(output)) if names is None else listed_images(Path(images), Path(names))
+    items = find_images(Path(images), Path(output)) if names is None else listed_images(Path(images), Path(names))
     return write_masks(model, items, Path(output), recipe.inference, "decoder", overwrite=overwrite)
 
 
@@ -67,7 +67,7 @@ def listed_images(folder: Path, names: Path) -> list[Item]:
     return [Item(name, folder / there[name]) for name in ids]
 
 
-def _find_images(path: Path, output: Path) -> list[Item]:
+def find_images(path: Path, output: Path) -> list[Item]:
     """Return the image, or those in a folder and below it.
 
     Left out are masks: what lies in the output, from an earlier start, and ground truth in `masks/` beside `images/`.
@@ -88,15 +88,25 @@ def _find_images(path: Path, output: Path) -> list[Item]:
     if not found:
         raise TagmaskError(f"{path}: no images in it; expected .jpg, .png, .webp, … files")
     whole = [file.relative_to(path).as_posix() for file in found]
-    names = [Path(name).with_suffix("").as_posix() for name in whole]
+    names = distinct_names(whole, str(path))
+    return [Item(name, file) for name, file in zip(names, found, strict=True)]
+
+
+def distinct_names(files: Sequence[str], where: str) -> list[str]:
+    """Name the masks of files after their paths relative to `where`, without suffix unless two would then be the same.
+
+    Raises:
+        TagmaskError: a name is unfit.
+    """
+    names = [Path(name).with_suffix("").as_posix() for name in files]
     for name in names:
         if fault := image_name_fault(name):
-            raise TagmaskError(f"{path}: image name {name!r} {fault}")
+            raise TagmaskError(f"{where}: image name {name!r} {fault}")
     # Two images that differ in their suffix alone keep it; and so does one that bears the name which that makes.
     while len(set(names)) < len(names):
         count = Counter(names)
-        names = [full if count[name] > 1 else name for name, full in zip(names, whole, strict=True)]
-    return [Item(name, file) for name, file in zip(names, found, strict=True)]
+        names = [full if count[name] > 1 else name for name, full in zip(names, files, strict=True)]
+    return names
 
 
 def _check_apart(photographs: Path, output: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Literal, Optional
+from typing import Annotated, Any, Literal, Optional
 
 import typer
 
 from tagmask.cli.apps import DataPath, Output, Overwrite, Set, Split, app, tell
+from tagmask.cli.fleet_options import Address, DryRun, Engine, Gpus, Place, Price, ShardSize, SinkOption, on_ray
 
 
 @app.command()
@@ -89,13 +90,23 @@ def tags(
 @app.command()
 def label(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    data: DataPath = None,
-    output: Output = Path("masks"),
+    data: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Folder, tags table (CSV, JSONL), COCO file or VOC tree; with --engine ray also shards."),
+    ] = None,
+    output: Place = "masks",
     split: Split = None,
     source: Annotated[Literal["decoder", "cam"], typer.Option(help="What the masks are read off.")] = "decoder",
     save_cams: Annotated[Optional[Path], typer.Option(help="Folder for the CAMs too, with --source cam.")] = None,  # noqa: UP045
     overwrite: Overwrite = False,
     set_: Set = None,
+    engine: Engine = "plain",
+    address: Address = None,
+    sink: SinkOption = "png",
+    shard_size: ShardSize = 256,
+    gpus: Gpus = None,
+    dry_run: DryRun = False,
+    price: Price = None,
 ) -> None:
     """Write masks of tagged images: only an image's own tags and background can win.
 
@@ -103,8 +114,13 @@ def label(
     """
     from tagmask import api
 
-    told = {"split": split, "source": source, "save_cams": save_cams, "overwrite": overwrite}
-    tell(api.label(run, data, output=output, overrides=set_ or (), **told))
+    told: dict[str, Any] = {"split": split, "source": source, "overrides": set_ or ()}
+    if engine == "ray":
+        refused = {"--save-cams": save_cams, "--overwrite": overwrite}
+        fleet = {"address": address, "sink": sink, "shard_size": shard_size, "gpus": gpus}
+        on_ray(run, data, output, **fleet, dry_run=dry_run, price=price, refused=refused, **told)
+        return
+    tell(api.label(run, data, output=output, save_cams=save_cams, overwrite=overwrite, **told))
 
 
 @app.command()
@@ -135,14 +151,23 @@ def refine(
 @app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
-    images: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
-    output: Output = Path("masks"),
+    images: Annotated[
+        str, typer.Argument(help="An image, or a folder of images; with --engine ray also shards, and s3://… .")
+    ],
+    output: Place = "masks",
     names: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--list", help="File with the names of the images to take from the folder, one a line."),
     ] = None,
     overwrite: Overwrite = False,
     set_: Set = None,
+    engine: Engine = "plain",
+    address: Address = None,
+    sink: SinkOption = "png",
+    shard_size: ShardSize = 256,
+    gpus: Gpus = None,
+    dry_run: DryRun = False,
+    price: Price = None,
 ) -> None:
     """Write masks of images without tags.
 
@@ -150,6 +175,12 @@ def predict(
     """
     from tagmask import api
 
+    if engine == "ray":
+        refused = {"--list": names, "--overwrite": overwrite}
+        fleet: dict[str, Any] = {"address": address, "sink": sink, "shard_size": shard_size, "gpus": gpus}
+        told: dict[str, Any] = {"dry_run": dry_run, "price": price, "overrides": set_ or ()}
+        on_ray(run, images, output, **fleet, refused=refused, tagged=False, **told)
+        return
     tell(api.predict(run, images, output=output, names=names, overwrite=overwrite, overrides=set_ or ()))
 
 

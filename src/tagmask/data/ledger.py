@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tagmask.data.files import write_bytes, write_text
@@ -52,7 +52,7 @@ class Ledger:
 
     def save(self) -> None:
         """Write the list whole."""
-        write_text(self._list, "".join(_line(name, own) for name, hashes in self._hashes.items() for own in hashes))
+        write_text(self._list, ledger_text((name, own) for name, hashes in self._hashes.items() for own in hashes))
 
     def write(self, path: Path, content: bytes) -> None:
         """Note what the file will hold, then write it whole; folders on the way are made. Needs `save` once before."""
@@ -99,6 +99,11 @@ def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def ledger_text(files: Iterable[tuple[str, str]]) -> str:
+    """Return what `written.jsonl` holds for names of files and their hashes."""
+    return "".join(_line(name, own) for name, own in files)
 
 
 def _line(name: str, own: str) -> str:

@@ -230,8 +230,19 @@ def _coco_masks(source: str) -> Any:
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise TagmaskError(f"{source}: polygons need pycocotools; pip install 'tagmask[coco]'") from error
+        raise TagmaskError(f"{source}: needs pycocotools; pip install 'tagmask[coco]'") from error
     return mask
+
+
+def encode_runs(labels: np.ndarray) -> list[tuple[int, str]]:
+    """Return the ids of a label map, (H, W) uint8, but 0, each with COCO's compressed run-length code of its pixels.
+
+    Raises:
+        TagmaskError: pycocotools is missing.
+    """
+    coco = _coco_masks("run-length codes")
+    ids = [int(label) for label in np.unique(labels) if label]
+    return [(label, coco.encode(np.asfortranarray(labels == label))["counts"].decode("ascii")) for label in ids]
 
 
 def _uncompressed(text: str) -> list[int]:

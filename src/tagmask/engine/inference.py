@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -31,6 +32,13 @@ Source = Literal["decoder", "cam"]
 ENLARGED = 1 << 24  # scores at the size of an image that are held at a time
 NEVER = -1e4  # the logit of a label that may not win
 PIXELS_WAITING = 256_000_000  # of photographs that wait for others of their size, at 3 bytes each
+COMPANY = 128
+"""Consecutive images among which those of one size are put together for the network.
+
+A score depends by rounding on the images that go through the network with it. As no company reaches further, the masks
+of many machines are, byte for byte, those of one, wherever the work is divided at multiples of this number.
+"""
+BATCH = 8  # most images a forward
 
 
 def check_source(source: str) -> None:
@@ -80,7 +88,7 @@ def stream(
     config: InferenceConfig,
     *,
     source: Source = "decoder",
-    batch: int = 8,
+    batch: int = BATCH,
     on_error: Callable[[Item, TagmaskError], None] | None = None,
 ) -> Iterator[Prediction]:
     """Label images, and give each as soon as it is done.
@@ -95,20 +103,46 @@ def stream(
         batch: most images a forward.
         on_error: told of images that do not open, which are then left out; by default the error is raised.
     """
-    device = next(method.parameters()).device
-    if device.type == "cpu":
+    if next(method.parameters()).device.type == "cpu":
         keep_freed_memory()
-    items = list(items)
-    large = [item for item in items if source == "decoder" and _is_beyond_tile(item.path, config)]
-    apart = set(large)
-    items = [item for item in items if item not in apart]
+    told = _raised if on_error is None else on_error
+    remaining = iter(items)
+    while company := list(islice(remaining, COMPANY)):
+        whole, large = apart(company, config, source)
+        photographs = open_ahead((item.path for item in whole), config, most=4 * batch)
+        for group in same_size(whole, photographs, batch, told):
+            yield from _predictions(method, group, config, source)
+        yield from large_predictions(method, large, config, batch, told)
+
+
+def _raised(_: Item, error: TagmaskError) -> None:
+    raise error
+
+
+def apart(company: Sequence[Item], config: InferenceConfig, source: Source) -> tuple[list[Item], list[Item]]:
+    """Part images into those that are labelled as a whole and those that are labelled in tiles."""
+    large = {item for item in company if source == "decoder" and _is_beyond_tile(item.path, config)}
+    return [item for item in company if item not in large], [item for item in company if item in large]
+
+
+def same_size(
+    items: Sequence[Item],
+    photographs: Iterable[Photograph | TagmaskError],
+    batch: int,
+    on_error: Callable[[Item, TagmaskError], None],
+) -> Iterator[list[tuple[Item, Photograph]]]:
+    """Put a company's photographs of one size together, at most `batch` at a time, as they come.
+
+    Args:
+        items: at most `COMPANY`.
+        photographs: of each item its own, or why it does not open.
+        batch: most images of a group.
+        on_error: told of images that do not open, which are then left out.
+    """
     waiting: dict[torch.Size, list[tuple[Item, Photograph]]] = defaultdict(list)
     held = 0
-    photographs = open_ahead((item.path for item in items), config, most=4 * batch)
     for item, photograph in zip(items, photographs, strict=True):
         if isinstance(photograph, TagmaskError):
-            if on_error is None:
-                raise photograph
             on_error(item, photograph)
             continue
         group = waiting[photograph.pixels.shape]
@@ -116,18 +150,25 @@ def stream(
         held += photograph.kept_pixels
         # With many sizes, as many groups wait to become full. Where they get too large, smaller batches have to do.
         if len(group) == batch or held > PIXELS_WAITING:
-            yield from _predictions(method, group, config, source)
-            held -= sum(done.kept_pixels for _, done in group)
-            group.clear()
-    for group in waiting.values():
-        yield from _predictions(method, group, config, source)
-    for item in large:
+            del waiting[photograph.pixels.shape]
+            held -= sum(own.kept_pixels for _, own in group)
+            yield group
+    yield from waiting.values()
+
+
+def large_predictions(
+    method: Method,
+    items: Iterable[Item],
+    config: InferenceConfig,
+    batch: int,
+    on_error: Callable[[Item, TagmaskError], None],
+) -> Iterator[Prediction]:
+    """Label images tile by tile, by the decoder; `on_error` is told of those that do not open."""
+    for item in items:
         try:
             with open_raster(item.path, config.microns) as raster:
                 prediction = _tiled(method, item, raster, config, batch)
         except TagmaskError as error:
-            if on_error is None:
-                raise
             on_error(item, error)
             continue
         yield prediction
@@ -162,17 +203,23 @@ def _predictions(
     method: Method, group: Sequence[tuple[Item, Photograph]], config: InferenceConfig, source: Source
 ) -> Iterator[Prediction]:
     """Label photographs of one size with a single forward."""
-    if not group:
-        return
+    for (item, photograph), own in zip(group, group_scores(method, group, config, source), strict=True):
+        labels, confidence = to_label_map(own, item.tags, photograph, config, source, method.background)
+        yield Prediction(item, labels, own, confidence)
+
+
+def group_scores(
+    method: Method, group: Sequence[tuple[Item, Photograph]], config: InferenceConfig, source: Source
+) -> Iterator[Tensor]:
+    """Score photographs of one size, at least one, with a single forward; give what `to_label_map` takes of each."""
     device = next(method.parameters()).device
     pixels = torch.stack([photograph.pixels for _, photograph in group]).to(device)
     scores = score(method, method.network.backbone.normalise(pixels.float() / 255), config, source)
-    for (item, photograph), own in zip(group, scores, strict=True):
+    for (item, _), own in zip(group, scores, strict=True):
         if source == "cam" and len(own) > method.num_classes:  # CAMs of context classes follow those of the classes
             seen = [method.num_classes + index for index in item.context]
             own = beside_context(own[: method.num_classes], own[seen])
-        labels, confidence = to_label_map(own, item.tags, photograph, config, source, method.background)
-        yield Prediction(item, labels, own, confidence)
+        yield own
 
 
 def _is_beyond_tile(path: Path, config: InferenceConfig) -> bool:

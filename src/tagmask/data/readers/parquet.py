@@ -34,7 +34,7 @@ class Layout:
 
     Attributes:
         image: column of images, or of their paths.
-        tags: column of tags.
+        tags: column of tags; empty where they are not needed.
         names: class names by number; None where the file says none.
         split: column of split names; None where the file name says it.
     """
@@ -154,21 +154,34 @@ def _damaged(file: Path, error: Exception) -> TagmaskError:
 
 
 def _layout(file: Path, root: Path) -> Layout:
-    schema = _opened(file).schema_arrow
+    return schema_layout(_opened(file).schema_arrow, str(file), class_list_beside(root))
+
+
+def schema_layout(schema: Any, where: str, beside: tuple[str, ...] | None = None, *, tagged: bool = True) -> Layout:
+    """Tell the meaning of a file's columns from its schema.
+
+    Args:
+        schema: of pyarrow.
+        where: the file, for messages.
+        beside: the class names that lie beside the file.
+        tagged: whether it has to have tags.
+
+    Raises:
+        TagmaskError: it has no column of images, or of tags, or its class names are unfit.
+    """
     features = _features(schema.metadata)
     image = next((name for name, kind in features.items() if _kind(kind) == "Image"), None)
     image = image or next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     if image is None:
         columns = ", ".join(schema.names)
-        raise TagmaskError(f"{file}: has no column of images; expected one called image, found {columns}")
+        raise TagmaskError(f"{where}: has no column of images; expected one called image, found {columns}")
     try:
-        tags = tag_column(schema.names)
+        tags = tag_column(schema.names) if tagged else ""
     except TagmaskError as error:
-        raise TagmaskError(f"{file}: {error}") from None
+        raise TagmaskError(f"{where}: {error}") from None
     if names := _names(features.get(tags)):
-        check_class_list(names, f"{file}, class names of {tags}")
-    names = names or class_list_beside(root)
-    return Layout(image, tags, names, "split" if "split" in schema.names else None)
+        check_class_list(names, f"{where}, class names of {tags}")
+    return Layout(image, tags, names or beside, "split" if "split" in schema.names else None)
 
 
 def _features(metadata: dict[bytes, bytes] | None) -> dict[str, Any]:
