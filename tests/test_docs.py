@@ -7,9 +7,11 @@ few steps. A block of Python that begins with the comment `# NAME.py` is saved u
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +35,7 @@ BLOCK = re.compile(r"^```(?P<language>\w+)(?P<info>[^\n]*)\n(?P<text>.*?)^```$",
 SHORT = ["training.steps=4", "training.batch=2", "training.workers=0", "backbone.weights=null"]
 NOT_RUN = {"pip", "make", "git", "cd", "export"}  # they change the machine; make's targets are tests of their own
 SERVERS = {"serve", "push"}
+WITHOUT_GPU = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 class Block(NamedTuple):
@@ -96,7 +99,14 @@ def run_console(page: Path, block: Block) -> None:
         if not line.startswith("$ "):
             continue
         command = shlex.split(line.removeprefix("$ "), comments=True)
-        assert command[0] in NOT_RUN | {"tagmask"}, f"{page.name}:{block.line}: do not know how to run {line!r}"
+        assert command[0] in NOT_RUN | {"tagmask", "torchrun"}, (
+            f"{page.name}:{block.line}: do not know how to run {line!r}"
+        )
+        if command[0] == "torchrun":
+            short = [argument for text in SHORT for argument in ("--set", text)]
+            run = [sys.executable, "-m", "torch.distributed.run", *command[1:], *short]
+            done = subprocess.run(run, capture_output=True, text=True, check=False, env=WITHOUT_GPU)
+            assert done.returncode == 0, f"{page.name}:{block.line}: {line}\n{done.stderr}"
         if command[0] == "tagmask" and command[1] not in SERVERS:
             result = CliRunner().invoke(app, command[1:])
             assert result.exit_code == 0, f"{page.name}:{block.line}: {line}\n{result.output}\n{result.exception!r}"

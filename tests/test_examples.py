@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -108,3 +109,34 @@ def test_without_tensorboard_a_training_writes_no_events(
         run = tagmask.train(cooccur, recipe=tiny_recipe("cam"), output=tmp_path / str(there))
         assert (run / "events").exists() == there
         assert any("curves: tensorboard" in line for line in next_steps(run)) == there
+
+
+def test_slurm_trains_where_there_is_no_slurm(cooccur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit", reason="submitit, of the extra `dev`, is not installed")
+    from tagmask.engine.run import open_run
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    example = load_example("slurm_submitit")
+    monkeypatch.setitem(sys.modules, "slurm_submitit", example)  # the job unpickles what it is to do
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(EXAMPLES), os.environ.get("PYTHONPATH", "")]))
+    recipe, run = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(tiny_recipe("cam", "training.steps=3").dump())
+    machine = ["--gpus", "0", "--processes", "2", "--logs", str(tmp_path / "logs")]
+    job = example.submit(
+        example.parse([*machine, "--", str(cooccur), "-r", str(recipe), "-o", str(run)]), cluster="local"
+    )
+    job.result()
+    assert open_run(run).recipe.training.devices == 2
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 4, "three steps and a score, once each"
+
+
+def test_slurm_machines_meet_at_the_first() -> None:
+    pytest.importorskip("submitit", reason="submitit, of the extra `dev`, is not installed")
+    task = load_example("slurm_submitit").Train(8, ["photos", "-o", "run"])
+    job = SimpleNamespace(num_nodes=2, node=1, job_id="77", hostnames=["first", "second"])
+    command = task.command(job)[3:]
+    assert command[:5] == [
+        "--nnodes=2", "--node-rank=1", "--rdzv-id=77", "--rdzv-backend=c10d", "--rdzv-endpoint=first:29500",
+    ]  # fmt: skip
+    assert command[5:] == ["--nproc-per-node=8", "-m", "tagmask", "train", "photos", "-o", "run"]
+    assert task.checkpoint().function is task, "the same again, which resumes"

@@ -83,11 +83,14 @@ def test_what_killed_processes_left_is_cleared_and_what_living_ones_write_is_not
     living.touch()
     foreign = tmp_path / f".tagmask-{DEAD}-mine.tmp"
     foreign.touch()
+    elsewhere = tmp_path / f".tagmask-{DEAD}-0123abcd-ffffffff.tmp"  # of another machine, which sees the folder too
+    elsewhere.touch()
+    (tmp_path / f".tagmask-{DEAD}-0123abcd-{files._MACHINE}.tmp").touch()
     with replacing(tmp_path / "outer.txt") as temporary:
         temporary.touch()
         write_text(tmp_path / "inner.txt", "")
         assert temporary.exists()
-    assert names(tmp_path) == sorted([living.name, foreign.name, "inner.txt", "outer.txt"])
+    assert names(tmp_path) == sorted([living.name, foreign.name, elsewhere.name, "inner.txt", "outer.txt"])
 
 
 def test_a_writer_that_is_killed_leaves_the_old_file_and_the_next_start_clears_up(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def trainings() -> dict[str, Training]:
     return {
         "cam": Training(changed(tiny_recipe("cam"), "views.crop=32")),
         "seco": Training(changed(tiny_recipe("seco"), "method.patches=2")),
-        "full": Training(changed(tiny_recipe("full"), "views.crop=32")),
+        "full": Training(changed(tiny_recipe("full"), "views.crop=32", "backbone.options.drop_path_rate=0.2")),
         "segmenter": Training(changed(tiny_recipe("full"), "method.copies=[0.5]", "views.crop=32")),
         "sccam-first": Training(changed(sccam), build=lambda recipe, k: build_method(recipe, k, number=0)),
         "sccam-clusters": Training(changed(sccam), clusters=2),
