@@ -1,8 +1,9 @@
 """PAR, dense energy and dense CRF on a photograph, beside pydensecrf and beside what memory bandwidth allows.
 
 On a CPU: seconds of one core, so that other work on the machine counts little; of the dense CRF also wall seconds with
-all cores, of which pydensecrf uses one; with numba, the tensor code beside the compiled loops. On CUDA, where there is a device: wall seconds. pydensecrf
-(`pip install tagmask[crf]`) runs in turn with ours, on the same image and scores.
+all cores, of which pydensecrf uses one. Where numba is installed, the tensor code runs beside the compiled loops. On
+CUDA, where there is a device: wall seconds. pydensecrf (`pip install tagmask[crf]`) runs in turn with ours, on the same
+image and scores.
 
     make bench NAME=refinement
 
@@ -74,7 +75,7 @@ def pydensecrf_marginals(image: np.ndarray, probabilities: np.ndarray, parameter
 
 def by_tensors(step: Timed) -> Tensor:
     """Do what compiled loops would have done in tensor code."""
-    with mock.patch.object(crf, "compiled", lambda name: None):
+    with mock.patch.object(crf, "compiled", return_value=None):
         return step()
 
 
