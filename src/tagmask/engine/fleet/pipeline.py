@@ -44,6 +44,8 @@ def cluster(address: str | None) -> Iterator[tuple[int, int]]:
                 # Workers get the machine as the plain path does, and a dashboard is a server that nobody asked for.
                 os.environ.setdefault("RAY_worker_niceness", "0")
                 quiet["include_dashboard"] = False
+                # Ray's core tells of every actor of Ray Data, as an error, that it could not be restarted without driver.
+                os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(address=address or "local", **quiet)
         except Exception as error:  # Ray's own are of many kinds, down to Exception itself
             place = f"--address {address}: no Ray cluster answers there" if address else "Ray does not start here"
