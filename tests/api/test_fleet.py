@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -187,6 +188,28 @@ def test_three_steps_write_what_one_does(tile: int | None, run: Path, photos: Pa
     assert len(outputs[0]) == (6 if tile else 30), "a mask of each but the damaged one, and a manifest"
 
 
+def test_a_dry_run_counts_and_writes_nothing(run: Path, photos: Path, tmp_path: Path) -> None:
+    given = ["predict", str(run), str(photos), "-o", str(tmp_path / "out"), "--engine", "ray", "--dry-run"]
+    result = CliRunner().invoke(app, [*given, "--price", "36000000"])
+    assert result.exit_code == 0, result.output
+    assert f"images: {IMAGES}\n" in result.output
+    size = sum(path.stat().st_size for path in photos.rglob("*.png"))
+    assert f"to read: {size / 1e9:.3g} GB" in result.output
+    # 36 million an hour are 10,000 a second: of 300 images of a thousandth to a tenth of a second on one core each
+    cost = float(re.findall(r"cost: about ([0-9.]+)", result.output)[0])
+    seconds = float(re.findall(r"at ([0-9.]+) s an image", result.output)[0])
+    assert cost == pytest.approx(IMAGES * seconds * 10_000, rel=0.2)
+    assert not (tmp_path / "out").exists()
+    pieces = tar_piece(tmp_path, photos, 40)
+    result = CliRunner().invoke(app, ["predict", str(run), pieces.place, *given[3:]])
+    assert "images: 40\n" in result.output, result.output
+    assert "cost" not in result.output
+    result = CliRunner().invoke(app, [*given, "--overwrite"])
+    assert "--overwrite: --engine ray does not know it" in str(result.exception)
+    result = CliRunner().invoke(app, [*given, "--shard-size", "100"])
+    assert "100 is no multiple of 128" in str(result.exception)
+
+
 def test_a_folder_by_two_workers_is_the_plain_folder_after_kills_of_driver_and_worker(
     cluster: str, run: Path, photos: Path, plain: Path, tmp_path: Path
 ) -> None:
@@ -244,6 +267,7 @@ def test_shards_from_s3_to_s3_by_way_of_a_gpu(cluster: str, bucket: str, run: Pa
     command = ["label", str(run), store.place, "-o", output, "--engine", "ray", "--sink", "parquet"]
     result = CliRunner().invoke(app, [*command, *settings])
     assert result.exit_code == 0, result.output
+    assert f"{len(records)} masks: {output}\n" in result.output
     wanted = api.label(run, cooccur, output=run.parent / "labelled", overrides=settings[1:])
     found: dict[str, np.ndarray] = {}
     written = Store(output)

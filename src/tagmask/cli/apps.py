@@ -77,12 +77,17 @@ def show_messages() -> None:
     logger.setLevel(logging.INFO)
 
 
-def tell(written: Any) -> None:
-    """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing."""
+def tell(written: Any, place: str | None = None) -> None:
+    """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing.
+
+    Args:
+        written: what they return.
+        place: the output as the user named it, where it is no folder of this machine.
+    """
     from tagmask.engine.progress import report_skipped
 
     report_skipped(written.skipped)
-    typer.echo(f"{written.images} masks: {written.folder}")
+    typer.echo(f"{written.images} masks: {place or written.folder}")
     if written.kept:
         typer.echo(
             f"{written.kept} of them were there before and stay as they were; to make them anew choose another -o"

@@ -63,4 +63,4 @@ def on_ray(
         for line in estimate(run, data, output=output, fleet=fleet, price=price, **told):
             typer.echo(line)
         return
-    tell(label_fleet(run, data, output=output, fleet=fleet, **told))
+    tell(label_fleet(run, data, output=output, fleet=fleet, **told), output)

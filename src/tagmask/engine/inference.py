@@ -35,8 +35,9 @@ PIXELS_WAITING = 256_000_000  # of photographs that wait for others of their siz
 COMPANY = 128
 """Consecutive images among which those of one size are put together for the network.
 
-A score depends by rounding on the images that go through the network with it. As no company reaches further, the masks
-of many machines are, byte for byte, those of one, wherever the work is divided at multiples of this number.
+A device may take other kernels for a batch of another size, and a score then differs by rounding with the images that
+go through the network beside it. As no company reaches further, the masks of many machines are, byte for byte, those of
+one of them, wherever the work is divided at multiples of this number.
 """
 BATCH = 8  # most images a forward
 

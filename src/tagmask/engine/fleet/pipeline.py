@@ -17,7 +17,7 @@ from tagmask.engine.device import default_device
 from tagmask.engine.fleet.sources import Piece
 from tagmask.engine.fleet.work import Job, finish_opened, label_piece, open_piece, packed, score_opened, unpacked
 from tagmask.engine.progress import Waiting
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, first_line
 from tagmask.methods.base import Method
 
 logger = logging.getLogger(__name__)
@@ -44,9 +44,14 @@ def cluster(address: str | None) -> Iterator[tuple[int, int]]:
                 # Workers get the machine as the plain path does, and a dashboard is a server that nobody asked for.
                 os.environ.setdefault("RAY_worker_niceness", "0")
                 quiet["include_dashboard"] = False
+                # Ray's core tells of every actor of Ray Data, as an error, that it could not be restarted without driver.
+                os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(address=address or "local", **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise TagmaskError(f"--address {address}: no Ray cluster answers there ({error})") from error
+        except Exception as error:  # Ray's own are of many kinds, down to Exception itself
+            place = f"--address {address}: no Ray cluster answers there" if address else "Ray does not start here"
+            raise TagmaskError(
+                f"{place} ({first_line(error)}); see `ray status`, or set RAY_raylet_start_wait_time_s"
+            ) from (error)
     try:
         there = ray.cluster_resources()
         yield int(there.get("CPU", 1)), int(there.get("GPU", 0))
