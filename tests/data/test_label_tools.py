@@ -1,7 +1,7 @@
 """Files that LabelMe and X-AnyLabeling wrote by their own code, read by tagmask; and what they read of ours.
 
-Each runs in an environment of its own (`pip install labelme`, `pip install x-anylabeling-cvhub`), whose Python is named by
-TAGMASK_LABELME and TAGMASK_XANYLABELING.
+Each runs in an environment of its own (`pip install labelme`, `pip install x-anylabeling-cvhub`), whose Python is named
+by TAGMASK_LABELME and TAGMASK_XANYLABELING.
 """
 
 from __future__ import annotations
