@@ -56,6 +56,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     fake = Hub(tmp_path / "hub")
     for name in ("create_repo", "upload_folder", "snapshot_download"):
         monkeypatch.setattr(huggingface_hub, name, getattr(fake, name))
+    monkeypatch.setattr("tagmask.engine.fetch.hub_answers", lambda *_: True)
     return fake
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tagmask.api import train
 from tagmask.api.predict import predict
 from tagmask.data import rasters
-from tagmask.data.images import MAX_PIXELS, limit_pixels, open_image
+from tagmask.data.images import MAX_PIXELS, image_size, limit_pixels, open_image
 from tagmask.data.rasters import georeference, is_geotiff, open_raster, raster_size
 from tagmask.errors import TagmaskError
 from tests.conftest import tiny_recipe
@@ -36,6 +36,7 @@ def write_geotiff(path: Path, values: np.ndarray, **options: Any) -> None:
 
     profile = {"driver": "GTiff", "count": len(values), "height": values.shape[1], "width": values.shape[2]}
     place = {"crs": "EPSG:25832", "transform": from_origin(500000, 5600000, 0.2, 0.2)}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with rasterio.open(path, "w", **{**profile, **place, "dtype": values.dtype, **options}) as file:
         file.write(values)
 
@@ -161,3 +162,35 @@ def test_predict_labels_maps_and_slides(tmp_path: Path, cooccur: Path) -> None:
     assert again.images == 2
     whole = predict(run, photos / "slide.svs", output=tmp_path / "whole")
     assert "inference.tile" in whole.skipped[0]
+
+
+@pytest.mark.parametrize("depth", [8, 12, 16])
+def test_geotiff_of_four_bands_is_read_whole_as_its_first_three(
+    tmp_path: Path, depth: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tagmask.data.images._told", set())
+    path, low = tmp_path / "map.tif", pixels(64, 96, 4)
+    low[3] = 7  # near infrared: no transparency
+    low[0, -1] = 255
+    write_geotiff(path, low if depth == 8 else low.astype(np.uint16) << (depth - 8), photometric="RGB", alpha="NO")
+    for _ in range(2):
+        assert np.array_equal(np.asarray(open_image(path)), low[:3].transpose(1, 2, 0))
+    assert image_size(path) == (96, 64)
+    assert max(open_image(path, longest=48).size) == 48
+    assert [line for line in caplog.messages if "of 4 bands the first three are taken" in line] == caplog.messages[:1]
+
+
+def test_geotiff_with_transparency_is_laid_over_white_as_before(tmp_path: Path) -> None:
+    path, values = tmp_path / "map.tif", pixels(64, 64, 4)
+    write_geotiff(path, values, photometric="RGB", alpha="YES")
+    assert np.asarray(open_image(path)).min() == 255
+
+
+def test_training_on_geotiff_of_four_bands_and_16_bits(tmp_path: Path) -> None:
+    for number in range(8):
+        values = pixels(64, 64, 4).astype(np.uint16) << 4
+        write_geotiff(tmp_path / "images" / f"{number}.tif", np.roll(values, number, axis=2))
+    rows = [f"{number}.tif,{'cat' if number % 2 else 'dog'}" for number in range(8)]
+    (tmp_path / "tags.csv").write_text("\n".join(["image,tags", *rows]) + "\n")
+    run = train(tmp_path, recipe=tiny_recipe("cam", "training.steps=2", "training.batch=4"), output=tmp_path / "run")
+    assert (run / "model.safetensors").is_file()

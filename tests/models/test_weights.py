@@ -182,13 +182,57 @@ def test_attempts_to_reach_the_hub_are_not_listed(
 
     hub = hub_logging.get_logger("huggingface_hub.utils._http")
 
-    def unreachable(*_: object) -> str:
+    def unreachable(*_: object, **__: object) -> str:
         hub.warning("Retrying in 1s [Retry 1/5].")
         raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr("tagmask.models.weight_files.hub_answers", lambda *_: True)
     before = hub_logging.get_verbosity()
     with pytest.raises(TagmaskError, match="the hub did not give"):
         read_state("hf-hub:ada/nothing")
     assert "Retrying" not in caplog.text + "".join(capfd.readouterr())
     assert hub_logging.get_verbosity() == before
+
+
+def test_without_a_network_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    from tagmask.engine.fetch import fetch
+
+    asked: list[str] = []
+
+    def no_network(url: str, **options: object) -> None:
+        asked.append(url)
+        assert options["timeout"] == 5.0
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_network)
+    monkeypatch.setattr("time.sleep", lambda _: pytest.fail("waits for another attempt"))
+    with pytest.raises(TagmaskError, match=r"the hub cannot be reached, nor is model\.safetensors cached; download it"):
+        read_state("hf-hub:ada/nothing")
+    with pytest.raises(TagmaskError, match="hf-hub:ada/dogs: the hub cannot be reached, nor is the run cached"):
+        fetch("hf-hub:ada/dogs")
+    assert len(asked) == 2
+
+
+def test_a_hub_that_refuses_a_file_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from tagmask.models.weight_files import hub_answers
+
+    class Refusal(HfHubHTTPError):
+        def __init__(self) -> None:
+            Exception.__init__(self, "404")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise Refusal
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    assert hub_answers("ada/nothing", "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert not hub_answers("ada/nothing", "model.safetensors")

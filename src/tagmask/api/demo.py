@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 IMAGES, SIZE, MEET, ALONE = 3000, 64, 0.9, 0.7
 LOOK = 1.0  # seconds between looks at how far the parts are
 PHASES = {
-    "cam": ((0, 0.12), (300, 0.20), (700, 25.0)),
-    "seco": ((0, 0.13), (100, 0.17), (214, 0.54), (700, 25.0)),
+    "cam": ((0, 0.12), (300, 0.20), (700, 10.0)),
+    "seco": ((0, 0.13), (100, 0.17), (214, 0.54), (700, 10.0)),
 }
 """For the time left: from which step on a step of the recipe takes how many seconds; at the end what comes after."""
 

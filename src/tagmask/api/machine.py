@@ -11,11 +11,11 @@ import torch
 
 from tagmask.engine.device import default_device, machine_memory
 from tagmask.models.backbone import Backbone
+from tagmask.models.weight_files import HUB_PATIENCE
 from tagmask.recipes.load import BackboneConfig
 
 Weights = Literal["cached", "reachable", "missing"]
 
-PATIENCE = 5.0  # seconds for the hub's first answer
 GB = 2**30
 
 
@@ -53,7 +53,7 @@ def find_weights(name: str, *, ask_hub: bool = True) -> Weights:
     if HF_HUB_OFFLINE or not ask_hub:
         return "missing"
     try:
-        get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=PATIENCE, token=False)
+        get_hf_file_metadata(hf_hub_url(repository, "model.safetensors"), timeout=HUB_PATIENCE, token=False)
     except Exception:  # whatever keeps the hub from answering, the answer is the same
         return "missing"
     return "reachable"

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from tagmask.errors import TagmaskError
+
+if TYPE_CHECKING:
+    from tagmask.data.rasters import Raster
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ def open_image(path: str | Path | io.BytesIO, *, longest: int | None = None) -> 
     - CMYK, YCbCr, LAB, grey and palette pictures are converted; colour profiles are not applied.
     - Grey pictures of 16 bits are scaled by the number of bits that their brightest value needs (8, 10, 12, 14 or 16):
       cameras of 12 bits store them so. Floating point pictures have to lie in 0..1.
+    - A GeoTIFF of 16 bits a colour, or of more than three bands, is read by rasterio: see `rasters.GeoTiff`.
     - Of an animation the first frame is taken. A TIFF of several pages is refused.
 
     Args:
@@ -97,6 +101,10 @@ def open_image(path: str | Path | io.BytesIO, *, longest: int | None = None) -> 
             pages, of more pixels than `limit_pixels` allows, or of values without a known range.
     """
     path = Path(path) if isinstance(path, str) else path
+    if (raster := _beyond_pillow(path)) is not None:
+        with raster as found:
+            picture = found.read((0, 0, *found.size))
+        return picture if longest is None else shrunk(picture, longest)
     with opened(path) as image:
         if longest is not None:
             factor = min(1.0, longest / max(image.size))
@@ -169,11 +177,23 @@ def image_size(path: str | Path) -> tuple[int, int]:
     Raises:
         TagmaskError: as `open_image`, as far as the header shows it.
     """
+    if (raster := _beyond_pillow(Path(path))) is not None:
+        with raster as found:
+            return found.size
     with opened(Path(path)) as image:
         if image.format == "PNG" and _has_chunks_behind_pixels(Path(path)):
             image.load()
         width, height = image.size
         return (height, width) if _orientation(image) in _TURNED else (width, height)
+
+
+def _beyond_pillow(path: Path | io.BytesIO) -> AbstractContextManager[Raster] | None:
+    """Return the raster of a GeoTIFF that Pillow does not read, or not all of; None for any other image."""
+    if not isinstance(path, Path) or path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    from tagmask.data import rasters  # which needs this module
+
+    return rasters.open_raster(path) if rasters.is_beyond_pillow(path) else None
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from tagmask.errors import TagmaskError
 
 GEO_SUFFIXES = frozenset({".tif", ".tiff"})
 GEO_KEYS = 34735  # the TIFF tag by which a GeoTIFF says what its coordinates are
+BITS, SAMPLES, EXTRA_SAMPLES = 258, 277, 338  # TIFF tags: bits a sample, samples a pixel, what those beyond colour mean
+TRANSPARENCY = (1, 2)
 LOOK = 1024  # pixels of the longer side of the small copy that tells the range of 16-bit values
 
 
@@ -83,6 +85,22 @@ def is_geotiff(path: Path) -> bool:
         return _rasterio() is not None and _begins_as_tiff(path)
 
 
+def is_beyond_pillow(path: Path) -> bool:
+    """Whether an image is a GeoTIFF of 16 bits, or of more bands than colours, and rasterio is there to read it.
+
+    A fourth band that says that it is transparency is none too many.
+    """
+    if not is_geotiff(path) or _rasterio() is None:
+        return False
+    try:
+        with Image.open(path, formats=["TIFF"]) as image:
+            tags: Any = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+            bands, extra = tags.get(SAMPLES, 1), tags.get(EXTRA_SAMPLES, (0,))[0]
+            return max(tags.get(BITS, (1,))) == 16 or bands > 4 or (bands == 4 and extra not in TRANSPARENCY)
+    except Exception:  # kinds of pixels that Pillow does not know
+        return True
+
+
 def georeference(path: Path) -> str | None:
     """Say where an image lies on the map, in the form of GDAL's side files `NAME.png.aux.xml`.
 
@@ -127,6 +145,8 @@ class GeoTiff:
         self.size: tuple[int, int] = (file.width, file.height)
         _check_pixels(path, self.size)
         self.bands = [1, 2, 3] if file.count >= 3 else [1]
+        if file.count > 3:
+            tell_once(f"of {file.count} bands the first three are taken, as red, green and blue", path)
         self.shift = 0
         if file.dtypes[0] not in ("uint8", "uint16", "float32", "float64"):
             raise TagmaskError(f"{path}: pixels of {file.dtypes[0]}; save it with uint8, uint16 or floats in 0..1")

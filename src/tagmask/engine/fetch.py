@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tagmask.errors import TagmaskError, first_line
-from tagmask.models.weight_files import without_retry_lines
+from tagmask.models.weight_files import hub_answers, without_retry_lines
 
 PREFIX = "hf-hub:"
 TEXTS = ("recipe.yaml", "classes.txt", "run.json")
@@ -30,12 +30,20 @@ def fetch(source: str) -> Path:
 
     repository, _, revision = source.removeprefix(PREFIX).partition("@")
     check_name(repository)
+    answers = hub_answers(repository, TEXTS[0], revision or None)
     try:
         with without_retry_lines():
             folder = huggingface_hub.snapshot_download(
-                repository, revision=revision or None, allow_patterns=[*TEXTS, CARD, "*.safetensors"]
+                repository,
+                revision=revision or None,
+                allow_patterns=[*TEXTS, CARD, "*.safetensors"],
+                local_files_only=not answers,
             )
     except Exception as error:  # network and hub fail in many ways, and all mean the same here
+        if not answers:
+            raise TagmaskError(
+                f"{source}: the hub cannot be reached, nor is the run cached; check the network"
+            ) from error
         raise TagmaskError(
             f"{source}: the hub did not give the run ({hub_reason(error)}); check name and network, and log in with "
             "`hf auth login` or set HF_TOKEN where the repository is private"

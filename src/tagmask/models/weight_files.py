@@ -17,6 +17,7 @@ from tagmask.models.weights import find_weights, how_to_get, is_on_hub
 
 WRAPPER = "module."  # what DataParallel puts before every name
 NAMED = 20  # tensors named in a message
+HUB_PATIENCE = 5.0  # seconds for the hub's first answer
 
 
 def read_state(source: str | Path) -> dict[str, Tensor]:
@@ -103,19 +104,43 @@ def without_retry_lines() -> Iterator[None]:
         hub_logging.set_verbosity(before)
 
 
+def hub_answers(repository: str, file: str, revision: str | None = None) -> bool:
+    """Ask the hub once whether it can be reached, whatever it says of the file.
+
+    A download without a network would be tried six times, for half a minute.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if HF_HUB_OFFLINE:
+        return False
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, file, revision=revision), timeout=HUB_PATIENCE)
+    except HfHubHTTPError:  # no such file, or not for us: the download says so better
+        return True
+    except Exception:  # no name server, no route, no answer in time, no certificate: each library has its own errors
+        return False
+    return True
+
+
 def _from_hub(source: str) -> dict[str, Tensor]:
     from huggingface_hub import hf_hub_download
 
-    repository = source.split(":", 1)[-1]
+    repository, file = source.split(":", 1)[-1], "model.safetensors"
+    answers = hub_answers(repository, file)
     try:
         with without_retry_lines():
-            return _read_safetensors(Path(hf_hub_download(repository, "model.safetensors")))
+            return _read_safetensors(Path(hf_hub_download(repository, file, local_files_only=not answers)))
     except TagmaskError:
         raise
     except Exception as error:  # whatever network and hub come up with
+        said = (
+            f"did not give {file} ({type(error).__name__})" if answers else f"cannot be reached, nor is {file} cached"
+        )
         raise TagmaskError(
-            f"weights {source}: the hub did not give model.safetensors ({type(error).__name__}); download it elsewhere "
-            "and name the local file as backbone.weights, or set backbone.weights=null to train from scratch"
+            f"weights {source}: the hub {said}; download it elsewhere and name the local file as backbone.weights, or"
+            " set backbone.weights=null to train from scratch"
         ) from None
 
 
