@@ -99,7 +99,8 @@ if __name__ == "__main__":
     parser.add_argument("--method", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        work(*arguments.work, arguments.method, arguments.steps)
+        given, place = arguments.work
+        work(given, place, arguments.method, arguments.steps)
     else:
         result = bench(arguments.methods, arguments.steps, arguments.rounds)
         load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
