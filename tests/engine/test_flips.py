@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tagmask.data.images import picture_of
-from tagmask.engine import inference
+from tagmask.engine import inference, label_map
 from tagmask.engine.inference import Item, check_source, predict_pictures, score, stream, to_label_map
 from tagmask.engine.photographs import Photograph, network_size
 from tagmask.errors import TagmaskError
@@ -268,29 +268,30 @@ def test_confidence_is_the_mean_of_the_winners_shares() -> None:
 
 
 def test_labels_are_taken_from_enlarged_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However few planes are enlarged at a time, and where two are equal, the first wins."""
+    """However many planes are enlarged and rows compared at a time, and where two are equal, the first wins."""
     scores = torch.rand(7, 3, 4, generator=torch.Generator().manual_seed(2)) * 4
     scores[5] = scores[1]
     large = F.interpolate(scores[None], size=(9, 10), mode="bilinear")[0]
-    for elements in (1, 90, 180, 270, 1 << 24):
-        monkeypatch.setattr(inference, "ENLARGED", elements)
+    for elements, band in ((1, 1), (90, 25), (629, 40), (1, 1 << 20), (630, 1), (1 << 24, 1)):
+        monkeypatch.setattr(label_map, "ENLARGED", elements)
+        monkeypatch.setattr(label_map, "BAND", band)
         labels, confidence = labelled(scores, None, "decoder", True, size=(9, 10))
         assert labels == large.argmax(dim=0).tolist()
         assert confidence == pytest.approx(float(scores.softmax(dim=0).amax(dim=0).mean()))
 
 
-def test_few_planes_are_enlarged_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_plane_of_a_large_image_is_enlarged_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    enlarge = inference.resize
+    enlarge = label_map.resize
 
     def noted(planes: Tensor, size: tuple[int, int]) -> Tensor:
         sizes.append(planes.shape[1])
         return enlarge(planes, size)
 
-    monkeypatch.setattr(inference, "resize", noted)
-    monkeypatch.setattr(inference, "ENLARGED", 250)
+    monkeypatch.setattr(label_map, "resize", noted)
+    monkeypatch.setattr(label_map, "ENLARGED", 250)
     labelled(torch.rand(7, 3, 4), None, "decoder", True, size=(9, 10))
-    assert sizes == [2, 2, 2, 1]
+    assert sizes == [1] * 7
 
 
 def test_what_refinement_gets_are_shares_of_the_scores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,8 +307,8 @@ def test_what_refinement_gets_are_shares_of_the_scores(monkeypatch: pytest.Monke
         assert preset == "irn"
         return scores
 
-    monkeypatch.setattr(inference, "pixel_adaptive_refinement", par)
-    monkeypatch.setattr(inference, "dense_crf", crf)
+    monkeypatch.setattr(label_map, "pixel_adaptive_refinement", par)
+    monkeypatch.setattr(label_map, "dense_crf", crf)
     picture = Image.fromarray(PHOTO[:6, :8])
     for source in ("decoder", "cam"):
         scores = torch.rand(3, 3, 4, generator=torch.Generator().manual_seed(2)) * 0.3

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tagmask.engine import inference
+from tagmask.engine import inference, label_map
 from tagmask.engine.inference import to_label_map
 from tagmask.engine.photographs import Photograph
 from tagmask.errors import TagmaskError
@@ -27,13 +27,13 @@ def test_large_images_are_refined_smaller_and_labelled_at_their_own_size(
 ) -> None:
     seen: list[tuple[int, int]] = []
     for name in ("dense_crf", "pixel_adaptive_refinement"):
-        run = getattr(inference, name)
+        run = getattr(label_map, name)
 
         def noted(image, scores, run=run, **options):
             seen.append(tuple(scores.shape[-2:]))
             return run(image, scores, **options)
 
-        monkeypatch.setattr(inference, name, noted)
+        monkeypatch.setattr(label_map, name, noted)
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[:, 40:] = 200  # the edge that the scores, whose own is at 30, are to be drawn to
     logits = torch.zeros(2, 8, 12)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -17,19 +17,16 @@ from torch import Tensor
 from tagmask.data.images import is_slide_name
 from tagmask.data.rasters import Picture, Raster, open_raster, raster_size
 from tagmask.engine.device import autocast, keep_freed_memory
+from tagmask.engine.label_map import Source, candidates, refine_planes, to_label_map
 from tagmask.engine.photographs import Photograph, network_size, open_ahead
 from tagmask.engine.tiles import label_tiles
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
-from tagmask.ops.crf import dense_crf
 from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.labels import beside_context
-from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.ops.resize import resize
 from tagmask.recipes.load import InferenceConfig
 
-Source = Literal["decoder", "cam"]
-ENLARGED = 1 << 24  # scores at the size of an image that are held at a time
 NEVER = -1e4  # the logit of a label that may not win
 PIXELS_WAITING = 256_000_000  # of photographs that wait for others of their size, at 3 bytes each
 COMPANY = 128
@@ -252,8 +249,8 @@ def _tiled(method: Method, item: Item, raster: Raster, config: InferenceConfig, 
         scores = score(method, method.network.backbone.normalise(pixels.float() / 255), config, "decoder")
         found = []
         for own, photograph in zip(scores, photographs, strict=True):
-            planes, ids = _candidates(own, item.tags, config, "decoder", method.background)
-            found.append(planes if photograph.small is None else _refined(planes, photograph, config, "decoder"))
+            planes, ids = candidates(own, item.tags, config, "decoder", method.background)
+            found.append(planes if photograph.small is None else refine_planes(planes, photograph, config, "decoder"))
         return found
 
     refined = config.refine != "none"
@@ -295,80 +292,3 @@ def score(method: Method, images: Tensor, config: InferenceConfig, source: Sourc
         best = logits if best is None else torch.maximum(best, logits)
     assert best is not None
     return best
-
-
-def to_label_map(
-    scores: Tensor,
-    tags: Sequence[int] | None,
-    photograph: Photograph,
-    config: InferenceConfig,
-    source: Source,
-    background: bool,
-) -> tuple[np.ndarray, float]:
-    """Turn one image's scores (C, h, w) into a uint8 label map at its own size, and the mean confidence.
-
-    Args:
-        scores: decoder logits (C = K + background), or CAMs (C = K).
-        tags: class indices that may win beside background; None: all.
-        photograph: its size, and what the refinement looks at.
-        config: background score of CAMs, refinement.
-        source: what the scores are.
-        background: whether label 0 exists.
-    """
-    planes, ids = _candidates(scores, tags, config, source, background)
-    if len(ids) == 0:  # neither a tag nor background may win
-        return np.full(photograph.size, IGNORE, np.uint8), 1.0
-    if photograph.small is None:
-        fractions = planes if source == "cam" else planes.softmax(dim=0)
-    else:
-        fractions = planes = _refined(planes, photograph, config, source)
-    labels = _winners(planes, ids, photograph.size)
-    return labels.cpu().numpy(), float(fractions.amax(dim=0).mean())
-
-
-def _refined(planes: Tensor, photograph: Photograph, config: InferenceConfig, source: Source) -> Tensor:
-    """Refine planes (n, h, w) at the size of the smaller image, where all of them find room in memory."""
-    colours = torch.from_numpy(np.array(photograph.small)).to(planes.device)
-    enlarged = resize(planes[None], colours.shape[:2])
-    enlarged = enlarged if source == "cam" else enlarged.softmax(dim=1)
-    if config.refine == "par":
-        return _fractions(pixel_adaptive_refinement(colours.permute(2, 0, 1)[None].float(), enlarged)[0])
-    return dense_crf(colours, _fractions(enlarged[0]), preset=config.crf)
-
-
-def _fractions(scores: Tensor) -> Tensor:
-    """Divide scores (C, H, W) by their sum over the classes; where all are 0, they stay so."""
-    return scores / scores.sum(dim=0).clamp_min(1e-12)
-
-
-def _candidates(
-    scores: Tensor, tags: Sequence[int] | None, config: InferenceConfig, source: Source, background: bool
-) -> tuple[Tensor, Tensor]:
-    """Pick the planes that may win, and give the label id of each as uint8."""
-    classes = len(scores) if source == "cam" else len(scores) - int(background)
-    allowed = list(range(classes)) if tags is None else list(tags)
-    ids = [channel + 1 for channel in allowed]
-    if source == "cam":
-        planes = scores[allowed]
-        if background:
-            planes = torch.cat([torch.full_like(scores[:1], config.background_score), planes])
-    else:
-        planes = scores[[0, *ids]] if background else scores[allowed]
-    return planes, torch.tensor([0, *ids] if background else ids, dtype=torch.uint8, device=scores.device)
-
-
-def _winners(planes: Tensor, ids: Tensor, size: tuple[int, int]) -> Tensor:
-    """Give at each pixel of `size` the id of the highest plane, as (H, W) uint8; of equal planes the first counts."""
-    # All planes at the size of a large photograph would not fit in memory: a few at a time.
-    chunk = max(1, ENLARGED // (size[0] * size[1]))
-    labels, best = ids.new_empty(0), planes.new_empty(0)
-    for start in range(0, len(planes), chunk):
-        enlarged = resize(planes[None, start : start + chunk], size)[0]
-        if len(enlarged) == 1:  # needs no index of the highest, which takes 8 bytes a pixel
-            value, own = enlarged[0], ids[start].expand(size)
-        else:
-            value, index = enlarged.max(dim=0)
-            own = ids[start : start + chunk][index]
-        labels = torch.where(value > best, own, labels) if start else own
-        best = torch.maximum(best, value) if start else value
-    return labels
