@@ -215,6 +215,9 @@ def test_an_output_of_others_is_refused(run: Path, photos: Path, tmp_path: Path)
     with pytest.raises(TagmaskError, match=r"holds mine.txt, not written by --engine ray"):
         label_fleet(run, photos, output=tmp_path, tagged=False)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    shards = tar_piece(tmp_path, photos).place
+    with pytest.raises(TagmaskError, match="--split: shards know of no splits; name those of train"):
+        label_fleet(run, shards, output=tmp_path / "out", split=["train"])
 
 
 def test_a_folder_by_two_workers_is_the_plain_folder_after_kills_of_driver_and_worker(
