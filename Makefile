@@ -57,8 +57,9 @@ mutants: .venv/dev.stamp
 	$(PY) scripts/mutants.py $(ARGS)
 
 # make bench NAME=seco_step: one benchmark; its last line is one JSON object
+# (a file ray.py would stand in the way of the package ray, so NAME=ray is ray_labelling)
 bench: .venv/dev.stamp
-	$(PY) benchmarks/$(NAME).py $(ARGS)
+	$(PY) benchmarks/$(if $(filter ray,$(NAME)),ray_labelling,$(NAME)).py $(ARGS)
 
 # make constraints: the oldest versions that pyproject.toml allows, and the newest as they are today.
 # `pip install -c constraints/locked.txt tagmask` installs what the tests ran on.

@@ -1,6 +1,6 @@
 """Labelling by many workers: what the engine costs over the plain path, how it scales, and many images in one run.
 
-    python benchmarks/ray_labelling.py [--parts overhead many] [--images 768] [--many 100000]
+    python benchmarks/ray_labelling.py [--parts overhead many] [--images 1536] [--many 100000]
 
 `overhead`: one folder by `predict` and by two workers of one core each, then by one of them;
 `many`: shards of WebDataset with small images to parquet in one run, by a tiny network. Rates leave out the start of
@@ -10,6 +10,7 @@ Ray and of the workers, whose seconds are told apart. Parts that are not asked f
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -18,18 +19,19 @@ import statistics
 import sys
 import tarfile
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.common import RESULTS, device_facts, write_results
-from benchmarks.ray_kills import make_world
+from benchmarks.ray_kills import below, make_world
 
 SHARD = 128
 VIT = (
-    "backbone.options={img_size: 224, patch_size: 16, embed_dim: 192, depth: 12, num_heads: 3}",
-    "inference.size=224",
+    "backbone.options={img_size: 112, patch_size: 16, embed_dim: 192, depth: 12, num_heads: 3}",
+    "inference.size=112",
 )
 PER_TAR = 1000
 
@@ -41,35 +43,65 @@ def plain(run: Path, photos: Path, output: Path) -> dict[str, float]:
     from tagmask import api
 
     torch.set_num_threads(os.cpu_count() or 1)
-    began = time.perf_counter()
-    written = api.predict(run, photos, output=output)
-    return {"seconds": time.perf_counter() - began, "images": written.images}
+    began, cpu = time.perf_counter(), time.process_time()
+    images = api.predict(run, photos, output=output).images
+    return {
+        "images_per_second": images / (time.perf_counter() - began),
+        "cpu_seconds_per_image": (time.process_time() - cpu) / images,
+    }
+
+
+def family_cpu() -> float:
+    """Return the CPU seconds of this process and all that it started, which Ray's processes are."""
+    ticks = 0
+    for process in (os.getpid(), *below(os.getpid())):
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+class Watch(threading.Thread):
+    """Notes time and CPU seconds whenever another shard is done."""
+
+    def __init__(self, output: Path) -> None:
+        super().__init__(daemon=True)
+        self.output, self.ended = output, threading.Event()
+        self.seen: list[tuple[int, float, float]] = []
+
+    def run(self) -> None:
+        while not self.ended.wait(0.2):
+            done = len(list(self.output.glob("manifests/**/*.json")))
+            if done and (not self.seen or done > self.seen[-1][0]):
+                self.seen.append((done, time.perf_counter(), family_cpu()))
 
 
 def by_ray(
-    run: Path, source: Path, output: Path, workers: int, sink: str = "png", shard: int = SHARD
+    run: Path, source: Path, output: Path, workers: int, sink: str = "png", shard: int = SHARD, pause: int = 2
 ) -> dict[str, Any]:
-    """Label by so many workers of one core; seconds from when the first of them holds the model, and those before."""
+    """Label by so many workers of one core; rates are of the time after the first `pause` shards of each worker."""
     import ray
 
     from tagmask.api.fleet import Fleet, label_fleet
 
     began = time.perf_counter()
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, logging_level=40)
-    started = time.perf_counter() - began
-    begun = time.time()
     fleet = Fleet(gpus=0, sink=sink, shard_size=shard)  # pyright: ignore[reportArgumentType]
+    watch = Watch(output)
+    watch.start()
     written = label_fleet(run, source, output=output, fleet=fleet, tagged=False)
     whole = time.perf_counter() - began
+    watch.ended.set()
+    watch.join()
     ray.shutdown()
-    # A worker writes its first shard as late as all others after it: what is before that is the start.
-    times = sorted(path.stat().st_mtime for path in output.glob("manifests/**/*.json"))
-    each = (times[-1] - times[0]) / max(1, len(times) - workers)
-    startup = max(0.0, times[0] - begun - each * workers)
+    done, since, cpu = next(seen for seen in watch.seen if seen[0] >= pause * workers)
+    last, until, until_cpu = watch.seen[-1]
+    images = (last - done) * shard
     return {
-        **{"workers": workers, "images": written.images, "skipped": len(written.skipped)},
-        **{"ray_start": started, "workers_start": startup, "whole": whole},
-        "images_per_second": written.images / max(1e-9, whole - started - startup),
+        **{"workers": workers, "images": written.images, "skipped": len(written.skipped), "seconds_with_start": whole},
+        "seconds_to_first_shard": watch.seen[0][1] - began,
+        "images_per_second": images / (until - since),
+        "cpu_seconds_per_image": (until_cpu - cpu) / images,
     }
 
 
@@ -78,28 +110,30 @@ def same(first: Path, second: Path) -> bool:
     return bool(masks) and masks == {path.relative_to(second): path.read_bytes() for path in second.rglob("*.png")}
 
 
-def overhead(base: Path, images: int, repeats: int = 3) -> dict[str, Any]:
-    """Time both paths in turn on a ViT-Tiny at 224 with the dense CRF."""
-    run, photos = make_world(base, images, *VIT, "inference.refine=crf")
-    rows: list[dict[str, Any]] = []
+def overhead(base: Path, images: int, repeats: int = 2) -> dict[str, Any]:
+    """Time both paths in turn on a ViT-Tiny at 112."""
+    run, photos = make_world(base / "overhead", images, *VIT)
+    rows = []
     for number in range(repeats):
         own = plain(run, photos, base / f"plain{number}")
-        fleet = by_ray(run, photos, base / f"ray{number}", 2)
-        rows.append({"plain_images_per_second": own["images"] / own["seconds"], "ray": fleet})
-    own = statistics.median(row["plain_images_per_second"] for row in rows)
-    other = statistics.median(row["ray"]["images_per_second"] for row in rows)
+        rows.append({"plain": own, "ray": by_ray(run, photos, base / f"ray{number}", 2)})
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+
+    def median(path: str, key: str) -> float:
+        return statistics.median(row[path][key] for row in rows)
+
     fine = all(same(base / f"plain{number}", base / f"ray{number}") for number in range(repeats))
     alone = by_ray(run, photos, base / "alone", 1)
     return {
         "overhead": {
-            **{"network": "ViT-Tiny at 224, dense CRF at 64 x 64", "images": images, "rows": rows},
-            **{"plain_images_per_second": own, "ray_images_per_second": other, "overhead": own / other - 1},
-            "masks_byte_identical": fine,
+            **{"network": "ViT-Tiny at 112", "images": images, "rows": rows, "masks_byte_identical": fine},
+            "of_wall": median("plain", "images_per_second") / median("ray", "images_per_second") - 1,
+            "of_cpu": median("ray", "cpu_seconds_per_image") / median("plain", "cpu_seconds_per_image") - 1,
         },
         "scaling": {
             "one_worker": alone,
-            "two_workers_images_per_second": other,
-            "factor": other / alone["images_per_second"],
+            "two_workers_images_per_second": median("ray", "images_per_second"),
+            "factor": median("ray", "images_per_second") / alone["images_per_second"],
         },
     }
 
@@ -152,7 +186,7 @@ def many(base: Path, images: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", nargs="*", default=["overhead", "many"], choices=["overhead", "many"])
-    parser.add_argument("--images", type=int, default=768)
+    parser.add_argument("--images", type=int, default=1536)
     parser.add_argument("--many", type=int, default=100_000)
     arguments = parser.parse_args()
     os.environ.setdefault("RAY_worker_niceness", "0")

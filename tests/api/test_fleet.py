@@ -210,6 +210,16 @@ def test_a_dry_run_counts_and_writes_nothing(run: Path, photos: Path, tmp_path: 
     assert "100 is no multiple of 128" in str(result.exception)
 
 
+def test_an_output_of_others_is_refused(run: Path, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(TagmaskError, match=r"holds mine.txt, not written by --engine ray"):
+        label_fleet(run, photos, output=tmp_path, tagged=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    shards = tar_piece(tmp_path, photos).place
+    with pytest.raises(TagmaskError, match="--split: shards know of no splits; name those of train"):
+        label_fleet(run, shards, output=tmp_path / "out", split=["train"])
+
+
 def test_a_folder_by_two_workers_is_the_plain_folder_after_kills_of_driver_and_worker(
     cluster: str, run: Path, photos: Path, plain: Path, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,3 +129,39 @@ def test_another_head_s_cams_are_asked_for_by_name() -> None:
     first = build_method(staged_recipe("sccam"), 3, number=0).eval()
     with pytest.raises(TagmaskError, match="Sccam has no head 'subclasses'"):
         inference.score(first, views, InferenceConfig(cam_head="subclasses"), "cam")
+
+
+def test_images_go_through_the_network_with_none_beyond_their_company(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever divides the work at companies has the same batches, so the same bytes, also where an image is damaged."""
+    monkeypatch.setattr(inference, "COMPANY", 5)
+    items = []
+    for number in range(12):
+        path = tmp_path / f"{number}.png"
+        Image.new("RGB", (8, 8) if number != 6 else (6, 8)).save(path)
+        items.append(inference.Item(str(number), path))
+    items[2].path.write_bytes(b"no image")
+    batches: list[int] = []
+
+    def scores(method, images, config, source):
+        batches.append(len(images))
+        return images[:, :2]
+
+    monkeypatch.setattr(inference, "score", scores)
+    method = build_method(tiny_recipe("cam"), 1).eval()
+
+    def label(some: Sequence[inference.Item]) -> list[str]:
+        skipped: list[str] = []
+        config = InferenceConfig(size=None)
+        found = inference.stream(method, some, config, batch=3, on_error=lambda item, _: skipped.append(item.name))
+        return [prediction.item.name for prediction in found] + skipped
+
+    names = label(items)
+    assert batches == [3, 1, 3, 1, 1, 2]
+    assert sorted(names, key=int) == [item.name for item in items]
+    whole = batches.copy()
+    batches.clear()
+    label(items[:5])
+    label(items[5:])
+    assert batches == whole

@@ -133,6 +133,8 @@ def _prepare(
         max_pixels=recipe.data.max_pixels,
     )
     pieces = _shards(data, fleet.sink) or _remote_images(data, tagged, job.shard_size)
+    if pieces and split:
+        raise TagmaskError(f"--split: shards know of no splits; name those of {', '.join(split)} instead of {data}")
     if not pieces and tagged:
         records = open_data(data, recipe.data, model.classes).split(split).records
         items = [Item(record.name, record.image.absolute(), record.tags, record.context) for record in records]

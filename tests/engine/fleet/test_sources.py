@@ -15,6 +15,7 @@ from PIL import Image
 from tagmask.engine.fleet.sources import Piece, count_samples, open_chunks
 from tagmask.engine.fleet.store import Store
 from tagmask.engine.inference import Item
+from tagmask.errors import TagmaskError
 from tests.data.readers.test_parquet import encoded
 
 CLASSES = ("cat", "dog")
@@ -117,6 +118,14 @@ def test_parquet_files_hold_images_or_name_them(tmp_path: Path) -> None:
     assert set(refused) == {"gone", "../beside", "00000004"}
     assert "cannot be read" in refused["gone"]
     assert count_samples(piece) == 5
+
+
+def test_a_damaged_parquet_file_ends_the_work_by_name(tmp_path: Path) -> None:
+    """It may be whole on the next day; what is noted as bad would never be asked for again."""
+    pytest.importorskip("pyarrow")
+    (tmp_path / "rows.parquet").write_bytes(b"PAR1 and no more")
+    with pytest.raises(TagmaskError, match=r"rows\.parquet: is no whole parquet file"):
+        chunks_of(Piece("rows", "parquet", str(tmp_path / "rows.parquet")))
 
 
 @pytest.mark.parametrize("place", ["disk", "memory://fleet/photos"])

@@ -44,7 +44,7 @@ def cluster(address: str | None) -> Iterator[tuple[int, int]]:
                 # Workers get the machine as the plain path does, and a dashboard is a server that nobody asked for.
                 os.environ.setdefault("RAY_worker_niceness", "0")
                 quiet["include_dashboard"] = False
-                # Ray's core tells of every actor of Ray Data, as an error, that it could not be restarted without driver.
+                # Ray's core calls it an error of every actor of Ray Data that it does not outlive the driver.
                 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
             ray.init(address=address or "local", **quiet)
         except Exception as error:  # Ray's own are of many kinds, down to Exception itself
