@@ -12,10 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagmask.api import Model
+from tagmask.api import Model, label, train
 from tagmask.data.confidence import read_confidence
+from tagmask.data.dataset import Dataset
 from tagmask.data.masks import PngMask
+from tagmask.engine import pipeline
+from tagmask.recipes.load import Recipe
 from tagmask.serve.edit import change_region
+from tests.conftest import staged_recipe
 from tests.serve.test_page import PATIENCE, expect
 from tests.serve.test_server import free_port
 
@@ -267,6 +271,45 @@ def test_mask_is_labelled_anew_with_more_and_less_background(
     (row,) = (row for row in read_confidence(labelled / "confidence.csv") if row.name == name)
     shown = tuple(own for number, own in enumerate(model.classes, start=1) if (expected == number).any())
     assert row.classes == shown
+
+
+def test_what_is_painted_and_clicked_is_learnt_by_the_segmenter(
+    browser: Any, cooccur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(cooccur, recipe=staged_recipe("cam"), output=tmp_path / "run")
+    masks = label(run, cooccur, output=tmp_path / "labelled", split=["train"]).folder
+    before = {row.name: _ids(masks, row.name) for row in read_confidence(masks / "confidence.csv")}
+    with _reviewing(browser, run, cooccur, masks, tmp_path / "reviews.csv") as page:
+        name = _edit(page)
+        page.keyboard.press("2")
+        own = int(page.locator(".tm-classes button[aria-pressed=true]").get_attribute("data-label"))
+        _set_size(page, 9)
+        _drag(page, (12, 12), (30, 12))
+        page.keyboard.press("o")
+        _click(page, 20, 12)
+        _save(page, name)
+    mended = _ids(masks, name)
+    assert (mended[12, 12:31] == own).all()
+    assert (mended != before[name]).any()
+
+    learnt: list[Dataset] = []
+    train_method = pipeline.run_training
+
+    def listening(recipe: Recipe, data: Dataset, *rest: Any, **more: Any) -> Any:
+        learnt.append(data)
+        return train_method(recipe, data, *rest, **more)
+
+    monkeypatch.setattr(pipeline, "run_training", listening)
+    old = (run / "segmenter" / "model.safetensors").read_bytes()
+    taken = staged_recipe("cam", data={"untagged": "negative", "use_masks": str(masks)})
+    train(cooccur, recipe=taken, output=run, from_stage="segmenter")
+    (data,) = learnt
+    for record in data.records:
+        assert record.mask is not None
+        made = mended if record.name == name else _ids(run / "refine", record.name)
+        np.testing.assert_array_equal(record.mask.load(*made.shape), made)
+    assert name in [record.name for record in data.records]
+    assert (run / "segmenter" / "model.safetensors").read_bytes() != old
 
 
 def test_phone_and_dark(browser: Any, run: Path, cooccur: Path, labelled: Path, tmp_path: Path, shots: Path) -> None:

@@ -44,9 +44,8 @@
   };
 
   // Undo and redo: whole maps, as many as there is room for.
-  const copied = () => ({ labels: state.view.labels.slice(), marks: state.view.marks.slice() });
   const remember = () => {
-    state.past.push(copied());
+    state.past.push(state.view.copied());
     state.future.length = 0;
     const most = Math.max(3, Math.floor(MOST_KEPT / (2 * state.view.labels.length)));
     if (state.past.length > most) state.past.shift();
@@ -55,7 +54,7 @@
   const travel = (from, to) => {
     const next = from.pop();
     if (!next) return;
-    to.push(copied());
+    to.push(state.view.copied());
     state.view.set(next.labels, next.marks);
   };
   const undo = () => travel(state.past, state.future);
@@ -162,16 +161,11 @@
     view.redraw();
     if (!before) return;
     fingers.set(event.pointerId, now);
-    if (fingers.size === 2) pinch(event.pointerId, before, now);
+    if (fingers.size === 2) view.pinch(before, now, [...fingers].find(([own]) => own !== event.pointerId)[1]);
     else if (state.held) {
       view.pan(now.x - state.held.x, now.y - state.held.y);
       state.held = now;
     } else if (state.at) draw(view.pixel(event));
-  };
-  const pinch = (id, before, now) => {
-    const other = [...state.fingers].find(([own]) => own !== id)[1];
-    const apart = (point) => Math.hypot(point.x - other.x, point.y - other.y) || 1;
-    state.view.zoom(apart(now) / apart(before), other.x, other.y);
   };
   const up = (event) => {
     state.fingers.delete(event.pointerId);
@@ -266,12 +260,6 @@
     state.dialog.classList.toggle("tm-narrow", window.innerWidth <= NARROW);
     state.view.resize();
   };
-  const load = async (source) => {
-    const photo = new Image();
-    photo.src = source;
-    await photo.decode();
-    return photo;
-  };
   const open = async (showing) => {
     const dialog = make("dialog", { id: "tm-editor" });
     const status = make("p", { className: "tm-status", role: "status", textContent: "Opening …" });
@@ -284,7 +272,8 @@
     try {
       state.opened = await (await ask("open")).json();
       const labels = await bytesOf(await ask("map"));
-      const photo = await load(state.opened.photo);
+      const photo = Object.assign(new Image(), { src: state.opened.photo });
+      await photo.decode();
       if (state !== own) return;
       state.view = window.tagmaskView(canvas, state.opened, photo);
       dialog.setAttribute("aria-label", `Mend the mask of ${state.opened.name}`);

@@ -117,6 +117,11 @@
       scale = next;
       redraw();
     };
+    // One of two fingers goes from a place to another, and the other stays.
+    const pinch = (before, now, other) => {
+      const apart = (point) => Math.hypot(point.x - other.x, point.y - other.y) || 1;
+      zoom(apart(now) / apart(before), other.x, other.y);
+    };
     const pan = (x, y) => {
       left += x;
       top += y;
@@ -137,6 +142,8 @@
       if (marks) view.marks = marks;
       recolour();
     };
-    return Object.assign(view, { set, recolour, redraw, stroke, fit, resize, zoom, pan, place, pixel, isInside });
+    const copied = () => ({ labels: view.labels.slice(), marks: view.marks.slice() });
+    const shown = { set, copied, recolour, redraw, stroke };
+    return Object.assign(view, shown, { fit, resize, zoom, pinch, pan, place, pixel, isInside });
   };
 }
