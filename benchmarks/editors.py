@@ -135,7 +135,7 @@ class OurPage:
         # Reckoned, as the page keeps it to itself; a line's rim may differ by a pixel. The score is of what is saved.
         rows, columns = np.mgrid[: labels.shape[0], : labels.shape[1]]
         begin, finish = ends_of(stroke)
-        line = np.linspace(first, last, 200)
+        line = np.linspace(begin, finish, 200)
         away = np.min([(rows - y) ** 2 + (columns - x) ** 2 for y, x in line], axis=0)
         return np.where(away <= (size / 2) ** 2, np.uint8(stroke.label), labels)
 
