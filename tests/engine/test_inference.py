@@ -131,11 +131,11 @@ def test_another_head_s_cams_are_asked_for_by_name() -> None:
         inference.score(first, views, InferenceConfig(cam_head="subclasses"), "cam")
 
 
-def test_images_go_through_the_network_with_none_beyond_their_company(
+def test_images_go_through_the_network_with_none_beyond_their_window(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Whoever divides the work at companies has the same batches, so the same bytes, also where an image is damaged."""
-    monkeypatch.setattr(inference, "COMPANY", 5)
+    """Whoever divides the work at windows has the same batches, so the same bytes, also where an image is damaged."""
+    monkeypatch.setattr(inference, "WINDOW", 5)
     items = []
     for number in range(12):
         path = tmp_path / f"{number}.png"

@@ -22,7 +22,7 @@ from tagmask.engine.fleet.shards import SINKS, Sink, read_manifests
 from tagmask.engine.fleet.sources import KINDS, Piece
 from tagmask.engine.fleet.store import Store, is_remote
 from tagmask.engine.fleet.work import Job
-from tagmask.engine.inference import COMPANY, Item, Source, check_source
+from tagmask.engine.inference import WINDOW, Item, Source, check_source
 from tagmask.engine.model import load, overridden
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
@@ -43,15 +43,15 @@ class Fleet:
 
     address: str | None = None
     sink: Sink = "png"
-    shard_size: int = 2 * COMPANY
+    shard_size: int = 2 * WINDOW
     gpus: int | None = None
 
     def check(self) -> None:
         """Raise a TagmaskError where a value is none of those allowed."""
         if self.sink not in SINKS:
             raise TagmaskError(f"sink: {self.sink!r} is neither of {', '.join(SINKS)}")
-        if self.shard_size < COMPANY or self.shard_size % COMPANY:
-            raise TagmaskError(f"shard size: {self.shard_size} is no multiple of {COMPANY}; try {2 * COMPANY}")
+        if self.shard_size < WINDOW or self.shard_size % WINDOW:
+            raise TagmaskError(f"shard size: {self.shard_size} is no multiple of {WINDOW}; try {2 * WINDOW}")
 
 
 DEFAULT = Fleet()

@@ -29,11 +29,11 @@ from tagmask.recipes.load import InferenceConfig
 
 NEVER = -1e4  # the logit of a label that may not win
 PIXELS_WAITING = 256_000_000  # of photographs that wait for others of their size, at 3 bytes each
-COMPANY = 128
+WINDOW = 128
 """Consecutive images among which those of one size are put together for the network.
 
 A device may take other kernels for a batch of another size, and a score then differs by rounding with the images that
-go through the network beside it. As no company reaches further, the masks of many machines are, byte for byte, those of
+go through the network beside it. As no window reaches further, the masks of many machines are, byte for byte, those of
 one of them, wherever the work is divided at multiples of this number.
 """
 BATCH = 8  # most images a forward
@@ -105,8 +105,8 @@ def stream(
         keep_freed_memory()
     told = _raised if on_error is None else on_error
     remaining = iter(items)
-    while company := list(islice(remaining, COMPANY)):
-        whole, large = apart(company, config, source)
+    while window := list(islice(remaining, WINDOW)):
+        whole, large = apart(window, config, source)
         photographs = open_ahead((item.path for item in whole), config, most=4 * batch)
         for group in same_size(whole, photographs, batch, told):
             yield from _predictions(method, group, config, source)
@@ -117,10 +117,10 @@ def _raised(_: Item, error: TagmaskError) -> None:
     raise error
 
 
-def apart(company: Sequence[Item], config: InferenceConfig, source: Source) -> tuple[list[Item], list[Item]]:
+def apart(window: Sequence[Item], config: InferenceConfig, source: Source) -> tuple[list[Item], list[Item]]:
     """Part images into those that are labelled as a whole and those that are labelled in tiles."""
-    large = {item for item in company if source == "decoder" and _is_beyond_tile(item.path, config)}
-    return [item for item in company if item not in large], [item for item in company if item in large]
+    large = {item for item in window if source == "decoder" and _is_beyond_tile(item.path, config)}
+    return [item for item in window if item not in large], [item for item in window if item in large]
 
 
 def same_size(
@@ -129,10 +129,10 @@ def same_size(
     batch: int,
     on_error: Callable[[Item, TagmaskError], None],
 ) -> Iterator[list[tuple[Item, Photograph]]]:
-    """Put a company's photographs of one size together, at most `batch` at a time, as they come.
+    """Put a window's photographs of one size together, at most `batch` at a time, as they come.
 
     Args:
-        items: at most `COMPANY`.
+        items: at most `WINDOW`.
         photographs: of each item its own, or why it does not open.
         batch: most images of a group.
         on_error: told of images that do not open, which are then left out.

@@ -19,7 +19,7 @@ from tagmask.engine.fleet.sources import Chunk, Piece, open_chunks
 from tagmask.engine.fleet.store import Store
 from tagmask.engine.inference import (
     BATCH,
-    COMPANY,
+    WINDOW,
     Item,
     Prediction,
     Source,
@@ -47,7 +47,7 @@ class Job:
         tagged: whether only an image's own tags and background can win.
         output: folder or address.
         sink: what is written there.
-        shard_size: images of an output shard, a multiple of `COMPANY`.
+        shard_size: images of an output shard, a multiple of `WINDOW`.
         max_pixels: of an image.
     """
 
@@ -127,8 +127,8 @@ def open_piece(job: Job, piece: Piece) -> Iterator[Opened]:
     """Read and decode: the first of three steps, for any CPU."""
     for chunk in job.chunks(piece):
         opened = Opened(chunk)
-        for start in range(0, len(chunk.items), COMPANY):
-            whole, large = apart(chunk.items[start : start + COMPANY], job.config, job.source)
+        for start in range(0, len(chunk.items), WINDOW):
+            whole, large = apart(chunk.items[start : start + WINDOW], job.config, job.source)
             photographs = open_ahead((item.path for item in whole), job.config, most=4 * BATCH)
             groups = same_size(whole, photographs, BATCH, chunk.refuse)
             opened.photographs += groups
