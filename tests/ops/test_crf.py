@@ -14,23 +14,12 @@ from torch import Tensor
 
 from tagmask.errors import TagmaskError
 from tagmask.ops import crf
-from tagmask.ops.compiled import compiled
 from tagmask.ops.crf import PRESETS, CrfParameters, _mean_field, crf_on_cams, dense_crf
 from tests.golden_checks import load, tensor
 from tests.golden_checks.refine import assert_same_marginals
 
 GOLDEN = Path(os.environ.get("TAGMASK_GOLDEN") or Path(__file__).parents[1] / "golden")
 SMALL = CrfParameters(2, 2, 6, 20, 4, iterations=5)
-
-
-@pytest.fixture(autouse=True, params=["tensors", "loops"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Every promise holds of the tensor code and of the compiled loops."""
-    if request.param == "tensors":
-        monkeypatch.setattr(crf, "compiled", lambda name: None)
-    elif compiled("compiled_crf") is None:
-        pytest.skip("numba is not installed: pip install tagmask[fast]")
-    return request.param
 
 
 def scene(height: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -181,7 +170,7 @@ def test_a_class_of_one_set_stays_in_all() -> None:
 
 def test_cams_of_no_class_are_background() -> None:
     image, _ = scene(6, 7, 1)
-    torch.testing.assert_close(crf_on_cams(image, torch.zeros(0, 6, 7), 4), torch.ones(1, 1, 6, 7))
+    assert torch.equal(crf_on_cams(image, torch.zeros(0, 6, 7), 4), torch.ones(1, 1, 6, 7))
 
 
 def test_one_pixel() -> None:
@@ -275,9 +264,8 @@ def test_what_may_be_nothing(name: str) -> None:
         replace(SMALL, **{name: float("nan")})
 
 
-def test_filters_of_positions_are_kept_unless_they_are_large(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    loops = compiled("compiled_crf")
-    kept = loops._position_tables if way == "loops" and loops else crf._cached_position_filter
+def test_filters_of_positions_are_kept_unless_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = crf._cached_position_filter
     monkeypatch.setattr(crf, "CACHED_PIXELS", 6 * 7)
     results = []
     for height, added in ((6, 1), (6, 0), (7, 0), (7, 0)):

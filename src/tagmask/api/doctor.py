@@ -21,7 +21,6 @@ EXTRAS = {
     "coco": "polygons and run-length codes of COCO files",
     "geo": "GeoTIFF in parts, masks that keep their place on the map",
     "slides": "whole slides",
-    "fast": "the dense CRF on a CPU in half to three quarters of the time",
     "tensorboard": "curves of a training while it runs",
 }
 SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "Pillow")

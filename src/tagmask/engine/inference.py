@@ -148,10 +148,10 @@ def same_size(
         held += photograph.kept_pixels
         # With many sizes, as many groups wait to become full. Where they get too large, smaller batches have to do.
         if len(group) == batch or held > PIXELS_WAITING:
-            del waiting[photograph.pixels.shape]
+            waiting[photograph.pixels.shape] = []
             held -= sum(own.kept_pixels for _, own in group)
             yield group
-    yield from waiting.values()
+    yield from filter(None, waiting.values())
 
 
 def large_predictions(

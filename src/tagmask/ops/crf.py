@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from tagmask.errors import TagmaskError
-from tagmask.ops.compiled import compiled
 from tagmask.ops.labels import with_background
 from tagmask.ops.lattice import LatticeSum, PermutohedralLattice, colour_features, position_features
 
@@ -82,6 +81,7 @@ def dense_crf(
     Source: Krähenbühl and Koltun, NIPS 2011, with symmetric normalisation of the kernels as in their code.
     """
     parameters = _checked(image, probabilities, preset)
+    height, width = image.shape[:2]
 
     # Leave out classes that are nowhere to be seen, for time grows with the classes; one at least has to stay.
     scores = probabilities.reshape(-1, *probabilities.shape[-3:]).flatten(2).float()
@@ -89,14 +89,21 @@ def dense_crf(
     present = peaks > present_above
     present[peaks.argmax()] = True
     channels = present.nonzero().squeeze(1)
-    every = len(channels) == len(present)
+    sets, classes = len(scores), len(channels)
+    every = classes == len(present)
 
+    # The unary term, a row for each pixel. Its matrix has two dimensions when it is transposed, as torch then works in
+    # tiles, several times as fast as with more dimensions.
     unary = (scores if every else scores.index_select(1, channels)).clamp(min=LEAST_PROBABILITY).log_()
-    planes = _compiled_mean_field(image, unary, parameters)
-    if planes is None:
-        planes = _mean_field_of_planes(image, unary, parameters)
+    logits = unary.reshape(sets * classes, -1).t().contiguous().view(-1, sets, classes)
+
+    # The pairwise term and the iterations.
+    position = _position_filter(height, width, parameters, probabilities.device)
+    colour = _colour_filter(image.to(probabilities.device), parameters)
+    marginals = _mean_field(logits, LatticeSum.of(position, colour).filter, parameters.iterations)
 
     # Back to planes, and to all classes.
+    planes = marginals.flatten(1).t().contiguous().view(sets, classes, -1)
     result = planes if every else torch.zeros_like(scores).index_copy_(1, channels, planes)
     return result.view(probabilities.shape)
 
@@ -136,28 +143,6 @@ def _checked(image: Tensor, probabilities: Tensor, preset: str | CrfParameters) 
     if preset not in PRESETS:
         raise TagmaskError(f"dense CRF: no preset named {preset!r}; there are {', '.join(PRESETS)}")
     return PRESETS[preset]
-
-
-def _compiled_mean_field(image: Tensor, unary: Tensor, parameters: CrfParameters) -> Tensor | None:
-    """Iterate the mean field of logits (V, C, N) in compiled loops; None where those cannot do it."""
-    loops = compiled("compiled_crf") if unary.device.type == "cpu" and unary.numel() else None
-    if loops is None:
-        return None
-    kept = unary.shape[-1] <= CACHED_PIXELS
-    return loops.mean_field(image.cpu(), unary, parameters, keep_positions=kept)
-
-
-def _mean_field_of_planes(image: Tensor, unary: Tensor, parameters: CrfParameters) -> Tensor:
-    """Iterate the mean field of logits (V, C, N) in tensor code, on whichever device they are."""
-    sets, classes, _ = unary.shape
-    # A row for each pixel. The matrix has two dimensions when it is transposed, as torch then works in tiles, several
-    # times as fast as with more dimensions.
-    logits = unary.reshape(sets * classes, -1).t().contiguous().view(-1, sets, classes)
-    height, width = image.shape[:2]
-    position = _position_filter(height, width, parameters, unary.device)
-    colour = _colour_filter(image.to(unary.device), parameters)
-    marginals = _mean_field(logits, LatticeSum.of(position, colour).filter, parameters.iterations)
-    return marginals.flatten(1).t().contiguous().view(sets, classes, -1)
 
 
 def _mean_field(logits: Tensor, messages: Callable[[Tensor], Tensor], iterations: int) -> Tensor:
