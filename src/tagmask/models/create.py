@@ -44,8 +44,10 @@ def create_network(config: BackboneConfig) -> nn.Module:
         _check_parameters(config.name, options)
     last: Exception | None = None
     # Networks without dilation know no output_stride; those with windows or rotary positions want to hear that images
-    # differ in size, the former by another name before timm 1.0.22.
-    for own in ({"output_stride": config.output_stride}, {"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+    # differ in size, each family by a name of its own. Swin transformers of timm 1.0.20 pass over unknown names.
+    stride, windows = {"output_stride": config.output_stride}, {"strict_img_size": False}
+    positions = {"dynamic_img_size": True}
+    for own in ({**stride, **windows}, stride, windows, positions, {}):
         try:
             return timm.create_model(config.name, pretrained=False, num_classes=0, **{**own, **options})
         except (TypeError, AssertionError, RuntimeError, NotImplementedError) as error:

@@ -1,0 +1,1 @@
+"""Timings and long runs; `make bench NAME=…` starts one."""
