@@ -67,6 +67,13 @@ _SECO_IMAGES = "SeCo's release feeds it images normalised as ImageNet's, althoug
 _UNSEEN = "No result of ours was made with it: the hub could not be reached."
 _DEEPLAB = "DeepLab-v2 on ResNet-101"
 
+
+def _of_timm(name: str, content: str, licence: str, normalisation: Normalisation, note: str = "") -> WeightFile:
+    """Name weights of timm on the hub; what stands before the point is the network."""
+    hub = f"timm/{name}"
+    return WeightFile(hub, name.partition(".")[0], content, f"{_HUB}{hub}", licence, normalisation, note=note)
+
+
 WEIGHTS: tuple[WeightFile, ...] = (
     WeightFile(
         name=SECO_VIT,
@@ -88,74 +95,58 @@ WEIGHTS: tuple[WeightFile, ...] = (
         sha256="80ecf9dd",
         note=_SECO_IMAGES,
     ),
-    WeightFile(
-        name="timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
-        network="vit_base_patch16_224",
-        content="ViT-B/16, ImageNet-21k with augmentation, then ImageNet-1k",
-        address=f"{_HUB}timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
-        licence="Apache-2.0",
-        normalisation=HALVES,
+    _of_timm(
+        "vit_base_patch16_224.augreg_in21k_ft_in1k",
+        "ViT-B/16, ImageNet-21k with augmentation, then ImageNet-1k",
+        "Apache-2.0",
+        HALVES,
     ),
-    WeightFile(
-        name="timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
-        network="vit_small_patch16_224",
-        content="ViT-S/16, ImageNet-21k with augmentation, then ImageNet-1k",
-        address=f"{_HUB}timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
-        licence="Apache-2.0",
-        normalisation=HALVES,
+    _of_timm(
+        "vit_small_patch16_224.augreg_in21k_ft_in1k",
+        "ViT-S/16, ImageNet-21k with augmentation, then ImageNet-1k",
+        "Apache-2.0",
+        HALVES,
     ),
-    WeightFile(
-        name="timm/vit_base_patch14_reg4_dinov2.lvd142m",
-        network="vit_base_patch14_reg4_dinov2",
-        content="DINOv2 ViT-B/14 with registers, 142 million images without labels",
-        address=f"{_HUB}timm/vit_base_patch14_reg4_dinov2.lvd142m",
-        licence="Apache-2.0",
-        normalisation=IMAGENET,
-        note=_UNSEEN,
+    _of_timm(
+        "vit_base_patch14_reg4_dinov2.lvd142m",
+        "DINOv2 ViT-B/14 with registers, 142 million images without labels",
+        "Apache-2.0",
+        IMAGENET,
+        _UNSEEN,
     ),
-    WeightFile(
-        name="timm/vit_small_patch14_reg4_dinov2.lvd142m",
-        network="vit_small_patch14_reg4_dinov2",
-        content="DINOv2 ViT-S/14 with registers, 142 million images without labels",
-        address=f"{_HUB}timm/vit_small_patch14_reg4_dinov2.lvd142m",
-        licence="Apache-2.0",
-        normalisation=IMAGENET,
-        note=_UNSEEN,
+    _of_timm(
+        "vit_small_patch14_reg4_dinov2.lvd142m",
+        "DINOv2 ViT-S/14 with registers, 142 million images without labels",
+        "Apache-2.0",
+        IMAGENET,
+        _UNSEEN,
     ),
-    WeightFile(
-        name="timm/vit_base_patch16_dinov3.lvd1689m",
-        network="vit_base_patch16_dinov3",
-        content="DINOv3 ViT-B/16, 1,689 million images without labels",
-        address=f"{_HUB}timm/vit_base_patch16_dinov3.lvd1689m",
-        licence="DINOv3 License (Meta's own terms)",
-        normalisation=IMAGENET,
-        note=f"Read the licence at https://ai.meta.com/resources/models-and-libraries/dinov3-license/ first. {_UNSEEN}",
+    _of_timm(
+        "vit_base_patch16_dinov3.lvd1689m",
+        "DINOv3 ViT-B/16, 1,689 million images without labels",
+        "DINOv3 License (Meta's own terms)",
+        IMAGENET,
+        f"Read the licence at https://ai.meta.com/resources/models-and-libraries/dinov3-license/ first. {_UNSEEN}",
     ),
-    WeightFile(
-        name="timm/vit_base_patch16_clip_224.laion2b",
-        network="vit_base_patch16_clip_224",
-        content="CLIP ViT-B/16, two billion images with captions (LAION-2B)",
-        address=f"{_HUB}timm/vit_base_patch16_clip_224.laion2b",
-        licence="Apache-2.0",
-        normalisation=_CLIP,
-        note=_UNSEEN,
+    _of_timm(
+        "vit_base_patch16_clip_224.laion2b",
+        "CLIP ViT-B/16, two billion images with captions (LAION-2B)",
+        "Apache-2.0",
+        _CLIP,
+        _UNSEEN,
     ),
-    WeightFile(
-        name="timm/vit_base_patch16_siglip_512.v2_webli",
-        network="vit_base_patch16_siglip_512",
-        content="SigLIP 2 ViT-B/16 at 512 pixels, images with captions (WebLI)",
-        address=f"{_HUB}timm/vit_base_patch16_siglip_512.v2_webli",
-        licence="Apache-2.0",
-        normalisation=HALVES,
-        note=_UNSEEN,
+    _of_timm(
+        "vit_base_patch16_siglip_512.v2_webli",
+        "SigLIP 2 ViT-B/16 at 512 pixels, images with captions (WebLI)",
+        "Apache-2.0",
+        HALVES,
+        _UNSEEN,
     ),
-    WeightFile(
-        name="timm/mobilenetv2_100.ra_in1k",
-        network="mobilenetv2_100",
-        content="MobileNetV2, ImageNet-1k",
-        address=f"{_HUB}timm/mobilenetv2_100.ra_in1k",
-        licence="Apache-2.0",
-        normalisation=IMAGENET,
+    _of_timm(
+        "mobilenetv2_100.ra_in1k",
+        "MobileNetV2, ImageNet-1k",
+        "Apache-2.0",
+        IMAGENET,
     ),
     WeightFile(
         name="mobilenetv2_100.coral_in1k.safetensors",
