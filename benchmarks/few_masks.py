@@ -2,9 +2,11 @@
 
     make bench NAME=few_masks ARGS="--counts 0 16 64 335 --seeds 0"
 
-MSRC-21 things. One run of plain CAM learns from the tags of train + val alone: its classifier, CAMs and masks (dense
-CRF) are the same in all rows of a seed. Then a segmenter is trained for each row, with the ground truth of that many
-images in place of their made masks (`data.use_masks`), and scored on test without tags. Random images are tagged ones.
+MSRC-21 things. One run of plain CAM learns from the tags of train + val alone: its classifier and CAMs are the same in
+all rows of a seed. For each row the masks (dense CRF) are made anew with what the ground truth of that many images
+teaches (`data.use_masks`, `refine.pixel_classifier`), that ground truth takes the place of those images' own, and a
+segmenter is trained on them and scored on test without tags. Random images are tagged ones. `--from segmenter` leaves
+the other images' masks as tags alone made them.
 Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). A row that
 is there already is not made again.
 """
@@ -41,6 +43,10 @@ SETTINGS = (
     "segmenter.training={steps: 240, batch: 8, workers: 0, log_every: 20, checkpoint_every: 60, precision: 32-true}",
     "data.use_masks=true",
 )
+NOT_COPIED = {
+    "refine": ("refine", "segmenter", "notes.json", ".tagmask.lock"),
+    "segmenter": ("segmenter", "notes.json", ".tagmask.lock"),
+}
 
 
 def folder_with_masks(target: Path, names: Iterable[str], held_out: Iterable[str]) -> Path:
@@ -56,8 +62,8 @@ def folder_with_masks(target: Path, names: Iterable[str], held_out: Iterable[str
     return target
 
 
-def measure(count: int, chosen_by: str, seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
-    """Train the row's segmenter on the seed's masks and score it on test."""
+def measure(count: int, chosen_by: str, seed: int, start: str, output: Path, overrides: list[str]) -> dict[str, Any]:
+    """Make the row's masks, if `start` says so, train its segmenter on them and score it on test."""
     weights = SHARED / "weights" / "mobilenetv2_100.coral_in1k.safetensors"
     own = (f"backbone.weights={weights}", f"training.seed={seed}", *SETTINGS, *overrides)
     recipe = load_recipe("cam/msrc-things", own)
@@ -67,7 +73,7 @@ def measure(count: int, chosen_by: str, seed: int, output: Path, overrides: list
     learnt = training_split(open_data(source, config), config).records
     held_out = sorted(set(test) - {record.name for record in learnt})
     tagged = [record.name for record in learnt if record.tags]
-    base, place = output / f"tags-{seed}", output / f"{chosen_by}-{count}-{seed}"
+    base, place = output / f"tags-{seed}", output / f"{chosen_by}-{count}-{seed}-{start}"
     if not (base / "segmenter" / "done.json").exists():
         none = recipe.model_copy(update={"data": recipe.data.model_copy(update={"use_masks": False})})
         train(folder_with_masks(output / f"data-tags-{seed}", (), held_out), recipe=none, output=base)
@@ -79,12 +85,12 @@ def measure(count: int, chosen_by: str, seed: int, output: Path, overrides: list
         masked = [each.name for each in suggest(base, data, count=count)]
     else:
         masked = np.random.default_rng(seed).permutation(tagged)[:count].tolist()
-    start = time.perf_counter()
+    begin = time.perf_counter()
     data = folder_with_masks(output / f"data-{place.name}", masked, held_out)
     if count:
         if not place.exists():
-            shutil.copytree(base, place, ignore=shutil.ignore_patterns("segmenter", "notes.json", ".lock"))
-        train(data, recipe=recipe, output=place, from_stage="segmenter")
+            shutil.copytree(base, place, ignore=shutil.ignore_patterns(*NOT_COPIED[start]))
+        train(data, recipe=recipe, output=place, from_stage=start)
     result = evaluate(place, data, split=["test"], overrides=["inference.scales=[1.0]"])[0].scores
     names = ("background", *(config.classes or ()))
     iou = {each: round(100 * float(value), 1) for each, value in zip(names, result.iou, strict=True)}
@@ -92,11 +98,12 @@ def measure(count: int, chosen_by: str, seed: int, output: Path, overrides: list
         "masks": count,
         "chosen_by": chosen_by if count else "",
         "seed": seed,
+        "from": start if count else "",
         "overrides": overrides,
         "miou": round(100 * result.miou, 2),
         "confusion_ratio": round(result.mean_confusion_ratio, 3),
         "iou": iou,
-        "seconds": round(time.perf_counter() - start),
+        "seconds": round(time.perf_counter() - begin),
     }
 
 
@@ -104,20 +111,21 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--counts", type=int, nargs="+", default=[0, 8, 16, 32, 64, 335])
     parser.add_argument("--by", nargs="+", choices=("suggested", "random"), default=["suggested", "random"])
+    parser.add_argument("--from", choices=("refine", "segmenter"), default="refine", dest="start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, default=Path("runs/few-masks"))
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     path = RESULTS / "few_masks.json"
     rows: list[dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else []
-    keys = ("masks", "chosen_by", "seed", "overrides")
+    keys = ("masks", "chosen_by", "seed", "from", "overrides")
     for number in arguments.seeds:
         for count in arguments.counts:
             for chosen_by in arguments.by if count else [""]:
-                if any(
-                    tuple(row[key] for key in keys) == (count, chosen_by, number, arguments.overrides) for row in rows
-                ):
+                start = arguments.start if count else ""
+                wanted = count, chosen_by, number, start, arguments.overrides
+                if any(tuple(row[key] for key in keys) == wanted for row in rows):
                     continue
-                rows.append(measure(count, chosen_by, number, arguments.output, arguments.overrides))
+                rows.append(measure(count, chosen_by, number, start, arguments.output, arguments.overrides))
                 write_results("few_masks", {"runs": rows, **device_facts()})
                 print(json.dumps(rows[-1]), flush=True)

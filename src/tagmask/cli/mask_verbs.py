@@ -193,7 +193,7 @@ def suggest(
     """Name the tagged images whose masks, drawn by hand, would help the run most, and say why.
 
     Example: `tagmask suggest runs/mine photos/ -n 16`, then draw them into photos/masks and
-    `tagmask train photos/ -o runs/mine --from segmenter --set data.use_masks=true`
+    `tagmask train photos/ -o runs/mine --from refine --set data.use_masks=true`
     """
     from tagmask.api.suggest import suggest as find
 

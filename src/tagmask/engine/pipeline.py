@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 from tagmask.data.cam_files import SUFFIX
@@ -18,6 +19,7 @@ from tagmask.engine.device import default_device, is_first_process
 from tagmask.engine.loop import Evaluate, OnLog, check_batch, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
+from tagmask.engine.pixels import Pixels, fit_pixels
 from tagmask.engine.progress import report_skipped
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
 from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, rounds_of
@@ -164,7 +166,8 @@ class _Work:
     def write_labels(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
         records, cams = share(self.dataset.records), self.folder / CAMS
-        _report(write_affinity_labels(cams, records, place, refine, refine.affinity, self.num_classes))
+        args = cams, records, place, refine, refine.affinity, self.num_classes, self._pixels
+        _report(write_affinity_labels(*args))
 
     def train_affinity(self, place: Path) -> None:
         refine = self.recipe.refine or RefineConfig()
@@ -197,8 +200,17 @@ class _Work:
                 affinity=affinity,
                 num_classes=self.num_classes,
                 last=last,
+                pixels=self._pixels,
             )
         )
+
+    @cached_property
+    def _pixels(self) -> Pixels | None:
+        """What drawn masks teach about the masks of the other images, where there are some to be used."""
+        refine = self.recipe.refine or RefineConfig()
+        if not (self.recipe.data.use_masks and refine.pixel_classifier):
+            return None
+        return fit_pixels(self._trained_classifier(), self.dataset.records, self.recipe.inference)
 
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter

@@ -20,6 +20,7 @@ from tagmask.data.images import open_image, shrunk
 from tagmask.data.label_maps import write_label_map
 from tagmask.engine.device import keep_freed_memory, on_cores
 from tagmask.engine.inference import Item, stream
+from tagmask.engine.pixels import Pixels
 from tagmask.engine.progress import track
 from tagmask.engine.refiners import at_size, check_saliency, context_to_background, fused, refined, saliency_map, walked
 from tagmask.errors import TagmaskError
@@ -89,6 +90,7 @@ def refine_folder(
     affinity: Affinity | None = None,
     num_classes: int | None = None,
     last: Collection[int] = (),
+    pixels: Pixels | None = None,
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
@@ -101,6 +103,7 @@ def refine_folder(
         affinity: for the random walk: trained, in eval mode, on its device.
         num_classes: K; CAMs with higher ids are of context classes and become background. None: there are no such.
         last: label ids that take no part in the competition and get what it leaves to the background.
+        pixels: what drawn masks teach; it corrects the CAMs, and has to agree with the masks.
 
     Returns:
         what is wrong with the images or CAMs that were left out, a line each.
@@ -129,6 +132,12 @@ def refine_folder(
         return np.where(first == 0, second, first)
 
     def decided(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        if pixels is None or not len(ids):
+            return agreed(record, image, own, ids)
+        changed, judged = pixels.corrected(image, own, ids, config.crf)
+        return pixels.agree(agreed(record, image, changed, ids), judged)
+
+    def agreed(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
         if config.name == "affinity":
             assert affinity is not None
             members = walked(affinity, image, own, ids, config)
@@ -153,6 +162,7 @@ def write_affinity_labels(
     config: RefineConfig,
     affinity: AffinityConfig,
     num_classes: int | None = None,
+    pixels: Pixels | None = None,
 ) -> list[str]:
     """Write the masks that AffinityNet learns from: what two CRFs, of a strong and a weak background, agree on.
 
@@ -162,8 +172,10 @@ def write_affinity_labels(
     """
 
     def label(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
-        pixels = torch.from_numpy(np.array(image))
-        marginals = crf_on_cams(pixels, own, affinity.low, affinity.high, preset=config.crf)
+        judged = None
+        if pixels is not None and len(ids):
+            own, judged = pixels.corrected(image, own, ids, config.crf)
+        marginals = crf_on_cams(torch.from_numpy(np.array(image)), own, affinity.low, affinity.high, preset=config.crf)
         low, high = (context_to_background(planes, ids, num_classes) for planes in marginals)
         planes = _pooled_labels(low, high, affinity.pool)
         # From positions among the planes to label ids; 255 stays.
@@ -171,7 +183,8 @@ def write_affinity_labels(
         table = torch.full((IGNORE + 1,), IGNORE)
         table[0] = 0
         table[1 : len(ids) + 1] = ids
-        return table[planes].numpy()
+        labels = table[planes].numpy()
+        return labels if pixels is None or judged is None else pixels.agree(labels, judged)
 
     return _each(cams, records, output, config.longest, label, "labels for AffinityNet")
 

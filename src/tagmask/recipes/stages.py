@@ -83,6 +83,12 @@ class RefineConfig(Section):
         "whole images, and four times it.",
     )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="The CRF's constants, by name.")
+    pixel_classifier: bool = Field(
+        default=True,
+        description="Whether drawn masks (`data.use_masks`) teach the masks of the other images, too: a linear "
+        "classifier of the network's features at each pixel, fitted on them, shares the CAMs out among an image's "
+        "classes, and where it labels a pixel otherwise than the mask does, the pixel is undecided, 255.",
+    )
     saliency: Path | None = Field(
         default=None, description="The folder of grey saliency maps NAME.png (fusion); none does without."
     )

@@ -26,6 +26,8 @@ Kind = Literal[
     "split",
 ]
 SHOWN = 10
+LONGEST = 1500
+"""Characters of a message. It may quote what stands in a file, such as the name of a column, and that has no end."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,11 @@ class Problems:
         self.found: list[Problem] = []
 
     def add(self, kind: Kind, where: str, message: str) -> None:
-        """Note a problem and go on; what a terminal cannot show in a line is escaped."""
-        self.found.append(Problem(kind, printable(where), printable(message)))
+        """Note a problem and go on; what a terminal cannot show in a line is escaped, and what is long shortened."""
+        message = printable(message)
+        if len(message) > LONGEST:  # what was expected stands at the beginning, and the mend at the end
+            message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
+        self.found.append(Problem(kind, printable(where), message))
 
     def raise_if_any(self, path: Path) -> None:
         """Raise one error that shows the first ten problems and counts the rest.

@@ -1,0 +1,167 @@
+"""What a few drawn masks teach about the masks of all other images: a linear classifier of the network's features.
+
+Tags say which classes an image shows, and CAMs roughly where. A handful of drawn masks adds what a pixel of each class
+looks like to the trained network. From that a linear classifier is fitted in seconds. In making the masks of the images
+that nobody drew it has two uses: it shares the CAMs out among an image's classes, and pixels that it labels otherwise
+than the mask does are left undecided.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tagmask.data.dataset import Record
+from tagmask.data.images import open_image
+from tagmask.engine.photographs import network_size
+from tagmask.engine.progress import track
+from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method
+from tagmask.ops.crf import dense_crf
+from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.labels import winners
+from tagmask.ops.pixel_classifier import LEAST, PixelClassifier, fit_pixel_classifier, shared_out
+from tagmask.ops.resize import resize
+from tagmask.recipes.load import InferenceConfig
+
+SCALES = (1.0, 2.0)  # of the image; the features of all are laid over the grid of the last, the finest
+PIXELS = 30_000  # that are fitted on, of all masks together
+PENALTY = 1e-3
+LOOKED_AT = 64  # images that the features' means and spreads are of
+LEAST_SPREAD = 1e-3
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A classifier of pixels with the network whose features it reads.
+
+    Attributes:
+        method: trained, in eval mode, on its device.
+        classifier: fitted on features of `method`.
+        config: says at which size images go through the network.
+    """
+
+    method: Method
+    classifier: PixelClassifier
+    config: InferenceConfig
+
+    def corrected(self, image: Image.Image, cams: Tensor, ids: Tensor, preset: str) -> tuple[Tensor, np.ndarray]:
+        """Correct an image's CAMs, and label the image by the classifier alone.
+
+        Args:
+            image: RGB.
+            cams: (n, H, W) of its tags at its size.
+            ids: (n,) their label ids.
+            preset: of the dense CRF that the labels are made by.
+
+        Returns:
+            CAMs of the same shape, and labels (H, W): 0 and those of `ids` that the classifier knows. Classes that no
+            mask shows keep their CAMs.
+        """
+        known = torch.isin(ids, self.classifier.labels)
+        if not known.any():
+            return cams, np.zeros(cams.shape[1:], dtype=np.int64)
+        own = torch.cat([ids.new_zeros(1), ids[known]]) if self.method.background else ids[known]
+        chosen = torch.searchsorted(self.classifier.labels, own)
+        logits = self.classifier.logits(features_of(self.method, image, self.config))[chosen]
+        probabilities = resize(logits[None], cams.shape[1:])[0].softmax(dim=0).clamp(min=LEAST)
+        changed = cams.clone()
+        changed[known] = shared_out(cams[known], probabilities[-int(known.sum()) :])
+        marginals = dense_crf(torch.from_numpy(np.array(image)), probabilities, preset=preset, present_above=-1.0)
+        return changed, own[winners(marginals, 0)].numpy()
+
+    def agree(self, labels: np.ndarray, judged: np.ndarray) -> np.ndarray:
+        """Leave undecided (255) what the classifier labels otherwise, where it knows the label that was made."""
+        known = np.isin(labels, self.classifier.labels.numpy())
+        return np.where(known & (labels != judged), IGNORE, labels)
+
+
+@torch.no_grad()
+def fit_pixels(method: Method, records: Sequence[Record], config: InferenceConfig) -> Pixels | None:
+    """Fit a classifier of pixels on the drawn masks of images.
+
+    Args:
+        method: trained, in eval mode, on its device.
+        records: the training images; those with a mask are fitted on, and some of all are looked at.
+        config: size at which images go through the network.
+
+    Returns:
+        the classifier; None where the masks show fewer than two labels, or no background where there is one.
+    """
+    drawn = [record for record in records if record.mask is not None]
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for record in track(drawn, "pixels of drawn masks", len(drawn)):
+        try:
+            found.append(_pixels_of(method, record, config, PIXELS // len(drawn)))
+        except TagmaskError:
+            continue  # a training that needs the image names it
+    if not found:
+        return None
+    features, labels, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
+    present = labels.unique()
+    if len(present) < 2 or (method.background and present[0] != 0):
+        return None
+    logger.info(
+        "%d drawn masks teach the masks of the other images what %d classes look like", len(drawn), len(present)
+    )
+    mean, std = _spread(method, records, config)
+    return Pixels(method, fit_pixel_classifier(features, labels, weights, mean=mean, std=std, penalty=PENALTY), config)
+
+
+@torch.no_grad()
+def features_of(method: Method, image: Image.Image, config: InferenceConfig) -> Tensor:
+    """Features (D, h, w) of an RGB image on the CPU: of all `SCALES`, one after the other, on the grid of the last."""
+    backbone = method.network.backbone
+    device = next(method.parameters()).device
+    width, height = network_size(image.width, image.height, config)
+    maps = []
+    for scale in SCALES:
+        seen = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].to(device)
+        maps.append(backbone(backbone.normalise(pixels.float() / 255)).patches.float())
+    return torch.cat([resize(each, maps[-1].shape[-2:]) for each in maps], dim=1)[0].cpu()
+
+
+def _spread(method: Method, records: Sequence[Record], config: InferenceConfig) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of the features of some images, spread over the set."""
+    sums = squares = torch.zeros(())
+    pixels = 0
+    for record in records[:: -(-len(records) // LOOKED_AT)]:
+        try:
+            rows = features_of(method, open_image(record.image), config).flatten(1).double()
+        except TagmaskError:
+            continue
+        sums, squares, pixels = sums + rows.sum(dim=1), squares + rows.square().sum(dim=1), pixels + rows.shape[1]
+    mean = sums / pixels
+    return mean.float(), (squares / pixels - mean.square()).clamp(min=0).sqrt().float() + LEAST_SPREAD
+
+
+def _pixels_of(method: Method, record: Record, config: InferenceConfig, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, labels and weights of some pixels of a mask: of each label as many, with the weight of its area."""
+    image = open_image(record.image)
+    assert record.mask is not None
+    mask = record.mask.load(image.height, image.width)
+    features = features_of(method, image, config)
+    height, width = features.shape[-2:]
+    labels = torch.from_numpy(
+        np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    ).flatten()
+    rows: list[Tensor] = []
+    weights: list[Tensor] = []
+    decided = labels != IGNORE
+    present = labels[decided].unique()
+    for label in present:
+        places = (labels == label).nonzero().squeeze(1)
+        kept = places[:: -(-len(places) // max(1, most // len(present)))]
+        rows.append(kept)
+        weights.append(torch.full((len(kept),), len(places) / int(decided.sum()) / len(kept)))
+    chosen = torch.cat(rows) if rows else labels.new_zeros(0, dtype=torch.int64)
+    part = torch.cat(weights) if weights else torch.zeros(0)
+    return features.flatten(1)[:, chosen].t(), labels[chosen].long(), part
