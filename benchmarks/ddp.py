@@ -1,9 +1,11 @@
 """What it costs to train by two processes: seconds an image, of the wall and of the cores, beside one process.
 
-make bench NAME=ddp [ARGS='--steps 20 --rounds 3']
+make bench NAME=ddp [ARGS='--steps 20 --rounds 5']
 
 One process with one thread, one with two threads, and two with one thread each train the same method on the same
-batches, in turns. On a machine that does other work the seconds of the cores tell more than those of the wall.
+batches, in turns, and each round is compared within itself: `overhead_of_cores` is how many more seconds of the cores
+the two processes take than one process with one thread, `overhead_of_wall` how many more seconds of the wall than one
+process with as many threads. On a machine that does other work only the first tells something, and little.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ BATCH = 8
 WARM = 3  # steps that are not counted
 WAYS = {"one_process": (1, 1), "one_process_two_threads": (1, 2), "two_processes": (2, 1)}
 """Processes, and threads of each."""
+PLAIN = {"cores": "one_process", "wall": "one_process_two_threads"}
+"""What the two processes are compared with, by whose seconds."""
 
 
 def work(data: Path, folder: Path, method: str, steps: int) -> None:
@@ -55,7 +59,7 @@ def work(data: Path, folder: Path, method: str, steps: int) -> None:
         )
     if marks:
         wall, core = ([after - before for before, after in pairwise(own)] for own in zip(*marks, strict=True))
-        print(json.dumps({"wall": wall[WARM - 1 :], "core": [devices * seconds for seconds in core[WARM - 1 :]]}))
+        print(json.dumps({"wall": wall[WARM - 1 :], "cores": [devices * seconds for seconds in core[WARM - 1 :]]}))
 
 
 def measured(data: Path, method: str, steps: int, processes: int, threads: int) -> dict[str, list[float]]:
@@ -76,17 +80,20 @@ def bench(methods: list[str], steps: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         data = make_cooccur(Path(folder) / "set", images=16, size=128, classes=3, seed=0)
         for method in methods:
-            taken = {way: {"wall": [], "core": []} for way in WAYS}
-            for _ in range(rounds):
-                for way, (processes, threads) in WAYS.items():
-                    for clock, seconds in measured(data, method, steps, processes, threads).items():
-                        taken[way][clock] += seconds
+            taken: dict[str, dict[str, list[float]]] = {way: {"wall": [], "cores": []} for way in WAYS}
+            for number in range(rounds):
+                for way in (list(WAYS) * 2)[number % len(WAYS) :][: len(WAYS)]:  # each way comes first in its turn
+                    for clock, seconds in measured(data, method, steps, *WAYS[way]).items():
+                        taken[way][clock].append(statistics.median(seconds) / BATCH)
             own: dict[str, Any] = {
-                way: {f"{clock}_s_an_image": round(statistics.median(all_) / BATCH, 4) for clock, all_ in each.items()}
+                way: {f"{clock}_s_an_image": round(statistics.median(all_), 4) for clock, all_ in each.items()}
                 for way, each in taken.items()
             }
-            cores = [own[way]["core_s_an_image"] for way in ("two_processes", "one_process")]
-            found[method] = {**own, "overhead_of_cores": round(cores[0] / cores[1] - 1, 3)}
+            for clock, plain in PLAIN.items():
+                pairs = zip(taken["two_processes"][clock], taken[plain][clock], strict=True)
+                more = [round(two / one - 1, 3) for two, one in pairs]
+                own |= {f"overhead_of_{clock}": round(statistics.median(more), 3), f"{clock}_of_each_round": more}
+            found[method] = own
     return found
 
 
@@ -94,7 +101,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["cam", "seco"])
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", nargs=2, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--method", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

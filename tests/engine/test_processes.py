@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ from tests.conftest import staged_recipe, tiny_recipe
 from tests.engine import failing
 from tests.engine.trainings import STEPS, train, trainings
 
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 IMAGES = 13
 RESUMED = ("seco", "sccam-clusters", "rca")
 STAGED = ("sccam-run", "rca-run", "affinity-run", "single-run")
@@ -46,6 +48,11 @@ def recipe_of_stages(name: str, data: Path, single: Path) -> Recipe:
     section = recipe.data.model_copy(update={"path": single if name == "single-run" else data})
     training = recipe.training.model_copy(update={"precision": "32-true"})
     return recipe.model_copy(update={"data": section, "training": training})
+
+
+def environment() -> dict[str, str]:
+    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +73,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"{name}.yaml").write_text(recipe.dump())
             tagmask.train(recipe=recipe, output=folder / f"{name}-1")
     script = Path(__file__).with_name("distributed_run.py")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    paths = [str(script.parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     done = subprocess.run(
-        [*torchrun, str(script), str(data), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(paths)},
+        [*TORCHRUN, str(script), str(data), str(folder)],
+        env=environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -174,6 +179,27 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(cooccur: Path, tmp
     tagmask.train(cooccur, recipe=recipe.model_copy(update={"training": one_device(recipe)}), output=run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_process_killed_under_torchrun_ends_the_others_with_one_line(cooccur: Path, tmp_path: Path) -> None:
+    recipe, run = tiny_recipe("cam", "training.steps=200", "training.checkpoint_every=20"), tmp_path / "run"
+    (tmp_path / "recipe.yaml").write_text(recipe.dump())
+    command = [*TORCHRUN, "-m", "tagmask", "train", str(cooccur), "-r", str(tmp_path / "recipe.yaml"), "-o", str(run)]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as torchrun:
+        while not (run / "training_state.pt").exists() and torchrun.poll() is None:
+            time.sleep(0.1)
+        first = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()[0]
+        os.kill(int(first), signal.SIGKILL)
+        start = time.monotonic()
+        said = torchrun.communicate()[1]  # until the last process that could write there is gone
+    assert time.monotonic() - start < LINGER + 10
+    assert torchrun.returncode == 1
+    ours = [line for line in said.splitlines() if line.startswith("process ")]
+    assert [line.partition(":")[0] for line in ours] == ["process 2 of 2"]
+    assert "ended by torchrun" in ours[0] and ours[0].endswith("The same command resumes the training")
+    tagmask.train(cooccur, recipe=recipe, output=run)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 201))
 
 
 def one_device(recipe: Recipe) -> TrainingConfig:

@@ -6,6 +6,7 @@ import inspect
 import logging
 import os
 import pickle
+import signal
 import socket
 import threading
 import time
@@ -34,6 +35,8 @@ PATIENCE = timedelta(minutes=10)
 """How long a process waits for another within a step: long enough for a slow disk. Stages wait without a limit."""
 LINGER = 5.0
 """Seconds that a process outlives the loss of another, so that whoever watches sees first which one was lost."""
+_HERE = "tagmask"
+"""What TORCHELASTIC_RUN_ID holds where the processes were started here, and not by torchrun."""
 _SEND_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the second until torch 2.14
@@ -74,8 +77,9 @@ def together() -> Iterator[None]:
         make_fabric("32-true").launch()
         if world()[0]:
             logging.getLogger("tagmask").setLevel(logging.ERROR)
-        yield
-        wait_for_all()
+        with _last_words():
+            yield
+            wait_for_all()
     except Exception as error:
         if not _is_loss(error):
             raise
@@ -86,6 +90,51 @@ def together() -> Iterator[None]:
             f"process {rank + 1} of {count}: another process of this training has ended, or has not answered for "
             f"{PATIENCE.seconds // 60} minutes; the reason is what that one said. The same command resumes the training"
         ) from None
+
+
+@contextmanager
+def _last_words() -> Iterator[None]:
+    """Say how to go on where torchrun ends this process, which it does by SIGTERM as soon as another one has failed.
+
+    Only the first two of a machine say so: one of them is left, whichever failed. A thread of its own hears the
+    signal, since the main one may wait for the failed process within torch, where it hears nothing.
+    """
+    on_main = threading.current_thread() is threading.main_thread()
+    if os.environ["TORCHELASTIC_RUN_ID"] == _HERE or int(os.environ["LOCAL_RANK"]) > 1 or not on_main:
+        yield
+        return
+    rank, count = world()
+    ear, mouth = socket.socketpair()
+    mouth.setblocking(False)
+
+    def listen() -> None:
+        while heard := ear.recv(1):
+            if heard[0] == signal.SIGTERM:
+                logger.error(
+                    "process %d of %d: ended by torchrun, since another one failed (torchrun names it as root cause) "
+                    "or since torchrun was told to end. The same command resumes the training",
+                    *(rank + 1, count),
+                )
+                os._exit(128 + signal.SIGTERM)
+
+    def ignore(*_: object) -> None:
+        """Leave the signal to the thread, which Python tells of no signal that has no handler."""
+
+    def forget() -> None:
+        """Be ended as any other process; for those that this one starts."""
+        if signal.getsignal(signal.SIGTERM) is ignore:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    threading.Thread(target=listen, daemon=True).start()
+    os.register_at_fork(after_in_child=forget)
+    before = signal.signal(signal.SIGTERM, ignore), signal.set_wakeup_fd(mouth.fileno())
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before[1])
+        signal.signal(signal.SIGTERM, before[0])
+        mouth.close()
 
 
 def _is_loss(error: Exception) -> bool:
@@ -187,7 +236,7 @@ def _member(
         GROUP_RANK="0",
         WORLD_SIZE=str(count),
         LOCAL_WORLD_SIZE=str(count),
-        TORCHELASTIC_RUN_ID="tagmask",
+        TORCHELASTIC_RUN_ID=_HERE,
     )
     own = logging.getLogger("tagmask")
     own.setLevel(level)
