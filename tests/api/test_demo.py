@@ -3,16 +3,21 @@
 import json
 import time
 from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+import tagmask.api.demo as api_demo
 from tagmask.api import demo_part, train
 from tagmask.api.demo import PHASES, Part, cost
 from tagmask.api.demo_part import SCORES, train_and_score
 from tagmask.api.demo_pictures import early_sheet, sheet
+from tagmask.cli import app
+from tagmask.data.synthetic import begin_demo_set, demo_folder, demo_set, make_demo_set
 from tagmask.engine import progress
 from tagmask.engine.progress import Waiting
 from tagmask.errors import TagmaskError
@@ -108,3 +113,29 @@ def test_time_left_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest
         "training: cam step 40; about 2 min left",
         "training: cam step 60; about 50 s left",
     ]
+
+
+def test_the_command_has_the_set_made_while_it_loads_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[list[str]] = []
+
+    def then(output: Path, **_: object) -> dict[str, float]:
+        found.append(sorted(entry.name for entry in (demo_folder(output, 3) / "data").iterdir()))
+        return {}
+
+    monkeypatch.setattr(demo_set, "IMAGES", 4)
+    monkeypatch.setattr(api_demo, "demo", then)
+    monkeypatch.setattr(demo_set, "get_context", lambda _: get_context("fork"))  # which inherits the four
+    result = CliRunner().invoke(app, ["demo", "-o", str(tmp_path), "--seed", "3"])
+    assert result.exit_code == 0, result.output
+    assert found == [["classes.txt", "cooccur.json", "images", "masks", "scenes.csv", "tags.csv"]]
+    assert len(list((tmp_path / "seed3/data/images").iterdir())) == 4
+
+
+def test_what_is_wrong_with_the_place_of_the_set_is_said_by_the_command(tmp_path: Path) -> None:
+    (tmp_path / "seed0/data").mkdir(parents=True)
+    (tmp_path / "seed0/data/thesis.txt").write_text("mine")
+    making = begin_demo_set(tmp_path, 0)
+    making.join(timeout=120)
+    assert making.exitcode == 0  # it says nothing itself
+    with pytest.raises(TagmaskError, match=r"holds 'thesis\.txt', which no synthetic set made"):
+        make_demo_set(tmp_path, 0)

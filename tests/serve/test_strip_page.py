@@ -64,6 +64,24 @@ def test_strip_jumps_and_follows_decisions(
         page.screenshot(path=shots / "chosen.png", full_page=True)
 
 
+@pytest.mark.parametrize("move", ["document.querySelector('.tm-strip [aria-current]').click()", "press('arrowleft')"])
+def test_a_key_right_after_a_move_to_the_shown_image_is_not_lost(
+    browser: Any, run: Path, cooccur: Path, labelled: Path, tmp_path: Path, move: str
+) -> None:
+    with _reviewing(browser, run, cooccur, labelled, tmp_path / "reviews.csv") as page:
+        expect(page.locator(".tm-strip [aria-current]")).to_be_visible()
+        # Without a pause between them, as a hand on the mouse and one on the keys do it.
+        page.evaluate(
+            """move => {
+                const press = (key) => document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+                eval(move);
+                press("e");
+            }""",
+            move,
+        )
+        expect(page.locator("dialog")).to_be_visible()
+
+
 def test_no_more_than_what_is_in_sight_is_in_the_page(
     browser: Any, run: Path, cooccur: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

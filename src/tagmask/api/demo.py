@@ -17,14 +17,13 @@ from tagmask.api.demo_part import SCORES
 from tagmask.api.demo_pictures import early_sheet, sheet
 from tagmask.data.label_maps import write_png
 from tagmask.data.limits import parse_json
-from tagmask.data.synthetic import make_cooccur
+from tagmask.data.synthetic import demo_folder, make_demo_set
 from tagmask.engine.progress import Waiting
 from tagmask.errors import TagmaskError
 
 logger = logging.getLogger(__name__)
 
-IMAGES, SIZE, MEET, ALONE = 3000, 64, 0.9, 0.7
-LOOK = 1.0  # seconds between looks at how far the parts are
+LOOK = 0.5  # seconds between looks at how far the parts are
 PHASES = {
     "cam": ((0, 0.12), (300, 0.20), (700, 10.0)),
     "seco": ((0, 0.13), (100, 0.17), (214, 0.54), (700, 10.0)),
@@ -50,20 +49,14 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
     Raises:
         TagmaskError: a training failed; it names the file that says more.
     """
-    folder, start = Path(output) / f"seed{seed}", time.perf_counter()
-    data = folder / "data"
+    folder, start = demo_folder(output, seed), time.perf_counter()
     names = list(dict.fromkeys(("cam", method)))
     cores = torch.get_num_threads()
     at_once = min(cores, len(names))
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as started:
         parts = [Part(name, folder, started, seed, cores // at_once) for name in names]
-        if not (data / "tags.csv").exists():
-            chance = 100 * MEET
-            logger.info(
-                "making %d images of %d x %d: objects meet their context %.0f%% of the time", IMAGES, SIZE, SIZE, chance
-            )
-            make_cooccur(data, images=IMAGES, size=SIZE, meet=MEET, alone=ALONE, seed=seed)
+        data = make_demo_set(output, seed)
         logger.info("training %s%s", " and ".join(names), " at the same time" if at_once > 1 else "")
         _wait(parts, at_once, folder, start)
     runs = {name: folder / name for name in names}

@@ -21,6 +21,7 @@ from tagmask.errors import TagmaskError
 from tagmask.evaluation.tables import to_json
 from tagmask.recipes.load import load_recipe
 
+YIELDING = 5  # added to the niceness of a process
 SCORES = "scores.json"
 """What a part leaves last: the scores of its decoder and of its CAMs."""
 
@@ -58,6 +59,9 @@ def main(data: str, run: str, name: str, seed: str, threads: str) -> None:
     if not os.read(0, 1):
         return
     threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
+    if name == "cam" and hasattr(os, "nice"):
+        # Plain CAM is done long before the other method: what it leaves of the cores the other one takes.
+        os.nice(YIELDING)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(int(threads))
     try:

@@ -25,8 +25,13 @@ def demo(
 
     Example: `tagmask demo -o demo`
     """
+    from tagmask.data.synthetic import begin_demo_set
+
+    # Loading torch takes as long as making the set, most of all at the first start, which compiles it to bytecode.
+    making = begin_demo_set(output, seed)
     from tagmask.api.demo import demo as run_demo
 
+    making.join()
     print(json.dumps(run_demo(output, method=method, seed=seed)))
 
 

@@ -9,6 +9,7 @@
     arrowright: "review-forth",
   };
   const IN_LINE = new Set([...Object.values(BUTTONS), "review-fix", "review-mended", "review-jump"]);
+  const MOVES = new Set(["review-jump", "review-back", "review-forth"]); // these decide nothing
   const TAGS = "tags"; // T stands in line too: it asks for the tags of the image to come
   const PATIENCE = 60000; // milliseconds; where no answer came in this time, none will
 
@@ -19,7 +20,7 @@
   fit();
 
   const line = [];
-  let sent = null; // what was on the screen at the last press, and when; null once its answer is there
+  let sent = null; // the last press: what was on the screen, when, what it was; null once its answer is there
   let passing = false; // whether a click is our own, on its way to the button
 
   const shown = () => document.querySelector("#review-facts [data-showing]")?.dataset.showing;
@@ -32,7 +33,7 @@
       document.querySelector("#review-tags input")?.focus();
       return;
     }
-    sent = { showing: shown(), at: performance.now() };
+    sent = { showing: shown(), at: performance.now(), moves: MOVES.has(next) };
     passing = true;
     document.getElementById(next)?.dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
     passing = false;
@@ -49,7 +50,8 @@
   new MutationObserver(() => {
     if (!sent || !shown() || shown() === sent.showing) return;
     // The same image again: the decision was refused, or all are decided. The person has to look before the next.
-    if (nameOf(shown()) === nameOf(sent.showing)) line.length = 0;
+    // A move to the image that is shown already is what was asked for, and the keys after it stand.
+    if (!sent.moves && nameOf(shown()) === nameOf(sent.showing)) line.length = 0;
     sent = null;
     setTimeout(sendNext); // once the interface has taken in the whole answer
   }).observe(document.body, { subtree: true, childList: true, attributes: true, attributeFilter: ["data-showing"] });
