@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,15 +25,17 @@ class Collected:
 
     Attributes:
         dataset: the records that could be made.
-        places: file and row of each record, by name.
         untagged: the images without a tag: where each stands, and why.
         source: what the reader found.
     """
 
     dataset: Dataset
-    places: Mapping[str, str]
     untagged: tuple[tuple[str, str], ...]
     source: Source
+
+    def places(self) -> dict[str, str]:
+        """Return the file and row of each record, by name."""
+        return {row.name: row.where for row in reversed(self.source.rows)}  # of several rows of a name, the first
 
 
 def assemble(source: Source, options: Options, problems: Problems) -> Collected:
@@ -69,16 +71,19 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
             problems.add("name", row.where, str(error))
     if unfit := _no_mask_fits(records, source, options):
         skipped.append(unfit)
+    del first_rows
     lines = tuple(map(printable, skipped))
     dataset = Dataset(
         tuple(records), classes, options.background, source.tag_source, lines, options.context, source.groups
     )
-    return Collected(dataset, {row.name: row.where for row in first_rows.values()}, tuple(untagged), source)
+    return Collected(dataset, tuple(untagged), source)
 
 
 def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: int, mask: MaskSource | None) -> Record:
     """Make a record; indices from `first` on are those of context classes."""
     assert row.image is not None
+    if not unknown and (not tags or tags[-1] < first):  # most records of most sets
+        return Record(row.name, row.image, tags, (), row.split, mask)
     things, context = ([tag for tag in tags if (tag >= first) is later] for later in (False, True))
     doubted, doubted_context = ([tag for tag in unknown if (tag >= first) is later] for later in (False, True))
     return Record(
@@ -158,6 +163,8 @@ class _TagReader:
         return tags, self._indices(row, row.unknown)
 
     def _indices(self, row: Row, names: tuple[str, ...]) -> tuple[int, ...]:
+        if not names:
+            return ()
         if not self.full.issuperset(names):
             self._note_wrong(row, names)
         return tuple(sorted({self.index[name] for name in names if name in self.index}))
@@ -203,6 +210,8 @@ def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
 
 def _respells_split(row: Row, first_splits: dict[str, Row], problems: Problems) -> bool:
     """Note a split that an earlier row spells with other capitals: files are called after splits."""
+    if not row.split:
+        return False
     first = first_splits.setdefault(case_key(row.split), row)
     if first.split == row.split:
         return False
