@@ -384,9 +384,9 @@ def test_bad_input_spreadsheets_and_archives(tmp_path):
             read_dataset(tmp_path / name)
     with pytest.raises(TagmaskError, match=r"holds no table but the spreadsheet tags\.ods; save it"):
         read_dataset(tmp_path)
-    (tmp_path / "shard-0000.tar").touch()
-    with pytest.raises(TagmaskError, match=r"shard-0000\.tar: is an archive; unpack it"):
-        read_dataset(tmp_path / "shard-0000.tar")
+    (tmp_path / "shard-0000.zip").touch()
+    with pytest.raises(TagmaskError, match=r"shard-0000\.zip: is an archive; unpack it"):
+        read_dataset(tmp_path / "shard-0000.zip")
 
 
 def test_lines_of_json_with_other_keys(tmp_path):
