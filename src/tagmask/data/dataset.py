@@ -227,21 +227,25 @@ class Dataset:
         return np.repeat(np.arange(len(self.records)), counts), tags
 
 
-def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
+def check_class_list(classes: Iterable[str], source: str, *, most: int | None = MAX_CLASSES) -> tuple[str, ...]:
     """Return the class names as a tuple, where they make a class list.
 
     Args:
         classes: names in the order of their ids.
         source: where they stand, for messages.
+        most: how many there may be; None for a list of which classes are yet to be chosen.
 
     Raises:
-        TagmaskError: no class, an empty, repeated or unfit name, `background` among them, or more than 254.
+        TagmaskError: no class, an empty, repeated or unfit name, `background` among them, or more than `most`.
     """
     names = tuple(classes)
     if not names:
         raise TagmaskError(f"{source}: no classes; name at least one")
-    if len(names) > MAX_CLASSES:
-        raise TagmaskError(f"{source}: {len(names)} classes; a label map of 8 bits holds at most {MAX_CLASSES}")
+    if most is not None and len(names) > most:
+        raise TagmaskError(
+            f"{source}: {len(names)} classes; a label map of 8 bits holds at most {most}. Join some, or share them out "
+            "among several runs, each with data.classes of its own and data.untagged=negative"
+        )
     seen: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
         if not name.strip():

@@ -412,3 +412,17 @@ def test_rows_read_the_quick_way_are_those_of_the_careful_one(tmp_path, monkeypa
     assert [record.name for record in dataset.records] == [name.rpartition(".")[0] for name in images.split()]
     assert {(record.tags, record.unknown, record.split) for record in dataset.records} == {((0, 2), (1,), "train")}
     assert [problem.kind for problem in problems] == ["duplicate name"] * 7
+
+
+def test_of_a_thousand_classes_some_are_chosen(tmp_path):
+    names = [f"c{number}" for number in range(1000)]
+    table = write_table(tmp_path, "image,tags\na.jpg,c1;c999\nb.jpg,c500\n")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    with pytest.raises(TagmaskError, match=r"classes\.txt: 1000 classes; .*at most 254.*data\.classes"):
+        read_dataset(table)
+    dataset = read_dataset(table, classes=("c999", "c7"), untagged="negative")
+    assert [(record.name, record.tags) for record in dataset.records] == [("a", (0,)), ("b", ())]
+    write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 8)))
+    with pytest.raises(TagmaskError, match=r"masks: masks of 8 bits .* at most 254 .*data\.mask_classes"):
+        read_dataset(table, classes=("c999", "c7"))
+    read_dataset(table, classes=("c999", "c7"), mask_classes=("c7", "c999"))

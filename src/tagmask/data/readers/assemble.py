@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list
+from tagmask.data.dataset import MAX_CLASSES, Dataset, MaskSource, Record, check_class_list
 from tagmask.data.masks import PngMask
 from tagmask.data.names import case_key, printable
 from tagmask.data.readers.problems import Problems, nearest
@@ -109,7 +109,7 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
     if options.context:
         _check_context(options)
     if options.mask_classes is not None:
-        check_class_list(options.mask_classes, "mask_classes")
+        check_class_list(options.mask_classes, "mask_classes", most=None)
     if options.classes is not None:
         check_class_list(options.classes, "classes")
     declared = (*(source.classes or ()), *(options.mask_classes or ()))
@@ -130,7 +130,7 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
     chosen = options.classes or tuple(name for name in source.classes or full if name not in options.context)
     if not chosen:
         raise TagmaskError("data.context names every class there is; leave out those that masks are wanted of")
-    return full, chosen
+    return full, check_class_list(chosen, source.classes_from)
 
 
 def _check_context(options: Options) -> None:
@@ -258,6 +258,11 @@ def _mask_finder(
         raise TagmaskError(
             f"{folder}: nobody says which id of the masks is which class; write classes.txt, one name a line in the"
             " order of the ids 1, 2, ..., or give mask_classes"
+        )
+    if len(order) > MAX_CLASSES:
+        raise TagmaskError(
+            f"{folder}: masks of 8 bits have ids of at most {MAX_CLASSES} classes, and their list has {len(order)}; "
+            "name the classes of the masks' ids in data.mask_classes, or take the folder away"
         )
     without = [name for name in classes if name not in order]
     if without:

@@ -179,7 +179,7 @@ def schema_layout(schema: Any, where: str, beside: tuple[str, ...] | None = None
     except TagmaskError as error:
         raise TagmaskError(f"{where}: {error}") from None
     if names := _names(features.get(tags)):
-        check_class_list(names, f"{where}, class names of {tags}")
+        check_class_list(names, f"{where}, class names of {tags}", most=None)
     return Layout(image, tags, names or beside, "split" if "split" in schema.names else None)
 
 

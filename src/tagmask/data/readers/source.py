@@ -185,7 +185,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
         TagmaskError: the file is missing, a folder, not UTF-8, or its names are no class list.
     """
     lines = read_text(path).rstrip().split("\n")
-    return check_class_list((line.strip() for line in lines), str(path))
+    return check_class_list((line.strip() for line in lines), str(path), most=None)
 
 
 def class_list_beside(folder: Path) -> tuple[str, ...] | None:
