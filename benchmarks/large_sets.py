@@ -1,17 +1,28 @@
-"""A table of a million rows: seconds and peak memory of reading it, and of what a training asks of it at its start.
+"""A table of a million rows: seconds and memory of reading it, of a training's start, and of drawing its batches.
 
     make bench NAME=large_sets [ARGS="--rows 1000000 --classes 254"]
 
 The images are hard links to sixteen or more small JPEGs, in folders of 10,000; making them is counted apart. What is
-measured runs in a process of its own. A label map of 8 bits has ids for 254 classes, so a table has no more.
+measured is `tagmask train` up to its first step, in a process of its own: reading the table; splits, checks, class
+counts, digests, run folder and network; the first batch and those after it, from the real loader. The seconds of the
+processor are those of the main process. A label map of 8 bits has ids for 254 classes; of a table with more, the first
+254 are chosen, and images without any of them count as known to bear none.
+
+Further, some images are read from a folder with a table and from tar shards, and drawn by the same loader.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
+import io
+import json
 import os
+import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -21,33 +32,84 @@ import numpy as np
 from common import device_facts, write_results
 from PIL import Image
 
+PARTS = ("read", "start", "first_batch", "batches")
 LINKS = 60_000  # of one file; ext4 allows 65,000
 A_FOLDER = 10_000
 
-READ = """
-import resource, sys, time
-start = time.perf_counter()
-from tagmask.data.readers import read_dataset
-imported = time.perf_counter()
-chosen = [f"class{number}" for number in range(int(sys.argv[2]))]
-data = read_dataset(sys.argv[1], classes=chosen, untagged="negative")
-read = time.perf_counter()
-print("import_s", imported - start, "read_s", read - imported, "records", len(data))
-"""
-PEAK = """
-print("peak_gib", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
-"""
-DIGEST = """
-data.digest()
-digest = time.perf_counter()
-data.split("train").tag_matrix()
-print("digest_s", digest - read, "split_and_matrix_s", time.perf_counter() - digest)
-"""
+MAX_CLASSES = 254
+SHARD = 1_000  # images of a tar
+RECIPE = "cam/default"
+SMALL = ("backbone.weights=null", "views.crop=32", "views.resize_long=[32,48]", "inference.size=32")
 
 
-def measure(*arguments: str) -> dict[str, Any]:
-    words = subprocess.run([sys.executable, *arguments], check=True, capture_output=True, text=True).stdout.split()
-    return {name: round(float(value), 3) for name, value in zip(words[::2], words[1::2], strict=True)}
+def measure(data: str, batches: int, batch: int, workers: int, classes: int) -> None:
+    """Start `tagmask train` and print seconds and memory of its parts; it ends in place of the first step."""
+    import tagmask
+    from tagmask.data.splits import open_data
+    from tagmask.engine import loop
+    from tagmask.errors import TagmaskError
+
+    training = importlib.import_module("tagmask.api.train")
+    found: dict[str, Any] = {"imported": {"peak_gib": peak_gib()}}
+    clocks = time.perf_counter(), time.process_time()
+
+    def note(part: str) -> None:
+        nonlocal clocks
+        now = time.perf_counter(), time.process_time()
+        wall, processor = (round(after - before, 2) for before, after in zip(clocks, now, strict=True))
+        found[part] = {"wall_s": wall, "processor_s": processor, "peak_gib": peak_gib()}
+        clocks = now
+
+    def read(*given: Any) -> Any:
+        dataset = open_data(*given)
+        found["records"] = len(dataset)
+        note("read")
+        return dataset
+
+    def draw(*given: Any, **named: Any) -> Any:
+        note("start")
+        drawn = iter(make_loader(*given, **named))
+        next(drawn)
+        note("first_batch")
+        for _ in range(batches - 1):
+            next(drawn)
+        note("batches")
+        found["workers_private_gib"] = private_gib()
+        print(json.dumps(found))
+        raise TagmaskError("measured")
+
+    make_loader, loop.training_loader, training.open_data = loop.training_loader, draw, read  # pyright: ignore
+    settings = (*SMALL, f"training.batch={batch}", f"training.steps={batches + 100}", f"training.workers={workers}")
+    if classes > MAX_CLASSES:
+        settings += (f"data.classes=[{', '.join(map(class_name, range(MAX_CLASSES)))}]", "data.untagged=negative")
+    with tempfile.TemporaryDirectory() as name, contextlib.suppress(TagmaskError):
+        tagmask.train(data, recipe=RECIPE, output=f"{name}/run", overrides=settings)
+
+
+def peak_gib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 3)
+
+
+def private_gib() -> float:
+    """What the loader processes have in memory that the main one has not, together."""
+    import multiprocessing
+
+    kilobytes = 0
+    for process in multiprocessing.active_children():
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()
+        kilobytes += sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return round(kilobytes / 2**20, 3)
+
+
+def measured(data: Path, options: argparse.Namespace, batches: int, classes: int) -> dict[str, Any]:
+    """Call `measure` in a process of its own."""
+    words = [sys.executable, __file__, "--measure", data, batches, options.batch, options.workers, classes]
+    printed = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True).stdout.splitlines()
+    found = json.loads(printed[-1])
+    for clock in ("wall_s", "processor_s"):
+        found[f"total_{clock}"] = round(sum(found[part][clock] for part in PARTS), 2)
+    found["images_per_s"] = round((batches - 1) * options.batch / found["batches"]["wall_s"], 1)
+    return found
 
 
 def make_set(folder: Path, rows: int, classes: int) -> None:
@@ -63,22 +125,95 @@ def make_set(folder: Path, rows: int, classes: int) -> None:
             if row % A_FOLDER == 0:
                 (folder / "images" / name).parent.mkdir(parents=True)
             os.link(originals[row % len(originals)], folder / "images" / name)
-            given = ";".join(f"class{number}" for number in sorted(set(drawn[row])))
+            given = ";".join(map(class_name, sorted(set(drawn[row]))))
             table.write(f"{name},{given},{'val' if row % 100 == 0 else 'train'}\n")
 
 
-if __name__ == "__main__":
+def class_name(number: int) -> str:
+    return f"class{number}"
+
+
+def make_shards(folder: Path, contents: list[bytes], images: int, *, files: bool) -> None:
+    """Write images as tar shards, and as files with a table too, if `files`; of two tags in turn."""
+    (folder / "shards").mkdir(parents=True)
+    (folder / "files" / "images").mkdir(parents=True)
+    rows = ["image,tags\n"]
+    for start in range(0, images, SHARD):
+        with tarfile.open(folder / "shards" / f"{start // SHARD:05}.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+            for number in range(start, min(start + SHARD, images)):
+                name, content, tag = f"{number:07}", contents[number % len(contents)], class_name(number % 2)
+                tags = json.dumps({"tags": [tag]}).encode()
+                for ending, own in (("jpg", content), ("json", tags)):
+                    member = tarfile.TarInfo(f"{name}.{ending}")
+                    member.size = len(own)
+                    archive.addfile(member, io.BytesIO(own))
+                if files:
+                    (folder / "files" / "images" / f"{name}.jpg").write_bytes(content)
+                    rows.append(f"{name}.jpg,{tag}\n")
+    (folder / "files" / "tags.csv").write_text("".join(rows))
+
+
+def jpeg(random: np.random.Generator, width: int, height: int) -> bytes:
+    """A smooth picture with some noise, of about as many bytes as a photograph of its size."""
+    small = Image.fromarray(random.integers(0, 256, (height // 16, width // 16, 3), dtype=np.uint8))
+    noise = random.integers(-12, 13, (height, width, 3))
+    pixels = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)) + noise
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
+    return buffer.getvalue()
+
+
+def forget(folder: Path) -> None:
+    """Have the system drop the files below a folder from its memory, so that they are read from the disk again."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def compare_shards(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Draw the same images from files and from shards, from the disk and from memory; and list many small shards."""
+    random = np.random.default_rng(1)
+    contents = [jpeg(random, 500, 375) for _ in range(16)]
+    make_shards(folder / "large", contents, options.images, files=True)
+    found: dict[str, Any] = {"bytes_an_image": round(sum(map(len, contents)) / len(contents))}
+    batches = options.images // options.batch - 8
+    for state in ("disk", "memory"):
+        for source in ("files", "shards"):
+            if state == "disk":
+                forget(folder / "large" / source)
+            found[f"{source}_from_{state}"] = measured(folder / "large" / source, options, batches, 2)
+            print(state, source, found[f"{source}_from_{state}"], flush=True)
+    make_shards(folder / "many", [jpeg(random, 48, 48)], options.listed, files=False)
+    found["listed"] = measured(folder / "many" / "shards", options, 2, 2)
+    return found
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--classes", type=int, default=254, help="at most 254")
+    parser.add_argument("--classes", type=int, nargs="+", default=[254, 1000], help="a table each")
+    parser.add_argument("--batches", type=int, default=100, help="drawn from the loader")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=1, help="processes of the loader")
+    parser.add_argument("--images", type=int, default=5_000, help="of 500 x 375, in files and in shards; 0: none")
+    parser.add_argument("--listed", type=int, default=100_000, help="small images in shards")
     options = parser.parse_args()
-    results: dict[str, Any] = device_facts() | vars(options)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        start = time.perf_counter()
-        make_set(folder, options.rows, options.classes)
-        results["links_and_table_made_s"] = round(time.perf_counter() - start, 1)
-        table, classes = str(folder / "tags.csv"), str(options.classes)
-        results["read"] = measure("-c", READ + DIGEST + PEAK, table, classes)
-        print(results, flush=True)
+    results: dict[str, Any] = device_facts() | {"options": vars(options)}
+    for classes in options.classes:
+        with tempfile.TemporaryDirectory() as name:
+            make_set(Path(name), options.rows, classes)
+            results[f"classes_{classes}"] = measured(Path(name) / "tags.csv", options, options.batches, classes)
+            print(classes, results[f"classes_{classes}"], flush=True)
+    if options.images:
+        with tempfile.TemporaryDirectory() as name:
+            results["shards"] = compare_shards(Path(name), options)
     write_results("large_sets", results)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--measure"]:
+        measure(sys.argv[2], *map(int, sys.argv[3:]))
+    else:
+        main()

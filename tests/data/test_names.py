@@ -1,11 +1,15 @@
 """The gate for names of images, splits and classes: nothing unfit gets past Record, Dataset or any reader."""
 
+import hashlib
 import json
 import os
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tagmask.data import names
 from tagmask.data.check import check_dataset
 from tagmask.data.dataset import Dataset, Record, check_class_list
 from tagmask.data.names import printable
@@ -139,3 +143,41 @@ def test_images_that_no_file_system_holds(tmp_path, name):
         report = check_dataset(path)
         assert not report.ok
         assert all(str(error).isprintable() for error in report.errors)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a", "-a", "0/1/a.b c", ".a", "a/.b", "a/..", "a//b", "/a", "a/", "", "é", "a\n", "a\\..\\b", "x" * 241, " a"],
+)
+@pytest.mark.parametrize("fault", [names.image_name_fault, names.split_name_fault])
+def test_the_quick_look_at_a_name_says_what_the_closer_one_says(monkeypatch, name, fault):
+    quick = fault(name)
+    monkeypatch.setattr(names, "_PLAIN", re.compile("(?!)"))  # matches nothing
+    assert quick == fault(name)
+
+
+def test_a_part_of_a_data_set_is_one_of_its_own():
+    whole = Dataset((record("a", "train"), record("b", "val")), ("cat",))
+    assert (whole.splits, len(whole.digest())) == (("train", "val"), 16)
+    part = whole.keep(whole.records[:1])
+    assert part == Dataset(whole.records[:1], ("cat",))
+    assert part.splits == ("train",)
+    assert part.digest() == Dataset(whole.records[:1], ("cat",)).digest() != whole.digest()
+
+
+def test_the_digest_of_many_records_is_that_of_their_json(monkeypatch):
+    many = Dataset(tuple(Record(f"ü{number}", Path("a.png"), (number % 2,), (2,)) for number in range(5)), tuple("abc"))
+    text = json.dumps([(each.name, each.tags, each.unknown, each.context) for each in many.records], ensure_ascii=False)
+    monkeypatch.setattr("tagmask.data.dataset.PIECE", 2)
+    assert many.digest() == hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert Dataset((), ("a",)).digest() == hashlib.sha256(b"[]").hexdigest()[:16]
+
+
+def test_a_record_gives_its_image_as_a_path():
+    made = record(image="sub/a.png")
+    assert made.image == Path("sub/a.png")
+    assert replace(made, name="b").image == Path("sub/a.png")
+    assert made == record(image="sub/a.png") != record(image="a.png")
+    assert repr(made.image) in repr(made)
+    with pytest.raises(TypeError, match="image"):
+        Record("a")  # pyright: ignore

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tagmask.data.dataset import Dataset, Record
-from tagmask.data.untaught import everywhere, untaught_classes
+from tagmask.data.untaught import everywhere, inseparable, untaught_classes
 
 
 def dataset(rows: list[tuple[int, ...]], classes: str = "abc", **more: object) -> Dataset:
@@ -62,3 +62,9 @@ def test_a_class_that_also_comes_alone_can_be_told_from_its_companion() -> None:
 def test_two_classes_of_all_images_are_not_also_called_a_pair() -> None:
     found = untaught_classes(dataset([(0, 1)] * 50 + [(0, 1, 2)] * 50))
     assert [str(problem.where) for problem in found] == ["class 'a'", "class 'b'"]
+
+
+def test_a_tag_that_a_record_names_twice_counts_once() -> None:
+    twice = dataset([(0, 0, 1)] * 10 + [(1, 1)] * 20 + [(2,)] * 10)
+    assert inseparable(twice) == {}
+    assert everywhere(dataset([(0, 0)] * 10 + [(1,)] * 10)) == ()

@@ -160,10 +160,10 @@ def _open_all(
 ) -> list[tuple[int, int]]:
     """Decode every image and mask, and return the (width, height) of those that opened."""
     sizes: list[tuple[int, int]] = []
-    records = collected.dataset.records
+    records, places = collected.dataset.records, collected.places()
     with ThreadPoolExecutor(workers) as pool:
         for done, (record, (size, found)) in enumerate(zip(records, pool.map(_open, records), strict=True), start=1):
-            where = collected.places[record.name]
+            where = places[record.name]
             for problem in found:
                 problems.add(problem.kind, where, _without_place(problem.message, where))
             if size is not None:

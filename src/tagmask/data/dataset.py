@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +18,9 @@ import numpy as np
 from tagmask.data.names import collision, image_name_fault, split_name_fault, text_fault
 from tagmask.errors import TagmaskError
 
+PathLike = Path | str
 MAX_CLASSES = 254
+PIECE = 10_000  # records whose text is made at a time
 
 
 class MaskSource(Protocol):
@@ -27,6 +33,22 @@ class MaskSource(Protocol):
             TagmaskError: the file is missing or damaged, has another size or holds ids that are no class.
         """
         ...
+
+
+class _PathAsText:
+    """The field of a frozen dataclass that keeps a path as text, in a fifth of the memory, and gives a `Path`."""
+
+    def __get__(self, record: Record | None, owner: type | None = None) -> Path:
+        if record is None:
+            raise AttributeError  # so that dataclasses sees no default
+        return Path(self.text(record))
+
+    def __set__(self, record: Record, path: PathLike) -> None:
+        object.__setattr__(record, "_image", os.fspath(path))
+
+    @staticmethod
+    def text(record: Record) -> str:
+        return record._image  # pyright: ignore
 
 
 @dataclass(frozen=True)
@@ -48,8 +70,8 @@ class Record:
     """
 
     name: str
-    image: Path
-    tags: tuple[int, ...]
+    image: _PathAsText = _PathAsText()  # required: see there
+    tags: tuple[int, ...] = ()
     unknown: tuple[int, ...] = ()
     split: str = ""
     mask: MaskSource | None = None
@@ -61,10 +83,11 @@ class Record:
             raise TagmaskError(f"image name {self.name!r} {fault}")
         if fault := split_name_fault(self.split):
             raise TagmaskError(f"split {self.split!r} of image {self.name!r} {fault}")
+        path = _PathAsText.text(self)
         try:
-            str(self.image).encode()
+            path.encode()
         except UnicodeEncodeError:
-            raise TagmaskError(f"image path {str(self.image)!r} is not UTF-8; rename its folder or file") from None
+            raise TagmaskError(f"image path {path!r} is not UTF-8; rename its folder or file") from None
 
 
 @dataclass(frozen=True)
@@ -120,7 +143,7 @@ class Dataset:
         names = self.averaged or self.classes
         return (*((0,) if self.background else ()), *(self.classes.index(name) + 1 for name in names))
 
-    @property
+    @cached_property
     def splits(self) -> tuple[str, ...]:
         """The names of the splits that have a record, sorted."""
         if not self.groups:
@@ -143,9 +166,17 @@ class Dataset:
             have = ", ".join(map(repr, present)) or "none"
             raise TagmaskError(f"split {missing[0]!r} has no images; the splits of this data are: {have}")
         if not self.groups:
-            return replace(self, records=tuple(record for record in self.records if record.split in wanted))
+            return self.keep(record for record in self.records if record.split in wanted)
         members = frozenset[str]().union(*(self.groups[name] for name in wanted))
-        return replace(self, records=tuple(record for record in self.records if record.name in members))
+        return self.keep(record for record in self.records if record.name in members)
+
+    def keep(self, records: Iterable[Record]) -> Dataset:
+        """Return the data set with some of its records; their names, which were checked, are not checked again."""
+        kept = copy(self)
+        for derived in ("splits", "_digest"):
+            kept.__dict__.pop(derived, None)
+        object.__setattr__(kept, "records", tuple(records))
+        return kept
 
     def with_context(self) -> Dataset:
         """Return the context classes as further classes behind the others, without masks, which do not know them."""
@@ -167,32 +198,54 @@ class Dataset:
 
     def digest(self) -> str:
         """Return a hash of the images' names, order and tags, by which a resumed training knows its data again."""
-        known = [(record.name, record.tags, record.unknown, record.context) for record in self.records]
-        return hashlib.sha256(json.dumps(known, ensure_ascii=False).encode()).hexdigest()[:16]
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        # The JSON of all records, in pieces: of a million, the whole text would take as much memory as they.
+        found = hashlib.sha256(b"[")
+        for start in range(0, len(self.records), PIECE):
+            piece = self.records[start : start + PIECE]
+            text = json.dumps(
+                [(each.name, each.tags, each.unknown, each.context) for each in piece], ensure_ascii=False
+            )
+            found.update(f"{', ' if start else ''}{text[1:-1]}".encode())
+        found.update(b"]")
+        return found.hexdigest()[:16]
 
     def tag_matrix(self) -> np.ndarray:
         """Return the `(N, K)` uint8 table of tags; unknown ones count as 0 here."""
         table = np.zeros((len(self.records), len(self.classes)), dtype=np.uint8)
-        for row, record in enumerate(self.records):
-            table[row, list(record.tags)] = 1
+        rows, tags = self.tag_pairs()
+        table[rows, tags] = 1
         return table
 
+    def tag_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows and columns of the ones of `tag_matrix`, two int64 arrays, without making the matrix."""
+        counts = np.fromiter((len(record.tags) for record in self.records), np.int64, len(self.records))
+        tags = np.fromiter(chain.from_iterable(record.tags for record in self.records), np.int64, counts.sum())
+        return np.repeat(np.arange(len(self.records)), counts), tags
 
-def check_class_list(classes: Iterable[str], source: str) -> tuple[str, ...]:
+
+def check_class_list(classes: Iterable[str], source: str, *, most: int | None = MAX_CLASSES) -> tuple[str, ...]:
     """Return the class names as a tuple, where they make a class list.
 
     Args:
         classes: names in the order of their ids.
         source: where they stand, for messages.
+        most: how many there may be; None for a list of which classes are yet to be chosen.
 
     Raises:
-        TagmaskError: no class, an empty, repeated or unfit name, `background` among them, or more than 254.
+        TagmaskError: no class, an empty, repeated or unfit name, `background` among them, or more than `most`.
     """
     names = tuple(classes)
     if not names:
         raise TagmaskError(f"{source}: no classes; name at least one")
-    if len(names) > MAX_CLASSES:
-        raise TagmaskError(f"{source}: {len(names)} classes; a label map of 8 bits holds at most {MAX_CLASSES}")
+    if most is not None and len(names) > most:
+        raise TagmaskError(
+            f"{source}: {len(names)} classes; a label map of 8 bits holds at most {most}. Join some, or share them out "
+            "among several runs, each with data.classes of its own and data.untagged=negative"
+        )
     seen: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
         if not name.strip():
@@ -219,6 +272,3 @@ def listed_classes(path: Path) -> tuple[str, ...]:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise TagmaskError(f"{path}: cannot be read ({reason}); write the class names, one a line") from None
     return check_class_list(lines, str(path))
-
-
-PathLike = Path | str

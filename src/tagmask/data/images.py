@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
+from tagmask.data.members import is_member, read_member
 from tagmask.errors import TagmaskError
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         with raster as found:
             return found.size
     with opened(Path(path)) as image:
-        if image.format == "PNG" and _has_chunks_behind_pixels(Path(path)):
+        if image.format == "PNG" and (is_member(Path(path)) or _has_chunks_behind_pixels(Path(path))):
             image.load()
         width, height = image.size
         return (height, width) if _orientation(image) in _TURNED else (width, height)
@@ -200,6 +201,8 @@ def _beyond_pillow(path: Path | io.BytesIO) -> AbstractContextManager[Raster] | 
 def opened(path: Path | io.BytesIO, what: str = "image") -> Iterator[Image.Image]:
     """Yield an image file opened but not yet decoded; whatever goes wrong in the block becomes a TagmaskError."""
     file, path = path, path if isinstance(path, Path) else MEMORY
+    if is_member(path):
+        file = io.BytesIO(read_member(path))
     if path.exists() and not path.is_file() and not path.is_dir():
         raise TagmaskError(f"{path}: is no regular file but a pipe, socket or device; remove it")
     if is_slide_name(path.name):
@@ -217,7 +220,8 @@ def opened(path: Path | io.BytesIO, what: str = "image") -> Iterator[Image.Image
     except Exception as error:  # damaged files make Pillow's readers raise nearly anything
         if path is MEMORY:
             raise TagmaskError(f"{path}: these bytes are no {what} of the formats {', '.join(FORMATS)}") from error
-        raise _explained(path, what, error) from error
+        empty = not file.getbuffer().nbytes if isinstance(file, io.BytesIO) else None
+        raise _explained(path, what, error, empty) from error
 
 
 @cache
@@ -247,7 +251,8 @@ def _check_pages(image: Image.Image, path: Path, what: str) -> None:
     image.seek(0)
 
 
-def _explained(path: Path, what: str, error: Exception) -> TagmaskError:
+def _explained(path: Path, what: str, error: Exception, empty: bool | None) -> TagmaskError:
+    """Say what is wrong with a file; `empty` where its content, and not the file, was opened."""
     if path.is_dir():
         return TagmaskError(
             f"{path}: is a folder, expected {'an' if what == 'image' else 'a'} {what} file; name the file inside it"
@@ -260,7 +265,7 @@ def _explained(path: Path, what: str, error: Exception) -> TagmaskError:
         )
     if isinstance(error, OSError) and error.errno is not None:
         return TagmaskError(f"{path}: cannot be read ({error.strerror}); check the file's permissions and its disk")
-    if path.stat().st_size == 0:
+    if path.stat().st_size == 0 if empty is None else empty:
         return TagmaskError(f"{path}: is empty (0 bytes); copy it again or remove it")
     if isinstance(error, UnidentifiedImageError):
         return TagmaskError(f"{path}: none of the formats {', '.join(FORMATS)}; save the {what} as PNG, or remove it")

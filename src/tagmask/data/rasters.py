@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from tagmask.data.images import image_size, is_slide_name, open_image, picture_of, tell_once
+from tagmask.data.members import is_member
 from tagmask.errors import TagmaskError
 
 GEO_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -76,7 +77,7 @@ def raster_size(path: Path, microns: float | None = None) -> tuple[int, int]:
 
 def is_geotiff(path: Path) -> bool:
     """Whether a file is a TIFF that says where on the map it lies."""
-    if path.suffix.lower() not in GEO_SUFFIXES:
+    if path.suffix.lower() not in GEO_SUFFIXES or is_member(path):  # rasterio reads files alone
         return False
     try:
         with Image.open(path, formats=["TIFF"]) as image:

@@ -77,8 +77,8 @@ def training_split(dataset: Dataset, config: DataConfig) -> Dataset:
     if not kept_out:
         return dataset
     names = {record.name for record in dataset.split(sorted(kept_out)).records}
-    learnt = tuple(record for record in dataset.records if record.name not in names)
-    return replace(dataset, records=learnt) if learnt else dataset
+    learnt = dataset.keep(record for record in dataset.records if record.name not in names)
+    return learnt if len(learnt) else dataset
 
 
 def masked_by_hand(dataset: Dataset, config: DataConfig) -> Dataset:
@@ -98,7 +98,7 @@ def masked_by_hand(dataset: Dataset, config: DataConfig) -> Dataset:
 def evaluation_split(dataset: Dataset, config: DataConfig) -> Dataset:
     """Keep the records to evaluate on: the named splits, else the first held-out (`val` before `test`), else none."""
     chosen = held_out_splits(dataset)[:1] if config.evaluate is None else config.evaluate
-    return dataset.split(chosen) if chosen else replace(dataset, records=())
+    return dataset.split(chosen) if chosen else dataset.keep(())
 
 
 def to_evaluate(dataset: Dataset, config: DataConfig, split: Sequence[str] | None) -> Dataset:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from itertools import combinations
+from collections.abc import Sequence
+from itertools import chain, combinations
 
 import numpy as np
+from scipy import sparse
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.readers.problems import Problem
@@ -23,32 +25,36 @@ def everywhere(dataset: Dataset) -> tuple[int, ...]:
     images to say, has none.
     """
     whole = dataset.with_context()
+    return _everywhere(whole, _together(whole))
+
+
+def _everywhere(whole: Dataset, together: np.ndarray) -> tuple[int, ...]:
     if len(whole.classes) < 2:
         return ()
-    tags = whole.tag_matrix()
-    known = len(tags) - np.array([sum(k in record.unknown for record in whole.records) for k in range(tags.shape[1])])
-    borne = tags.sum(axis=0, dtype=np.int64)
+    doubted = np.fromiter(chain.from_iterable(record.unknown for record in whole.records), np.int64)
+    known = len(whole) - np.bincount(doubted, minlength=len(whole.classes))
+    borne = np.diag(together)
     return tuple(int(k) for k in np.flatnonzero((borne >= FEW) & (borne > EVERYWHERE * known)))
 
 
 def untaught_classes(dataset: Dataset) -> list[Problem]:
     """Say which classes tags cannot teach, a sentence each: how often they occur, why that matters, what would help."""
     whole = dataset.with_context()
-    tags, images = whole.tag_matrix().astype(np.int64), len(whole)
-    common = everywhere(dataset)
+    images, together = len(whole), _together(whole)
+    borne, common = np.diag(together), _everywhere(whole, together)
     found: list[Problem] = []
     for k in common:
-        without = images - int(tags[:, k].sum())
+        without = images - int(borne[k])
         found.append(
             Problem(
                 "class",
                 f"class {whole.classes[k]!r}",
-                f"in {_percent(tags[:, k].mean())} of the images ({_all_but(without)}), so tags cannot teach what it "
+                f"in {_percent(borne[k] / images)} of the images ({_all_but(without)}), so tags cannot teach what it "
                 "looks like: its masks will be poor; add "
                 "images without it, or leave it out (data.classes)",
             )
         )
-    for (first, second), (both, either) in inseparable(dataset).items():
+    for (first, second), (both, either) in _inseparable(together, common).items():
         found.append(
             Problem(
                 "class",
@@ -66,8 +72,12 @@ def inseparable(dataset: Dataset) -> dict[tuple[int, int], tuple[int, int]]:
     Returns:
         for two indices into classes and context classes, in how many images both stand, and in how many either.
     """
-    tags = dataset.with_context().tag_matrix().astype(np.int64)
-    together, common = tags.T @ tags, everywhere(dataset)
+    whole = dataset.with_context()
+    together = _together(whole)
+    return _inseparable(together, _everywhere(whole, together))
+
+
+def _inseparable(together: np.ndarray, common: Sequence[int]) -> dict[tuple[int, int], tuple[int, int]]:
     found = {}
     for first, second in combinations([k for k in range(len(together)) if k not in common], 2):
         both = int(together[first, second])
@@ -75,6 +85,14 @@ def inseparable(dataset: Dataset) -> dict[tuple[int, int], tuple[int, int]]:
         if both >= FEW and both >= TOGETHER * either:
             found[first, second] = both, either
     return found
+
+
+def _together(dataset: Dataset) -> np.ndarray:
+    """Return the (K, K) int64 number of images that bear both of two classes; on the diagonal, that bear one."""
+    rows, tags = dataset.tag_pairs()
+    borne = sparse.csr_array((np.ones(len(tags), np.int64), (rows, tags)), shape=(len(dataset), len(dataset.classes)))
+    borne.data[:] = 1  # of a tag that a record names twice, too
+    return (borne.T @ borne).toarray()
 
 
 def _percent(fraction: float) -> str:

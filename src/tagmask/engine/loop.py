@@ -153,8 +153,7 @@ def training_set(recipe: Recipe, dataset: Dataset, clusters: Tensor | None = Non
     """Tell a method what it may want to know of its training images."""
     config = recipe.training
     steps = min(config.stop or config.steps, config.steps)
-    tags = torch.from_numpy(dataset.tag_matrix()).float()
-    return TrainingSet(tags, config.batch, steps, recipe.views.crop, clusters)
+    return TrainingSet(torch.from_numpy(dataset.tag_matrix()), config.batch, steps, recipe.views.crop, clusters)
 
 
 def check_trainable(recipe: Recipe, dataset: Dataset) -> None:

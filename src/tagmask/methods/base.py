@@ -41,7 +41,7 @@ class TrainingSet(NamedTuple):
     """What a method may want to know of the images it is about to be trained on.
 
     Attributes:
-        tags: (N, K) 0/1, a row an image.
+        tags: (N, K) uint8, 0 or 1, a row an image.
         batch: images a step, over all devices.
         steps: updates of the whole training.
         side: side of the square training views, in pixels.

@@ -21,6 +21,7 @@ Format = Literal[
     "labelme",
     "imagefolder",
     "parquet",
+    "tar",
     "cls_labels",
 ]
 Untagged = Literal["skip", "negative", "error"]

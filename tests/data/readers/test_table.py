@@ -1,10 +1,12 @@
 import json
 import pickle
+import re
 
 import numpy as np
 import pytest
 
-from tagmask.data.readers import read_dataset
+from tagmask.data.readers import collect, read_dataset
+from tagmask.data.readers.problems import Problems
 from tagmask.errors import TagmaskError
 from tests.data.trees import write_image, write_mask, write_table
 
@@ -382,11 +384,45 @@ def test_bad_input_spreadsheets_and_archives(tmp_path):
             read_dataset(tmp_path / name)
     with pytest.raises(TagmaskError, match=r"holds no table but the spreadsheet tags\.ods; save it"):
         read_dataset(tmp_path)
-    (tmp_path / "shard-0000.tar").touch()
-    with pytest.raises(TagmaskError, match=r"shard-0000\.tar: is an archive; unpack it"):
-        read_dataset(tmp_path / "shard-0000.tar")
+    (tmp_path / "shard-0000.zip").touch()
+    with pytest.raises(TagmaskError, match=r"shard-0000\.zip: is an archive; unpack it"):
+        read_dataset(tmp_path / "shard-0000.zip")
 
 
 def test_lines_of_json_with_other_keys(tmp_path):
     write_table(tmp_path, '{"file_name": "a.jpg", "labels": ["cat"], "id": 7}\n', name="tags.jsonl")
     assert read_dataset(tmp_path).classes == ("cat",)
+
+
+def test_rows_read_the_quick_way_are_those_of_the_careful_one(tmp_path, monkeypatch):
+    images = "a.jpg sub/b.jpg d.JPG é.jpg .sub/e.jpg sub/f.g.jpg h.jpg x_-/i.jpg"
+    again = "./a.jpg sub//b.jpg sub/../h.jpg images/a.jpg sub/f.g sub\\b.jpg h"
+    rows = "".join(f"{name}, cat;dog ;~cow;;dog,train\n" for name in f"{images} {again}".split())
+    write_table(tmp_path, "image,tags,split\n" + rows, images)
+
+    def read():
+        problems = Problems()
+        collected = collect(tmp_path, problems)
+        return collected.dataset, collected.places(), problems.found
+
+    quick = read()
+    monkeypatch.setattr("tagmask.data.readers.table._PLAIN", re.compile("(?!)"))  # matches nothing
+    assert read() == quick
+    dataset, _, problems = quick
+    assert [record.name for record in dataset.records] == [name.rpartition(".")[0] for name in images.split()]
+    assert {(record.tags, record.unknown, record.split) for record in dataset.records} == {((0, 2), (1,), "train")}
+    assert [problem.kind for problem in problems] == ["duplicate name"] * 7
+
+
+def test_of_a_thousand_classes_some_are_chosen(tmp_path):
+    names = [f"c{number}" for number in range(1000)]
+    table = write_table(tmp_path, "image,tags\na.jpg,c1;c999\nb.jpg,c500\n")
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    with pytest.raises(TagmaskError, match=r"classes\.txt: 1000 classes; .*at most 254.*data\.classes"):
+        read_dataset(table)
+    dataset = read_dataset(table, classes=("c999", "c7"), untagged="negative")
+    assert [(record.name, record.tags) for record in dataset.records] == [("a", (0,)), ("b", ())]
+    write_mask(tmp_path / "masks" / "a.png", np.zeros((6, 8)))
+    with pytest.raises(TagmaskError, match=r"masks: masks of 8 bits .* at most 254 .*data\.mask_classes"):
+        read_dataset(table, classes=("c999", "c7"))
+    read_dataset(table, classes=("c999", "c7"), mask_classes=("c7", "c999"))

@@ -19,6 +19,7 @@ from tagmask.data.readers.label_studio import read_label_studio
 from tagmask.data.readers.labelme import read_labelme
 from tagmask.data.readers.parquet import read_parquet
 from tagmask.data.readers.problems import Problems, nearest
+from tagmask.data.readers.shards import read_shards
 from tagmask.data.readers.source import Format, Options, ReadOptions, Source, TagSource, Untagged
 from tagmask.data.readers.table import read_table
 from tagmask.data.readers.yolo import read_yolo
@@ -37,6 +38,7 @@ READERS: dict[Found, Callable[[Path, Options, Problems], Source]] = {
     "labelme": read_labelme,
     "imagefolder": read_image_folder,
     "parquet": read_parquet,
+    "tar": read_shards,
     "cls_labels": read_class_vectors,
 }
 
@@ -50,10 +52,11 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
     Args:
         path: a table (CSV, JSON lines) or the folder it lies in, a folder of class folders, a COCO instances file or
             the folder of several, a VOC tree, a YOLO description or folder, a JSON export of Label Studio, a CVAT
-            annotations.xml, JSON files of LabelMe, a Hugging Face imagefolder or parquet file, or a cls_labels.npy.
+            annotations.xml, JSON files of LabelMe, a Hugging Face imagefolder or parquet file, WebDataset shards
+            (.tar) or the folder of several, or a cls_labels.npy.
         **options: all optional.
             `format`: one of these as "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "labelme",
-            "imagefolder", "parquet", "cls_labels"; "auto" looks.
+            "imagefolder", "parquet", "tar", "cls_labels"; "auto" looks.
             `classes`: the chosen names in id order; a subset of the data's own list drops the other tags. None takes
             the own list (`classes.txt` beside a table or in a folder, categories, the 20 of VOC), else the tags seen.
             `context`: names of context classes, such as water or road, that are tagged too; they are background in

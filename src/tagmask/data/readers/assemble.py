@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list
+from tagmask.data.dataset import MAX_CLASSES, Dataset, MaskSource, Record, check_class_list
 from tagmask.data.masks import PngMask
 from tagmask.data.names import case_key, printable
 from tagmask.data.readers.problems import Problems, nearest
@@ -25,15 +25,17 @@ class Collected:
 
     Attributes:
         dataset: the records that could be made.
-        places: file and row of each record, by name.
         untagged: the images without a tag: where each stands, and why.
         source: what the reader found.
     """
 
     dataset: Dataset
-    places: Mapping[str, str]
     untagged: tuple[tuple[str, str], ...]
     source: Source
+
+    def places(self) -> dict[str, str]:
+        """Return the file and row of each record, by name."""
+        return {row.name: row.where for row in reversed(self.source.rows)}  # of several rows of a name, the first
 
 
 def assemble(source: Source, options: Options, problems: Problems) -> Collected:
@@ -69,16 +71,19 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
             problems.add("name", row.where, str(error))
     if unfit := _no_mask_fits(records, source, options):
         skipped.append(unfit)
+    del first_rows
     lines = tuple(map(printable, skipped))
     dataset = Dataset(
         tuple(records), classes, options.background, source.tag_source, lines, options.context, source.groups
     )
-    return Collected(dataset, {row.name: row.where for row in first_rows.values()}, tuple(untagged), source)
+    return Collected(dataset, tuple(untagged), source)
 
 
 def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: int, mask: MaskSource | None) -> Record:
     """Make a record; indices from `first` on are those of context classes."""
     assert row.image is not None
+    if not unknown and (not tags or tags[-1] < first):  # most records of most sets
+        return Record(row.name, row.image, tags, (), row.split, mask)
     things, context = ([tag for tag in tags if (tag >= first) is later] for later in (False, True))
     doubted, doubted_context = ([tag for tag in unknown if (tag >= first) is later] for later in (False, True))
     return Record(
@@ -104,7 +109,7 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
     if options.context:
         _check_context(options)
     if options.mask_classes is not None:
-        check_class_list(options.mask_classes, "mask_classes")
+        check_class_list(options.mask_classes, "mask_classes", most=None)
     if options.classes is not None:
         check_class_list(options.classes, "classes")
     declared = (*(source.classes or ()), *(options.mask_classes or ()))
@@ -125,7 +130,7 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
     chosen = options.classes or tuple(name for name in source.classes or full if name not in options.context)
     if not chosen:
         raise TagmaskError("data.context names every class there is; leave out those that masks are wanted of")
-    return full, chosen
+    return full, check_class_list(chosen, source.classes_from)
 
 
 def _check_context(options: Options) -> None:
@@ -158,6 +163,8 @@ class _TagReader:
         return tags, self._indices(row, row.unknown)
 
     def _indices(self, row: Row, names: tuple[str, ...]) -> tuple[int, ...]:
+        if not names:
+            return ()
         if not self.full.issuperset(names):
             self._note_wrong(row, names)
         return tuple(sorted({self.index[name] for name in names if name in self.index}))
@@ -203,6 +210,8 @@ def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
 
 def _respells_split(row: Row, first_splits: dict[str, Row], problems: Problems) -> bool:
     """Note a split that an earlier row spells with other capitals: files are called after splits."""
+    if not row.split:
+        return False
     first = first_splits.setdefault(case_key(row.split), row)
     if first.split == row.split:
         return False
@@ -249,6 +258,11 @@ def _mask_finder(
         raise TagmaskError(
             f"{folder}: nobody says which id of the masks is which class; write classes.txt, one name a line in the"
             " order of the ids 1, 2, ..., or give mask_classes"
+        )
+    if len(order) > MAX_CLASSES:
+        raise TagmaskError(
+            f"{folder}: masks of 8 bits have ids of at most {MAX_CLASSES} classes, and their list has {len(order)}; "
+            "name the classes of the masks' ids in data.mask_classes, or take the folder away"
         )
     without = [name for name in classes if name not in order]
     if without:

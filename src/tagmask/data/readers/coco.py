@@ -62,7 +62,7 @@ def read_coco(path: Path, options: Options, problems: Problems) -> Source:
     for file in files[1:]:
         if _categories(file, contents[file]) != categories:
             raise TagmaskError(f"{file}: its categories differ from those of {files[0]}; read the files one by one")
-    names = check_class_list(categories.values(), f"{files[0]}, categories")
+    names = check_class_list(categories.values(), f"{files[0]}, categories", most=None)
     index = FileIndex()
     folders = {file: _image_folder(file, contents[file], options.image_folder, index) for file in files}
     base = os.path.commonpath(folders.values())

@@ -55,7 +55,7 @@ def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
     root = _parsed(file)
     names = tuple(dict.fromkeys((label.text or "").strip() for label in root.iterfind(LABELS)))
     if names:
-        check_class_list(names, f"{file}, labels")
+        check_class_list(names, f"{file}, labels", most=None)
     folders = [options.image_folder] if options.image_folder else [file.parent / "images", file.parent]
     bases = [os.path.normpath(folder) for folder in folders]
     index = FileIndex()

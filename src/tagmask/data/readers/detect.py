@@ -18,13 +18,25 @@ from tagmask.data.readers.image_folder import find_image_folder, is_metadata
 from tagmask.data.readers.label_studio import find_label_studio, is_task_list
 from tagmask.data.readers.labelme import find_labelme, is_labelme
 from tagmask.data.readers.parquet import find_parquet
+from tagmask.data.readers.shards import find_shards
 from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.readers.voc import find_voc
 from tagmask.data.readers.yolo import find_yolo
 from tagmask.errors import TagmaskError
 
 Found = Literal[
-    "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "labelme", "imagefolder", "parquet", "cls_labels"
+    "table",
+    "folders",
+    "coco",
+    "voc",
+    "yolo",
+    "label_studio",
+    "cvat",
+    "labelme",
+    "imagefolder",
+    "parquet",
+    "tar",
+    "cls_labels",
 ]
 FILES: dict[str, Found] = {
     ".yaml": "yolo",
@@ -32,6 +44,7 @@ FILES: dict[str, Found] = {
     ".xml": "cvat",
     ".npy": "cls_labels",
     ".parquet": "parquet",
+    ".tar": "tar",
 }
 # In the order in which they are looked for: what has a layout of its own first.
 FOLDERS: dict[Found, Callable[[Path], object]] = {
@@ -45,7 +58,7 @@ FOLDERS: dict[Found, Callable[[Path], object]] = {
     "parquet": find_parquet,
     "label_studio": find_label_studio,
 }
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+ARCHIVES = (".zip", ".tgz", ".gz", ".7z", ".rar")
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 SAVE_AS_CSV = (
     "save it in its program by *Save as*, *CSV UTF-8*, with a header `image,tags`, and name that file; where the"
@@ -53,7 +66,7 @@ SAVE_AS_CSV = (
 )
 ONE_FILE = (
     "a table (.csv, .jsonl), a COCO instances file, a Label Studio export or a file of LabelMe (.json), a YOLO"
-    " description (.yaml), a CVAT annotations.xml, a .parquet file, a cls_labels.npy"
+    " description (.yaml), a CVAT annotations.xml, a .parquet file, WebDataset shards (.tar), a cls_labels.npy"
 )
 
 
@@ -78,6 +91,8 @@ def detect(path: Path) -> tuple[Found, Path]:
         return "table", table
     if _has_class_folders(path):
         return "folders", path
+    if find_shards(path):  # the last, for archives tend to lie beside what was unpacked from them
+        return "tar", path
     raise TagmaskError(_undetected(path))
 
 
@@ -159,8 +174,8 @@ def _undetected(path: Path) -> str:
     looked = (
         "looked for a table (tags.csv, tags.jsonl or one other .csv or .jsonl), a VOC tree (JPEGImages), COCO files"
         " (annotations/instances_*.json), YOLO (a .yaml with `names`, or images/ and labels/), CVAT (annotations.xml),"
-        " LabelMe (a .json an image),"
-        " an imagefolder (metadata.jsonl, metadata.csv), cls_labels*.npy, *.parquet, a Label Studio export (.json),"
+        " LabelMe (a .json an image), an imagefolder (metadata.jsonl, metadata.csv), cls_labels*.npy, *.parquet, *.tar,"
+        " a Label Studio export (.json),"
         " and folders of images named after classes"
     )
     if sheet := next((name for name in entries if name.lower().endswith(SPREADSHEETS)), None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -135,6 +136,12 @@ def _split_folders(path: Path, skipped: list[str], rows: list[Row]) -> list[tupl
     skipped += [f"{path / name}: lies beside the split folders" for name in names if name not in splits]
     rows += [_row(image, path, (), "") for image in _loose_images(path)]
     return [(name, path / name) for name in splits]
+
+
+def split_of_name(file: Path) -> str:
+    """Return the split that a shard's name begins with, as in `train-0000.tar`; nothing where it begins with none."""
+    found = re.match(r"([a-z]+)", file.stem.lower())
+    return found[1] if found and found[1] in SPLIT_NAMES else ""
 
 
 def _row(image: str, root: Path, tags: tuple[str, ...], split: str) -> Row:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,7 +18,7 @@ from tagmask.data.images import readable_formats
 from tagmask.data.lock import locked
 from tagmask.data.names import case_key, image_name_fault
 from tagmask.data.readers.cells import read_tags, tag_column
-from tagmask.data.readers.folders import SPLIT_NAMES
+from tagmask.data.readers.folders import split_of_name
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, find_image
 from tagmask.errors import TagmaskError, first_line
@@ -180,7 +179,7 @@ def schema_layout(schema: Any, where: str, beside: tuple[str, ...] | None = None
     except TagmaskError as error:
         raise TagmaskError(f"{where}: {error}") from None
     if names := _names(features.get(tags)):
-        check_class_list(names, f"{where}, class names of {tags}")
+        check_class_list(names, f"{where}, class names of {tags}", most=None)
     return Layout(image, tags, names or beside, "split" if "split" in schema.names else None)
 
 
@@ -225,7 +224,7 @@ def _rows(
         if entry[layout.image] is None:
             problems.add("row", where, "has no image; remove the row")
             continue
-        split = str(entry[layout.split] or "") if layout.split else _split(file)
+        split = str(entry[layout.split] or "") if layout.split else split_of_name(file)
         yield where, entry[layout.image], tags, unknown, split
 
 
@@ -235,11 +234,6 @@ def _entries(file: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
             yield from batch.to_pylist()
     except (OSError, ValueError) as error:
         raise _damaged(file, error) from error
-
-
-def _split(file: Path) -> str:
-    found = re.match(r"([a-z]+)", file.stem.lower())
-    return found[1] if found and found[1] in SPLIT_NAMES else ""
 
 
 def _free_name(picture: Any, data: bytes, number: int, where: str, taken: set[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from tagmask.data.colours import ColourMask
-from tagmask.data.dataset import check_class_list
+from tagmask.data.dataset import PathLike, check_class_list
 from tagmask.data.images import is_image_name
 from tagmask.data.limits import parse_json
 from tagmask.data.masks import AgreedMask, PolygonMask
@@ -71,7 +71,7 @@ class Row(NamedTuple):
 
     where: str
     name: str
-    image: Path | None
+    image: PathLike | None
     tags: tuple[str, ...] = ()
     unknown: tuple[str, ...] | None = ()
     split: str = ""
@@ -145,7 +145,7 @@ class FileIndex:
 
 def find_image(
     where: str, places: Iterable[str], bases: Iterable[str], index: FileIndex, problems: Problems
-) -> tuple[str, Path | None]:
+) -> tuple[str, str | None]:
     """Return a record's name and its image file, or note that the file is missing.
 
     Args:
@@ -157,7 +157,7 @@ def find_image(
     found = next((place for place in places if index.has(place)), None)
     if found is None:
         problems.add("missing image", where, missing_image(places[0], index))
-    return record_name(found or places[0], bases), None if found is None else Path(found)
+    return record_name(found or places[0], bases), found
 
 
 def record_name(path: str, bases: Iterable[str]) -> str:
@@ -185,7 +185,7 @@ def read_class_list(path: Path) -> tuple[str, ...]:
         TagmaskError: the file is missing, a folder, not UTF-8, or its names are no class list.
     """
     lines = read_text(path).rstrip().split("\n")
-    return check_class_list((line.strip() for line in lines), str(path))
+    return check_class_list((line.strip() for line in lines), str(path), most=None)
 
 
 def class_list_beside(folder: Path) -> tuple[str, ...] | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import difflib
-import io
 import os
+import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,8 @@ def read_table(path: Path, options: Options, problems: Problems) -> Source:
     folder = path.parent
     bases = [os.path.normpath(base) for base in _image_bases(folder, options.image_folder)]
     index = FileIndex()
-    rows = [row for entry in entries if (row := _row(*entry, options.tag_separator, bases, index, problems))]
+    tags = _TagCells(options.tag_separator)
+    rows = [row for entry in entries if (row := _row(*entry, tags, bases, index, problems))]
     if not rows and not problems.found:
         raise TagmaskError(f"{path}: has no rows; {SHAPE}, then one row an image")
     return Source(
@@ -83,56 +85,84 @@ def _image_bases(folder: Path, image_folder: Path | None) -> list[Path]:
     return [images, folder] if images.is_dir() else [folder]
 
 
+_PLAIN = re.compile(r"((?:[\w-][\w .-]*/)*[\w-][\w .-]*)(\.\w+)", re.ASCII)
+"""A relative path that is normalised as it stands, in two parts: without suffix, and the suffix."""
+
+
 def _row(
-    where: str, entry: dict[str, Any], mark: str, bases: list[str], index: FileIndex, problems: Problems
+    where: str, entry: dict[str, Any], cells: _TagCells, bases: list[str], index: FileIndex, problems: Problems
 ) -> Row | None:
     given = str(entry.get("image") or "").strip().replace("\\", "/")
     if not given:
         problems.add("row", where, "names no image; fill the cell `image` or remove the row")
         return None
-    places = [os.path.normpath(os.path.join(base, given)) for base in bases]
-    if not is_image_name(os.path.basename(given)):
-        places += [place + suffix for place in places for suffix in sorted(IMAGE_SUFFIXES)]
-    name, image = find_image(where, places, bases, index, problems)
+    plain = _PLAIN.fullmatch(given) if bases[0] not in (os.curdir, os.sep) else None
+    if plain and plain[2].lower() in IMAGE_SUFFIXES and index.has(place := f"{bases[0]}{os.sep}{given}"):
+        name, image = plain[1], place  # what the lines below come to, for most rows of most tables
+    else:
+        places = [os.path.normpath(os.path.join(base, given)) for base in bases]
+        if not is_image_name(os.path.basename(given)):
+            places += [place + suffix for place in places for suffix in sorted(IMAGE_SUFFIXES)]
+        name, image = find_image(where, places, bases, index, problems)
     try:
-        tags, doubted = _split_tags(entry.get("tags"), "tags", mark)
-        unknown, marked = _split_tags(entry.get("unknown"), "unknown", mark)
+        tags, unknown = cells.read(entry.get("tags"), "tags")
+        further = entry.get("unknown")
+        if further is not None:
+            unknown = tuple(dict.fromkeys((*unknown, *chain(*cells.read(further, "unknown")))))
     except TagmaskError as error:
         problems.add("row", where, str(error))
         return None
-    unknown = tuple(dict.fromkeys((*doubted, *unknown, *marked)))
-    both = sorted(set(tags) & set(unknown))
-    if both:
-        problems.add("row", where, f"tag {both[0]!r} is both given and unknown; keep one of the two")
-    return Row(
-        where=where,
-        name=name,
-        image=image,
-        tags=tags,
-        unknown=unknown,
-        split=str(entry.get("split") or "").strip(),
-    )
+    if unknown and (both := set(tags).intersection(unknown)):
+        problems.add("row", where, f"tag {min(both)!r} is both given and unknown; keep one of the two")
+    split = str(entry.get("split") or "").strip()
+    return Row(where, name, image, tags, unknown, cells.stripped[split])
 
 
-def _split_tags(value: Any, key: str, mark: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the tags that are given and those that are marked unknown, each once, in order."""
-    if value is None:
-        return (), ()
-    parts = value.split(mark) if isinstance(value, str) else value
-    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise TagmaskError(f"`{key}` is {value!r}; expected a list of names, or names joined by `{mark}`")
-    names = dict.fromkeys(part.strip() for part in parts if part.strip())
-    given = tuple(name for name in names if not name.startswith("~"))
-    return given, tuple(name[1:].strip() for name in names if name.startswith("~"))
+class _Stripped(dict[str, str]):
+    """Text without the blanks around it; what returns is one string in memory, not a million."""
+
+    def __missing__(self, text: str) -> str:
+        name = text.strip()
+        self[text] = name if name == text else self[name]
+        return self[text]
+
+
+class _TagCells:
+    """Reads cells of tags that are joined by a mark."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+        self.stripped = _Stripped()
+
+    def read(self, value: Any, key: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the tags that are given and those that are marked unknown, each once, in order."""
+        if value is None:
+            return (), ()
+        if isinstance(value, str) and "~" not in value:
+            return tuple(dict.fromkeys(filter(None, map(self.stripped.__getitem__, value.split(self.mark))))), ()
+        parts = value.split(self.mark) if isinstance(value, str) else value
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise TagmaskError(f"`{key}` is {value!r}; expected a list of names, or names joined by `{self.mark}`")
+        names = dict.fromkeys(filter(None, map(self.stripped.__getitem__, parts)))
+        given = tuple(name for name in names if not name.startswith("~"))
+        return given, tuple(name[1:].strip() for name in names if name.startswith("~"))
 
 
 def _csv_rows(
     path: Path, text: str, separator: str, problems: Problems
-) -> tuple[list[str], list[tuple[str, list[str]]]]:
+) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
     """Return the header, with our names for the columns we know, and the place and cells of each row below it."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    rows = _csv_cells(path, text, separator, problems)
+    header = next(rows, ("", []))[1]
+    first = next(rows, None)
+    return _header(path, header, first[1] if first else []), chain([first] if first else [], rows)
+
+
+def _csv_cells(path: Path, text: str, separator: str, problems: Problems) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and cells of the header, then of each row below it that is no longer."""
+    # Line by line: StringIO would hold the text in four bytes a character.
+    reader = csv.reader((line[0] for line in re.finditer(r".*\n|.+", text)), delimiter=separator, strict=True)
     header: list[str] | None = None
-    rows: list[tuple[str, list[str]]] = []
     try:
         for cells in reader:
             where = f"{path} row {reader.line_num}"
@@ -140,14 +170,14 @@ def _csv_rows(
                 continue
             if header is None:
                 header = cells
+                yield where, header
             elif len(cells) > len(header):
                 wrong = f"{len(cells)} cells under a header of {len(header)}; join tags by `;`, not by commas"
                 problems.add("row", where, wrong)
             else:
-                rows.append((where, list(map(plain_cell, cells))))
+                yield where, [plain_cell(cell) if cell[:1] == "'" else cell for cell in cells]
     except csv.Error as error:
         raise TagmaskError(f"{path} row {reader.line_num}: {error}; check the row's quotes") from error
-    return _header(path, header or [], rows[0][1] if rows else []), rows
 
 
 def _header(path: Path, cells: list[str], first: list[str]) -> list[str]:

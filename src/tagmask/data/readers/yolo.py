@@ -133,7 +133,7 @@ def _class_names(content: dict[str, Any], description: Path, root: Path) -> tupl
             raise TagmaskError(f"{description}, names: numbers are {numbers}; expected 0, 1, 2, ... without gaps")
         names = [names[number] for number in range(len(names))]
     if names is not None:
-        return check_class_list(map(str, names), f"{description}, names"), f"`names` of {description}"
+        return check_class_list(map(str, names), f"{description}, names", most=None), f"`names` of {description}"
     for file in (root / "classes.txt", root / LABELS / "classes.txt", root / "obj.names"):
         if file.is_file():
             return read_class_list(file), str(file)

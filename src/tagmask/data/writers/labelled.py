@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from tagmask.data.confidence import CONFIDENCE, read_confidence
-from tagmask.data.dataset import Dataset, listed_classes
+from tagmask.data.dataset import Dataset, Record, listed_classes
 from tagmask.data.images import image_size, is_image_name
 from tagmask.data.masks import PngMask
+from tagmask.data.members import is_member
 from tagmask.data.names import split_name_fault
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
@@ -149,9 +150,14 @@ def _classes(masks: Path, images: Path | Dataset) -> tuple[str, ...]:
 def _of_dataset(dataset: Dataset) -> tuple[Path, dict[str, list[_Photograph]]]:
     """The folder that a data set's photographs share, and the photographs by the name of their mask."""
     root = os.path.commonpath([os.path.abspath(record.image.parent) for record in dataset.records])
+
+    def file_name(record: Record) -> str:
+        if is_member(record.image):  # of an archive; the path holds its place there
+            return record.name + record.image.suffix
+        return Path(os.path.relpath(record.image, root)).as_posix()
+
     return Path(root), {
-        record.name: [_Photograph(record.image, Path(os.path.relpath(record.image, root)).as_posix(), record.split)]
-        for record in dataset.records
+        record.name: [_Photograph(record.image, file_name(record), record.split)] for record in dataset.records
     }
 
 

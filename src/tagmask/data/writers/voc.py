@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
 from tagmask.data.files import inside, write_classes, write_text
 from tagmask.data.label_maps import label_colours, write_label_map
+from tagmask.data.members import copy_image
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.output import Targets
 from tagmask.data.writers.regions import regions
@@ -44,7 +44,7 @@ def write_voc(folder: Path, images: Iterable[LabelledImage], classes: Sequence[s
     for image in images:
         stem, suffix = os.path.splitext(image.file_name)
         name = targets.claim(re.sub(r"\s", "_", stem.replace("/", "__")), image.file_name)
-        shutil.copyfile(image.image, inside(folder, f"JPEGImages/{name}{suffix}", "image"))
+        copy_image(image.image, inside(folder, f"JPEGImages/{name}{suffix}", "image"))
         write_label_map(folder / "SegmentationClass" / f"{name}.png", image.labels)
         tree = ElementTree(_annotation(image, f"{name}{suffix}", classes))
         indent(tree)

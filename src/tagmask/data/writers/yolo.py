@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
 from tagmask.data.files import inside, write_text
+from tagmask.data.members import copy_image
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.output import Targets
 from tagmask.data.writers.regions import regions
@@ -43,7 +43,7 @@ def write_yolo(folder: Path, images: Iterable[LabelledImage], classes: Sequence[
         label = targets.claim(f"labels/{split}/{os.path.splitext(image.file_name)[0]}.txt", image.file_name)
         photograph = inside(folder, f"images/{split}/{image.file_name}", "image")
         photograph.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(image.image, photograph)
+        copy_image(image.image, photograph)
         write_text(inside(folder, label, "image"), _lines(image, len(classes)))
     named = {split: f"images/{split}" for split in splits}
     first = next(iter(named.values()), "images/train")

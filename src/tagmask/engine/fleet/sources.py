@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tarfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from tagmask.data.images import is_image_name
+from tagmask.data.members import sample_key
 from tagmask.data.names import image_name_fault
-from tagmask.data.readers.cells import TAG_COLUMNS, read_tags
+from tagmask.data.readers.cells import read_tags
 from tagmask.data.readers.parquet import Layout, schema_layout
+from tagmask.data.readers.shards import image_ending, tags_of_sample
 from tagmask.engine.fleet.store import Store, is_remote, of_file
 from tagmask.engine.inference import Item
 from tagmask.errors import TagmaskError, first_line
@@ -210,7 +210,7 @@ def _read_tar(piece: Piece) -> Iterator[Sample]:
     try:
         with store.open(name) as stream, tarfile.open(fileobj=stream, mode="r|*") as archive:
             members = ((member, archive.extractfile(member)) for member in archive if member.isfile())
-            parts = ((_key(member.name), file.read()) for member, file in members if file is not None)
+            parts = ((sample_key(member.name), file.read()) for member, file in members if file is not None)
             for key, group in groupby(parts, lambda part: part[0][0]):
                 files = {ending: content for (_, ending), content in group}
                 yield _sample(key, files)
@@ -219,26 +219,11 @@ def _read_tar(piece: Piece) -> Iterator[Sample]:
         yield Sample(f"{PurePosixPath(name).stem}-rest", fault=f"{piece.place}: {reason}")
 
 
-def _key(path: str) -> tuple[str, str]:
-    """Part a file's name at the first dot of its last part."""
-    folder, slash, name = path.removeprefix("./").rpartition("/")
-    stem, _, ending = name.partition(".")
-    return folder + slash + stem, ending.lower()
-
-
 def _sample(key: str, files: dict[str, bytes]) -> Sample:
-    ending = next((ending for ending in files if "." not in ending and is_image_name(f"x.{ending}")), None)
-    if ending is None:
-        return Sample(key, fault=f"no image among its files ({', '.join(files)})")
     try:
-        tags = None
-        if "json" in files:
-            entry = json.loads(files["json"])
-            tags = next((entry[column] for column in TAG_COLUMNS if column in entry), None)
-        elif "cls" in files:
-            tags = files["cls"].decode().strip()
-    except (ValueError, TypeError, RecursionError) as error:
-        return Sample(key, fault=f"its tags cannot be read ({first_line(error)})")
+        ending, (tags, _) = image_ending(files), tags_of_sample(files)
+    except TagmaskError as error:
+        return Sample(key, fault=str(error))
     return Sample(key, f".{ending}", files[ending], tags)
 
 
