@@ -196,7 +196,8 @@ def test_a_process_killed_under_torchrun_ends_the_others_with_one_line(cooccur: 
     assert torchrun.returncode == 1
     ours = [line for line in said.splitlines() if line.startswith("process ")]
     assert [line.partition(":")[0] for line in ours] == ["process 2 of 2"]
-    assert "ended by torchrun" in ours[0] and ours[0].endswith("The same command resumes the training")
+    assert "ended by torchrun" in ours[0]
+    assert ours[0].endswith("The same command resumes the training")
     tagmask.train(cooccur, recipe=recipe, output=run)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 201))
