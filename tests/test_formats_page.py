@@ -38,7 +38,9 @@ def write_example(section: str, root: Path) -> None:
             assert path.exists() or path.suffix == ".npy", f"the tree shows {path.name}, and no block its content"
 
 
-@pytest.mark.parametrize("name", [name for name in SECTIONS if name not in ("parquet", "cls-labels", "all", "layouts")])
+@pytest.mark.parametrize(
+    "name", [name for name in SECTIONS if name not in ("parquet", "tar", "cls-labels", "all", "layouts")]
+)
 def test_examples_in_are_read_by_the_commands_shown(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_example(SECTIONS[name], tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -61,11 +61,17 @@ def copy_image(image: Path, target: Path) -> None:
         shutil.copyfile(image, target)
 
 
-def samples(archive: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+def samples(
+    archive: Path, texts: Collection[str] = ()
+) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, bytes]]]:
     """Yield the samples of a WebDataset shard: consecutive files of one name up to its first dot.
 
+    Args:
+        archive: the tar file.
+        texts: endings of files, in small letters, that are read now.
+
     Returns:
-        the name, and for each ending, in small letters, the first byte and the length of the file.
+        the name; for each ending the first byte and the length of the file; and the contents of those in `texts`.
 
     Raises:
         TagmaskError: the archive cannot be read, or is damaged or cut short.
@@ -78,7 +84,10 @@ def samples(archive: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
                 files = {ending: (offset, size) for (_, ending), offset, size in group}
                 if max(offset + size for offset, size in files.values()) > length:
                     raise TagmaskError(f"{archive}: cut short in {key}; copy it again")
-                yield key, files
+                few = {ending: files[ending] for ending in texts if ending in files}
+                if any(size > LARGEST for _, size in few.values()):
+                    raise TagmaskError(f"{archive}: a text of {key} is larger than {LARGEST} bytes; write it anew")
+                yield key, files, {ending: os.pread(descriptor, *own[::-1]) for ending, own in few.items()}
     except tarfile.TarError as error:
         raise TagmaskError(f"{archive}: is no whole tar file ({first_line(error)}); copy it again") from error
     except OSError as error:

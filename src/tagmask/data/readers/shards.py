@@ -9,7 +9,7 @@ from typing import Any
 
 from tagmask.data.images import is_image_name
 from tagmask.data.limits import parse_json
-from tagmask.data.members import member_path, read_member, samples
+from tagmask.data.members import member_path, samples
 from tagmask.data.readers.cells import TAG_COLUMNS, read_tags
 from tagmask.data.readers.folders import split_of_name
 from tagmask.data.readers.problems import Problems
@@ -40,11 +40,11 @@ def read_shards(path: Path, options: Options, problems: Problems) -> Source:
     for file in files:
         shard, archive, split = record_name(str(file), [str(root)]), os.path.normpath(file), split_of_name(file)
         try:
-            for key, parts in samples(file):
+            for key, parts, texts in samples(file, ("json", "cls")):
                 where = f"{file} sample {key}"
                 try:
                     ending = image_ending(parts)
-                    cell, own = _tags(archive, parts)
+                    cell, own = tags_of_sample(texts)
                     tags, unknown = read_tags(cell, classes)
                 except TagmaskError as error:
                     problems.add("row", where, str(error))
@@ -83,10 +83,3 @@ def tags_of_sample(files: Mapping[str, bytes]) -> tuple[Any, str]:
         return (files["cls"].decode().strip(), "") if "cls" in files else (None, "")
     except (TagmaskError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise TagmaskError(f"its tags cannot be read ({first_line(error)})") from None
-
-
-def _tags(archive: str, parts: Mapping[str, tuple[int, int]]) -> tuple[Any, str]:
-    ending = next((ending for ending in ("json", "cls") if ending in parts), None)
-    if ending is None:
-        return None, ""
-    return tags_of_sample({ending: read_member(Path(member_path(archive, *parts[ending], f"x.{ending}")))})
