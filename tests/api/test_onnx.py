@@ -13,6 +13,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from timm.layers.conv2d_same import Conv2dSame
+from torch import nn
+from torch.export import Dim
 from typer.testing import CliRunner
 
 import tagmask
@@ -20,7 +23,7 @@ from tagmask.api import onnx as onnx_export_of_runs
 from tagmask.cli import app
 from tagmask.engine import onnx as onnx_export
 from tagmask.engine.checkpoint import save_model
-from tagmask.engine.onnx import OnnxExport, check_free, write_onnx
+from tagmask.engine.onnx import OnnxExport, _fix_padding, check_free, write_onnx
 from tagmask.engine.run import create_run
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
@@ -176,6 +179,31 @@ def test_a_network_that_does_not_trace_is_an_error(
     monkeypatch.setattr(torch.export, "export", fail)
     with pytest.raises(TagmaskError, match=r"a size that is free \(constraints violated\); give a fixed size"):
         write_onnx(vit, tmp_path / "model.onnx", classes=CLASSES, size=None)
+
+
+@pytest.mark.parametrize("sizes", [(3, 1), (5, 1), (1, 1), (3, 2)])  # kernel and dilation
+def test_padding_that_follows_the_size_becomes_a_fixed_one(sizes: tuple[int, int]) -> None:
+    kernel, dilation = sizes
+    layers = [Conv2dSame(3, 4, kernel, stride=2, dilation=dilation), Conv2dSame(4, 4, 3, stride=2), nn.Conv2d(4, 2, 1)]
+    network = nn.Sequential(*layers)
+    images = [torch.rand(2, 3, 4 * height, 4 * width) for height, width in ((2, 3), (7, 4))]
+    expected = [network(each) for each in images]
+    _fix_padding(network, 4)
+    assert all(torch.equal(network(each), known) for each, known in zip(images, expected, strict=True))
+    # As a formula of the size it would stand in the graph as a maximum.
+    program = torch.export.export(
+        network.eval(), (images[0],), dynamic_shapes=({2: 4 * Dim("high", min=2), 3: 4 * Dim("wide", min=2)},)
+    )
+    assert "sym_max" not in str(program.graph)
+    assert "Max(" not in str(program.graph_module.print_readable(print_output=False))
+
+
+def test_padding_is_left_as_it_is_where_it_differs_from_size_to_size() -> None:
+    network = nn.Sequential(Conv2dSame(3, 2, 3, stride=2), Conv2dSame(2, 2, 3, stride=2))
+    images = torch.rand(1, 3, 10, 14)  # sides that are no multiples of both strides
+    expected = network(images)
+    _fix_padding(network, 2)
+    assert torch.equal(network(images), expected)
 
 
 def test_only_ones_own_unchanged_export_is_replaced(free: OnnxExport, tmp_path: Path) -> None:

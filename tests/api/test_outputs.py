@@ -186,6 +186,8 @@ def test_a_file_in_the_way_is_named(run: Path, cooccur: Path, tmp_path: Path) ->
     (tmp_path / "letter").write_text("mine")
     with pytest.raises(TagmaskError, match="letter is a file, not a folder"):
         tagmask.predict(run, cooccur / "images", output=tmp_path / "letter" / "masks")
+    with pytest.raises(TagmaskError, match=r"^\S+letter is a file, not a folder; choose another"):
+        tagmask.predict(run, cooccur / "images", output=tmp_path / "letter")
     with pytest.raises(TagmaskError, match="letter is a file, not a folder"):
         tagmask.train(cooccur, recipe=tiny_recipe("cam"), output=tmp_path / "letter" / "run")
     assert (tmp_path / "letter").read_text() == "mine"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tagmask import api
 from tagmask.data.dataset import Dataset, Record
+from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
 
 
@@ -56,3 +58,22 @@ def test_nothing_of_a_held_out_split_is_learnt_by_another_name() -> None:
     data = Dataset(records, ("cat",), groups=groups)
     assert names(api.training_split(data, DataConfig())) == ["a"]
     assert names(api.evaluation_split(data, DataConfig())) == ["b"]
+
+
+def test_tags_that_a_run_does_not_know_are_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{name}.png")
+    table = tmp_path / "tags.csv"
+    table.write_text("image,tags\na.png,cat;zebra\nb.png,dgo\n")
+    # The data are right in themselves: `data check`, to which the error of a wrong row points, would find nothing.
+    with pytest.raises(TagmaskError) as caught:
+        api.open_data(tmp_path, DataConfig(), ("cat", "dog"))
+    assert str(caught.value) == (
+        f"{tmp_path}: 2 of its 3 tags are no classes of this run; correct them, or take a run that was trained on "
+        "them. The first is 'dgo': did you mean 'dog'?"
+    )
+    # Of what is wrong in itself each row is named as before.
+    table.write_text("image,tags\na.png,zebra\nnone.png,cat\n")
+    with pytest.raises(TagmaskError, match=r"tags\.csv row 3: no image file"):
+        api.open_data(tmp_path, DataConfig(), ("cat", "dog"))

@@ -73,8 +73,8 @@ def test_a_key_right_after_a_move_to_the_shown_image_is_not_lost(
         # Without a pause between them, as a hand on the mouse and one on the keys do it.
         page.evaluate(
             """move => {
-                const pressed = (key) => new KeyboardEvent("keydown", { key, bubbles: true });
-                const press = (key) => document.body.dispatchEvent(pressed(key));
+                const event = (key) => new KeyboardEvent("keydown", { key, bubbles: true });
+                const press = (key) => document.body.dispatchEvent(event(key));
                 eval(move);
                 press("e");
             }""",

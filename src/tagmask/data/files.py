@@ -98,7 +98,8 @@ def check_folder(folder: Path) -> None:
     for place in (folder, *folder.parents):
         if place.exists():
             if not place.is_dir():
-                raise TagmaskError(f"{folder}: {place} is a file, not a folder; choose another output")
+                where = f"{folder} is" if place == folder else f"{folder}: {place} is"
+                raise TagmaskError(f"{where} a file, not a folder; choose another output")
             return
 
 

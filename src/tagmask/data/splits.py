@@ -14,6 +14,7 @@ from tagmask.data.images import limit_pixels
 from tagmask.data.ledger import LEDGER
 from tagmask.data.mended import with_mended
 from tagmask.data.readers import read_dataset
+from tagmask.data.readers.problems import nearest
 from tagmask.data.readers.source import ReadOptions
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
@@ -28,8 +29,26 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
     limit_pixels(config.max_pixels)
-    dataset = read_dataset(Path(where), **reader_options(config, classes))
+    try:
+        dataset = read_dataset(Path(where), **reader_options(config, classes))
+    except TagmaskError:
+        if classes:
+            _check_classes_of_run(Path(where), config, classes)
+        raise
     return replace(dataset, averaged=config.averaged or ())
+
+
+def _check_classes_of_run(path: Path, config: DataConfig, classes: Sequence[str]) -> None:
+    """Say in a sentence that data which are right in themselves have tags that a run does not know."""
+    try:
+        own = read_dataset(path, **{**reader_options(config), "classes": None})
+    except TagmaskError:
+        return  # something else is wrong, or something more
+    if strange := [name for name in own.classes if name not in classes]:
+        raise TagmaskError(
+            f"{path}: {len(strange)} of its {len(own.classes)} tags are no classes of this run; correct them, or take "
+            f"a run that was trained on them. The first is {strange[0]!r}: {nearest(strange[0], classes)}"
+        ) from None
 
 
 def reader_options(config: DataConfig, classes: Sequence[str] | None = None) -> ReadOptions:

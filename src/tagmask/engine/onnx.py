@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -198,6 +199,7 @@ def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) ->
         dimensions[3] = multiple * Dim("tokens_wide", min=2, max=MOST_TOKENS)
         if backbone.is_vit:
             backbone._positions = types.MethodType(_positions_of_any_size, backbone)
+        _fix_padding(network, multiple)
     example = torch.zeros(2, 3, *(size or (4 * multiple, 6 * multiple)))
     try:
         with torch.no_grad():
@@ -217,6 +219,33 @@ def _trace(network: LabelScores, size: tuple[int, int] | None, multiple: int) ->
     for node in model.graph.node:
         del node.metadata_props[:]  # stack traces with the paths of this machine
     return model
+
+
+def _fix_padding(network: nn.Module, multiple: int) -> None:
+    """Give convolutions that work out their padding from the size of their input (timm's "same") a fixed one.
+
+    Where sides are multiples of the network's stride, that padding is the same for all of them. As a formula of a free
+    size it is a maximum within the formula of the next layer, over which torch broods for many minutes.
+    """
+    same = [module for module in network.modules() if isinstance(module, Conv2dSame)]
+    images = torch.rand(1, 3, 5 * multiple, 7 * multiple, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(images)
+        for module in same:
+            module.forward = types.MethodType(_convolve, module)  # pyright: ignore[reportAttributeAccessIssue]
+        if not torch.equal(network(images), expected):  # a layer's input is no multiple of its stride
+            for module in same:
+                del module.forward  # the class's own is behind it
+
+
+def _convolve(self: Conv2dSame, images: Tensor) -> Tensor:
+    """Convolve (B, C, H, W), sides multiples of the stride, with the padding that gives as many pixels as strides."""
+    pads: list[int] = []
+    for axis in (1, 0):  # left, right, top, bottom
+        reach = self.dilation[axis] * (self.kernel_size[axis] - 1) + 1
+        total = max(0, reach - self.stride[axis])
+        pads += [total // 2, total - total // 2]
+    return F.conv2d(F.pad(images, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
 
 def _positions_of_any_size(backbone: Backbone, height: int, width: int) -> tuple[Tensor, Tensor]:
