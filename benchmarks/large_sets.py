@@ -42,12 +42,15 @@ RECIPE = "cam/default"
 SMALL = ("backbone.weights=null", "views.crop=32", "views.resize_long=[32,48]", "inference.size=32")
 
 
+class Measured(BaseException):
+    """Ends a training in place of its first step."""
+
+
 def measure(data: str, batches: int, batch: int, workers: int, classes: int) -> None:
     """Start `tagmask train` and print seconds and memory of its parts; it ends in place of the first step."""
     import tagmask
     from tagmask.data.splits import open_data
     from tagmask.engine import loop
-    from tagmask.errors import TagmaskError
 
     training = importlib.import_module("tagmask.api.train")
     found: dict[str, Any] = {"imported": {"peak_gib": peak_gib()}}
@@ -76,13 +79,13 @@ def measure(data: str, batches: int, batch: int, workers: int, classes: int) -> 
         note("batches")
         found["workers_private_gib"] = private_gib()
         print(json.dumps(found))
-        raise TagmaskError("measured")
+        raise Measured
 
     make_loader, loop.training_loader, training.open_data = loop.training_loader, draw, read  # pyright: ignore
     settings = (*SMALL, f"training.batch={batch}", f"training.steps={batches + 100}", f"training.workers={workers}")
     if classes > MAX_CLASSES:
         settings += (f"data.classes=[{', '.join(map(class_name, range(MAX_CLASSES)))}]", "data.untagged=negative")
-    with tempfile.TemporaryDirectory() as name, contextlib.suppress(TagmaskError):
+    with tempfile.TemporaryDirectory() as name, contextlib.suppress(Measured):
         tagmask.train(data, recipe=RECIPE, output=f"{name}/run", overrides=settings)
 
 
