@@ -14,6 +14,7 @@ from tagmask.engine import loop, refine_folder
 from tagmask.engine.processes import together
 from tagmask.ops.distributed import world
 from tagmask.recipes.load import DataConfig, load_recipe
+from tests.engine.failing import killed_recipe, train_and_die
 from tests.engine.trainings import STEPS, train, trainings
 
 
@@ -46,6 +47,8 @@ def main(data: Path, output: Path) -> None:
     note_who_writes(output)
     for recipe in sorted(output.glob("*.yaml")):
         tagmask.train(recipe=load_recipe(recipe), output=output / f"{recipe.stem}-2")
+    (output / f"done-{world()[0]}").touch()
+    train_and_die(data, killed_recipe(), output / "killed", victim=0)
 
 
 if __name__ == "__main__":

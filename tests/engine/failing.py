@@ -1,4 +1,4 @@
-"""What processes do in `test_processes.py` that are started there."""
+"""What processes do in `test_processes.py` that fail."""
 
 from __future__ import annotations
 
@@ -26,15 +26,24 @@ def speak_and_raise(*, on_log: Callable[[int, dict[str, Any]], None]) -> None:
     wait_for_all()
 
 
-def train_and_die(data: Path, recipe: Any, output: Path, *, on_log: Callable[..., None]) -> None:
-    """Train with a second process that is killed in the middle of a step."""
+def killed_recipe(*overrides: str) -> Any:
+    """Give the recipe of six steps, with a checkpoint after each."""
+    from tests.conftest import tiny_recipe  # here, for what only speaks needs no networks, whose import takes seconds
+
+    return tiny_recipe("cam", "training.checkpoint_every=1", *overrides)
+
+
+def train_and_die(
+    data: Path, recipe: Any, output: Path, victim: int, *, on_log: Callable[..., None] | None = None
+) -> None:
+    """Train with another process, one of the two being killed in the middle of a step."""
     import tagmask
     from tagmask.methods.cam import Cam
 
     plain = Cam.losses
 
     def losses(self: Cam, batch: Any, step: int) -> Any:
-        if world()[0] == 1 and step == LAST:
+        if world()[0] == victim and step == LAST:
             os.kill(os.getpid(), signal.SIGKILL)
         return plain(self, batch, step)
 

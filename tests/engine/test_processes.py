@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import pickle
-import signal
+import re
 import subprocess
 import sys
 import time
@@ -30,9 +30,9 @@ from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig, Recipe, TrainingConfig
 from tests.conftest import staged_recipe, tiny_recipe
 from tests.engine import failing
+from tests.engine.failing import killed_recipe
 from tests.engine.trainings import STEPS, train, trainings
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 IMAGES = 13
 RESUMED = ("seco", "sccam-clusters", "rca")
 STAGED = ("sccam-run", "rca-run", "affinity-run", "single-run")
@@ -50,14 +50,12 @@ def recipe_of_stages(name: str, data: Path, single: Path) -> Recipe:
     return recipe.model_copy(update={"data": section, "training": training})
 
 
-def environment() -> dict[str, str]:
-    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(paths)}
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Each training by one process as NAME-1 and by two as NAME-2, with the states they end in; and runs of stages."""
+    """Each training by one process as NAME-1 and by two as NAME-2, with the states they end in; and runs of stages.
+
+    The last training of the two, `killed`, ends by the death of the first of them; `torchrun.txt` is what was said.
+    """
     folder = tmp_path_factory.mktemp("processes")
     alone = make_cooccur(folder / "alone", images=1, size=48, classes=3, seed=5)
     data = make_cooccur(folder / "set", images=IMAGES, size=48, classes=3, seed=5)
@@ -73,15 +71,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / f"{name}.yaml").write_text(recipe.dump())
             tagmask.train(recipe=recipe, output=folder / f"{name}-1")
     script = Path(__file__).with_name("distributed_run.py")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    paths = [str(script.parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     done = subprocess.run(
-        [*TORCHRUN, str(script), str(data), str(folder)],
-        env=environment(),
+        [*torchrun, str(script), str(data), str(folder)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
         text=True,
         check=False,
         timeout=900,
     )
-    assert done.returncode == 0, done.stderr[-5000:]
+    (folder / "torchrun.txt").write_text(done.stderr)
+    assert all((folder / f"done-{rank}").exists() for rank in (0, 1)), done.stderr[-5000:]
+    assert done.returncode == 1, "the first process is killed in the end"
+    assert "find_unused_parameters" not in done.stderr, "torch complains of how it is called"
     return folder
 
 
@@ -168,10 +171,10 @@ def test_the_error_of_the_process_that_failed_first_is_told(caplog: pytest.LogCa
 
 
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(cooccur: Path, tmp_path: Path) -> None:
-    recipe, run, told = tiny_recipe("cam", "training.devices=2", "training.checkpoint_every=1"), tmp_path / "run", []
+    recipe, run, told = killed_recipe("training.devices=2"), tmp_path / "run", []
     with pytest.raises(TagmaskError, match=r"^process 2 of 2 was killed \(SIGKILL\) .* memory ran out"):
         run_on_processes(
-            2, failing.train_and_die, (cooccur, recipe, run), lambda step, _: told.append((step, time.monotonic()))
+            2, failing.train_and_die, (cooccur, recipe, run, 1), lambda step, _: told.append((step, time.monotonic()))
         )
     end = time.monotonic()
     assert [step for step, _ in told] == list(range(1, failing.LAST + 1))
@@ -181,26 +184,16 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(cooccur: Path, tmp
     assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_process_killed_under_torchrun_ends_the_others_with_one_line(cooccur: Path, tmp_path: Path) -> None:
-    recipe, run = tiny_recipe("cam", "training.steps=200", "training.checkpoint_every=20"), tmp_path / "run"
-    (tmp_path / "recipe.yaml").write_text(recipe.dump())
-    command = [*TORCHRUN, "-m", "tagmask", "train", str(cooccur), "-r", str(tmp_path / "recipe.yaml"), "-o", str(run)]
-    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as torchrun:
-        while not (run / "training_state.pt").exists() and torchrun.poll() is None:
-            time.sleep(0.1)
-        first = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()[0]
-        os.kill(int(first), signal.SIGKILL)
-        start = time.monotonic()
-        said = torchrun.communicate()[1]  # until the last process that could write there is gone
-    assert time.monotonic() - start < LINGER + 10
-    assert torchrun.returncode == 1
-    ours = [line for line in said.splitlines() if line.startswith("process ")]
-    assert [line.partition(":")[0] for line in ours] == ["process 2 of 2"]
-    assert "ended by torchrun" in ours[0]
-    assert ours[0].endswith("The same command resumes the training")
-    tagmask.train(cooccur, recipe=recipe, output=run)
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 201))
+def test_a_process_killed_under_torchrun_ends_the_other_with_one_line(runs: Path) -> None:
+    # torchrun ends the second one at once; where the machine is so busy that it is late, the second one ends by itself.
+    said = (runs / "torchrun.txt").read_text().splitlines()
+    (ours,) = [line for line in said if line.endswith("The same command resumes the training")]
+    assert re.search(r"process 2 of 2: (ended by torchrun|another process of this training has ended)", ours)
+    last_step = (runs / "killed/training_state.pt").stat().st_mtime
+    assert (runs / "torchrun.txt").stat().st_mtime - last_step < 60, "it did not wait for the first as for a slow disk"
+    tagmask.train(runs / "set", recipe=killed_recipe(), output=runs / "killed")
+    lines = [json.loads(line) for line in (runs / "killed/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
 def one_device(recipe: Recipe) -> TrainingConfig:

@@ -23,7 +23,7 @@ from tagmask.data.views import BatchPositions, TrainingViews, training_loader
 from tagmask.engine.checkpoint import load_state, save_model, save_state
 from tagmask.engine.device import keep_freed_memory
 from tagmask.engine.optim import build_optimizer, set_lr
-from tagmask.engine.processes import make_fabric
+from tagmask.engine.processes import Searched, make_fabric
 from tagmask.engine.progress import Progress, report_skipped
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method, TrainingSet
@@ -91,7 +91,7 @@ def train(
     method.start_training(training_set(recipe, dataset, clusters))
     optimizer = build_optimizer(method.to(fabric.device), recipe.optimizer)
     start = load_state(folder, method, optimizer)
-    wrapped, optimizer = fabric.setup(method, optimizer)
+    wrapped, optimizer = fabric.setup(method if fabric.world_size == 1 else Searched(method), optimizer)
     method.train()
     views = TrainingViews(
         dataset,

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException, start_processes
 from torch.nn.parallel import DistributedDataParallel
 
@@ -58,6 +59,22 @@ def make_fabric(precision: Precision) -> Fabric:
         precision=resolve(precision, default_device().type),
         strategy=strategy if processes > 1 else "auto",
     )
+
+
+class Searched(nn.Module):
+    """A method as DDP gets it: with a parameter that no step uses.
+
+    DDP searches each step for parameters without a gradient, since the phases of a training differ in what they use
+    (`decoder_from`). In the first step without any it would warn that the search is for nothing.
+    """
+
+    def __init__(self, method: nn.Module) -> None:
+        super().__init__()
+        self.method, self.unused = method, nn.Parameter(torch.zeros(1))
+
+    def forward(self, *arguments: Any) -> Any:
+        """Call the method."""
+        return self.method(*arguments)
 
 
 @contextmanager
