@@ -1,4 +1,6 @@
 import io
+import json
+import sys
 
 import numpy as np
 import pytest
@@ -188,3 +190,23 @@ def test_tags_that_are_joined_otherwise_are_warned_of(tmp_path, rows, doubted):
     write_table(tmp_path, "image,tags\n" + table, "a.jpg b.jpg c.jpg d.jpg")
     warned = [warning for warning in messages(check_dataset(tmp_path).warnings) if "several tags" in warning]
     assert [warning.split(": ")[0] for warning in warned] == ([] if doubted is None else [f"class {doubted!r}"])
+
+
+def test_a_package_that_is_missing_for_every_mask_is_told_once(tmp_path, monkeypatch):
+    outline = {"segmentation": [[1, 1, 6, 1, 6, 6]], "bbox": [1, 1, 5, 5], "category_id": 1, "iscrowd": 0, "area": 12}
+    for number in (1, 2, 3):
+        write_image(tmp_path / "images" / f"{number}.jpg", (8, 8))
+    (tmp_path / "instances.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": n, "file_name": f"{n}.jpg", "width": 8, "height": 8} for n in (1, 2, 3)],
+                "categories": [{"id": 1, "name": "cat"}],
+                "annotations": [{"id": n, "image_id": n, **outline} for n in (1, 2, 3)],
+            }
+        )
+    )
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    report = check_dataset(tmp_path / "instances.json", image_folder=tmp_path / "images")
+    found = [str(problem) for problem in report.errors]
+    assert len(found) == 1, found
+    assert found[0].endswith("needs pycocotools; pip install 'tagmask[coco]' (said once for all such images)")

@@ -161,11 +161,18 @@ def _open_all(
     """Decode every image and mask, and return the (width, height) of those that opened."""
     sizes: list[tuple[int, int]] = []
     records, places = collected.dataset.records, collected.places()
+    not_installed: set[str] = set()
     with ThreadPoolExecutor(workers) as pool:
         for done, (record, (size, found)) in enumerate(zip(records, pool.map(_open, records), strict=True), start=1):
             where = places[record.name]
             for problem in found:
-                problems.add(problem.kind, where, _without_place(problem.message, where))
+                message = _without_place(problem.message, where)
+                if "pip install" in message:  # a package is missing for one image as for the next
+                    if message in not_installed:
+                        continue
+                    not_installed.add(message)
+                    message += " (said once for all such images)"
+                problems.add(problem.kind, where, message)
             if size is not None:
                 sizes.append(size)
             if progress is not None:
