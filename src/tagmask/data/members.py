@@ -125,4 +125,4 @@ def _other_members(archive: Path, start: int) -> Iterator[tuple[str, int, int]]:
             for member in opened:
                 if member.isfile() and not member.issparse():
                     yield member.name, member.offset_data, member.size
-                opened.members = []  # it would keep all of them
+                opened.members = []  # pyright: ignore[reportAttributeAccessIssue]  # it would keep all of them
