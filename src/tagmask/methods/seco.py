@@ -104,14 +104,13 @@ class Present(NamedTuple):
     Attributes:
         channels: (B, T) class indices in 0..K-1.
         label_ids: (B, T) label ids in 1..K, 0 where an image bears fewer than T.
-        aux: (B, T, H, W) CAMs in [0, 1] of the auxiliary classifier.
-        last: the same of the last classifier; those of the auxiliary one in steps that ask for no others.
+        last, aux: (B, T, H, W) CAMs in [0, 1] of the last and of the auxiliary classifier.
     """
 
     channels: Tensor
     label_ids: Tensor
-    aux: Tensor
     last: Tensor
+    aux: Tensor
 
 
 @register(SecoConfig)
@@ -185,7 +184,7 @@ class Seco(TagMethod):
         # All that follows needs the CAMs of the tags, and none of it the first steps.
         fills_from = self._contrast_fills_from(len(batch.images))
         if step >= min(config.ptc_from, fills_from, config.decoder_from):
-            present = self._present(batch, tokens, step)
+            present = self._present(batch, tokens)
             # Tokens of one class come together within the image.
             if step >= config.ptc_from:
                 terms["ptc"] = config.ptc_weight, self._token_contrast(batch, tokens, present)
@@ -228,27 +227,17 @@ class Seco(TagMethod):
         return torch.stack([parameter.sum() for parameter in late]).sum()
 
     @torch.no_grad()
-    def _present(self, batch: Batch, tokens: Tokens, step: int) -> Present:
-        """Multi-scale CAMs of the present classes; the student's own forward is reused."""
+    def _present(self, batch: Batch, tokens: Tokens) -> Present:
+        """Multi-scale CAMs of the present classes, from both classifiers; the student's own forward is reused."""
         channels, label_ids = present_tags(batch.tags, batch.most_tags)
-        network, config = self.network, self.config
-        # Until the last CAMs are asked for, the views need not go through the blocks behind the auxiliary classifier.
-        needs_last = step >= min(config.region_last_from, config.pseudo_mask_last_from)
-
-        def maps_of(aux: Tensor, patches: Tensor | None) -> tuple[Tensor, ...]:
-            maps = network.aux_classifier(aux), *(() if patches is None else (network.classifier(patches),))
-            own = channels.repeat(len(aux) // len(channels), 1)
-            return tuple(take_channels(each, own) for each in maps)
 
         def forward(images: Tensor) -> tuple[Tensor, ...]:
-            if not needs_last:
-                return maps_of(network.backbone.aux(images), None)
-            views = network.backbone(images)
-            return maps_of(views.aux, views.patches)
+            own = channels.repeat(len(images) // len(channels), 1)
+            return tuple(take_channels(maps, own) for maps in self.network.maps(self.network.backbone(images)))
 
-        plain = maps_of(tokens.aux, tokens.patches if needs_last else None)
-        cams = [each.float() for each in multiscale_cams(forward, batch.images, config.scales, plain)]
-        return Present(channels, label_ids, cams[0], cams[-1])
+        plain = tuple(take_channels(maps, channels) for maps in self.network.maps(tokens))
+        last, aux = multiscale_cams(forward, batch.images, self.config.scales, plain)
+        return Present(channels, label_ids, last.float(), aux.float())
 
     def _token_contrast(self, batch: Batch, tokens: Tokens, present: Present) -> Tensor:
         """Contrast of the patch tokens by the auxiliary CAM's labels at token resolution."""

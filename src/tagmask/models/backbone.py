@@ -155,7 +155,8 @@ class Backbone(nn.Module):
         if self.is_paper:
             *_, early, final = self.network(images)
             return Tokens(final.mean(dim=(2, 3)), final, early)
-        images = self._whole_patches(images)
+        height, width = images.shape[2:]
+        images = images[:, :, : height // self.patch[0] * self.patch[0], : width // self.patch[1] * self.patch[1]]
         if self.is_vit:
             return self._vit(images)
         depth = AUX_BLOCK if isinstance(self.network, Eva) else AUX_STAGE
@@ -168,15 +169,6 @@ class Backbone(nn.Module):
             early = F.interpolate(early, size=final.shape[-2:], mode="bilinear", align_corners=False)
         return Tokens(final.mean(dim=(2, 3)), final, early)
 
-    def aux(self, images: Tensor) -> Tensor:
-        """Compute `Tokens.aux` (B, D_aux, h, w) alone; a ViT is then left after the block that gives them."""
-        return self._vit(self._whole_patches(images), aux_alone=True).aux if self.is_vit else self(images).aux
-
-    def _whole_patches(self, images: Tensor) -> Tensor:
-        """Leave out the pixels at the right and below that fill no patch."""
-        height, width = images.shape[2:]
-        return images[:, :, : height // self.patch[0] * self.patch[0], : width // self.patch[1] * self.patch[1]]
-
     def normalise(self, images: Tensor) -> Tensor:
         """Turn (B, 3, H, W) RGB in 0..1 into what the network expects."""
         return (images - self.mean) / self.std
@@ -185,7 +177,7 @@ class Backbone(nn.Module):
         """Turn normalised images (B, 3, H, W) back into RGB in 0..255."""
         return (images * self.std + self.mean) * 255
 
-    def _vit(self, images: Tensor, aux_alone: bool = False) -> Tokens:
+    def _vit(self, images: Tensor) -> Tokens:
         network = self.network
         height, width = images.shape[2] // self.patch[0], images.shape[3] // self.patch[1]
         tokens = network.patch_embed.proj(images).flatten(2).transpose(1, 2)
@@ -201,8 +193,6 @@ class Backbone(nn.Module):
             tokens = block(tokens)
             if index == len(network.blocks) + 1 + AUX_BLOCK:
                 aux = tokens
-                if aux_alone:
-                    break
         tokens = network.norm(tokens)
         patches, aux = (
             part[:, first:].transpose(1, 2).reshape(len(images), -1, height, width) for part in (tokens, aux)
