@@ -41,7 +41,7 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
 def _check_classes_of_run(path: Path, config: DataConfig, classes: Sequence[str]) -> None:
     """Say in a sentence that data which are right in themselves have tags that a run does not know."""
     try:
-        own = read_dataset(path, **{**reader_options(config), "classes": None})
+        own = read_dataset(path, **reader_options(config.model_copy(update={"classes": None})))
     except TagmaskError:
         return  # something else is wrong, or something more
     if strange := [name for name in own.classes if name not in classes]:
