@@ -238,7 +238,7 @@ def _fix_padding(network: nn.Module, multiple: int) -> None:
                 del module.forward  # the class's own is behind it
 
 
-def _convolve(self: Conv2dSame, images: Tensor) -> Tensor:
+def _convolve(self: nn.Conv2d, images: Tensor) -> Tensor:
     """Convolve (B, C, H, W), sides multiples of the stride, with the padding that gives as many pixels as strides."""
     pads: list[int] = []
     for axis in (1, 0):  # left, right, top, bottom
