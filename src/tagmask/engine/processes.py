@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, Pipe, wait
@@ -89,24 +89,27 @@ def together() -> Iterator[None]:
     if (launched_processes() or 1) == 1:
         yield
         return
-    try:
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would say how many we are
-        make_fabric("32-true").launch()
-        if world()[0]:
-            logging.getLogger("tagmask").setLevel(logging.ERROR)
-        with _last_words():
+    with ExitStack() as words:
+        try:
+            logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would say how many we are
+            make_fabric("32-true").launch()
+            if world()[0]:
+                logging.getLogger("tagmask").setLevel(logging.ERROR)
+            words.enter_context(_last_words())
             yield
             wait_for_all()
-    except Exception as error:
-        if not _is_loss(error):
-            raise
-        logger.debug("lost another process", exc_info=error)
-        time.sleep(LINGER)
-        rank, count = world()
-        raise TagmaskError(
-            f"process {rank + 1} of {count}: another process of this training has ended, or has not answered for "
-            f"{PATIENCE.seconds // 60} minutes; the reason is what that one said. The same command resumes the training"
-        ) from None
+        except Exception as error:
+            if not _is_loss(error):
+                raise
+            logger.debug("lost another process", exc_info=error)
+            # Meanwhile torchrun may end this process, so the last words are still ready.
+            time.sleep(LINGER)
+            rank, count = world()
+            raise TagmaskError(
+                f"process {rank + 1} of {count}: another process of this training has ended, or has not answered for "
+                f"{PATIENCE.seconds // 60} minutes; the reason is what that one said. The same command resumes the "
+                "training"
+            ) from None
 
 
 @contextmanager
