@@ -120,6 +120,8 @@ def make_set(folder: Path, rows: int, classes: int) -> None:
     for path in originals:
         Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(path)
     drawn = random.integers(0, classes, (rows, 3))
+    # Without a list, a tag that is not chosen would be taken for a misspelt one.
+    (folder / "classes.txt").write_text("".join(f"{class_name(number)}\n" for number in range(classes)))
     with (folder / "tags.csv").open("w") as table:
         table.write("image,tags,split\n")
         for row in range(rows):
