@@ -9,8 +9,7 @@ from pydantic import Field
 
 from tagmask.recipes.sections import Positive, Section
 
-Format = Literal[
-    "auto",
+Found = Literal[
     "table",
     "folders",
     "coco",
@@ -24,6 +23,7 @@ Format = Literal[
     "tar",
     "cls_labels",
 ]
+Format = Literal["auto", Found]
 Untagged = Literal["skip", "negative", "error"]
 TagSource = Literal["annotations", "masks"]
 

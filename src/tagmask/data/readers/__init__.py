@@ -12,7 +12,7 @@ from tagmask.data.readers.class_vectors import read_class_vectors
 from tagmask.data.readers.coco import read_coco
 from tagmask.data.readers.coloured import read_voc_tree
 from tagmask.data.readers.cvat import read_cvat
-from tagmask.data.readers.detect import Found, detect, find_table, given
+from tagmask.data.readers.detect import detect, find_table, given
 from tagmask.data.readers.folders import read_folders
 from tagmask.data.readers.image_folder import read_image_folder
 from tagmask.data.readers.label_studio import read_label_studio
@@ -24,6 +24,7 @@ from tagmask.data.readers.source import Format, Options, ReadOptions, Source, Ta
 from tagmask.data.readers.table import read_table
 from tagmask.data.readers.yolo import read_yolo
 from tagmask.errors import TagmaskError
+from tagmask.recipes.data_section import Found
 
 __all__ = ["ReadOptions", "detect", "find_table", "read_dataset"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
 from tagmask.data.confidence import CONFIDENCE
 from tagmask.data.images import is_image_name
@@ -23,21 +22,8 @@ from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.readers.voc import find_voc
 from tagmask.data.readers.yolo import find_yolo
 from tagmask.errors import TagmaskError
+from tagmask.recipes.data_section import Found
 
-Found = Literal[
-    "table",
-    "folders",
-    "coco",
-    "voc",
-    "yolo",
-    "label_studio",
-    "cvat",
-    "labelme",
-    "imagefolder",
-    "parquet",
-    "tar",
-    "cls_labels",
-]
 FILES: dict[str, Found] = {
     ".yaml": "yolo",
     ".yml": "yolo",
