@@ -16,7 +16,6 @@ photographs are copied, and `--token` a legacy token of the user.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import tempfile
@@ -28,10 +27,10 @@ from typing import Any
 
 import numpy as np
 from common import RESULTS, device_facts, write_results
-from mending import GOOD, Stroke, next_stroke, quality
+from mending import GOOD, Stroke, next_stroke, parser_of, quality, run_and_images
 from PIL import Image
 
-from tagmask.api import label, load, open_data, to_evaluate
+from tagmask.api import label, open_data
 from tagmask.api.export import export_masks
 from tagmask.data.codes import BrushCode
 from tagmask.data.masks import PngMask
@@ -284,23 +283,15 @@ class Server:
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run folder; its evaluated images need ground truth")
-    parser.add_argument("data", type=Path, nargs="?", help="by default the run's own")
-    parser.add_argument("--images", type=int, default=10)
-    parser.add_argument("--most", type=int, default=60, help="strokes")
+    parser = parser_of(__doc__, "editors")
     for name in ("--studio", "--token", "--user", "--password"):
         parser.add_argument(name, required=True)
     parser.add_argument("--root", type=Path, required=True, help="Label Studio's document root")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, help="rows of others are kept")
-    parser.add_argument("--name", default="editors", help="of the file in results/")
     options = parser.parse_args()
 
-    model = load(options.run, device="cpu")
-    config, classes = model.run.recipe.data, tuple(model.classes)
-    dataset = to_evaluate(open_data(options.data, config, classes), config, None)
-    records = [record for record in dataset.records if record.mask is not None and record.tags]
-    records = records[:: max(1, len(records) // options.images)][: options.images]
+    model, records = run_and_images(options)
+    classes = tuple(model.classes)
     place = Path(tempfile.mkdtemp(prefix="editors-", dir=options.root.resolve()))
     photos, truths, rows = place / "photos", {}, ["image,tags"]
     (photos / "images").mkdir(parents=True)

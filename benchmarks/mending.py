@@ -24,7 +24,8 @@ from common import device_facts, write_results
 from PIL import Image
 from scipy import ndimage
 
-from tagmask.api import load, open_data, to_evaluate
+from tagmask.api import Model, load, open_data, to_evaluate
+from tagmask.data.dataset import Record
 from tagmask.data.images import open_image
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.study import image_quality
@@ -128,21 +129,13 @@ def mended(labels: np.ndarray, truth: np.ndarray, num_classes: int, mend: Mend, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="run folder; its evaluated images need ground truth")
-    parser.add_argument("data", type=Path, nargs="?", help="by default the run's own")
-    parser.add_argument("--images", type=int, default=10)
-    parser.add_argument("--most", type=int, default=60, help="strokes")
-    parser.add_argument("--name", default="mending", help="of the file in results/")
-    options = parser.parse_args()
+    options = parser_of(__doc__, "mending").parse_args()
     torch.set_num_threads(1)
 
-    model = load(options.run, device="cpu")
-    config, classes = model.run.recipe.data, len(model.classes)
-    dataset = to_evaluate(open_data(options.data, config, model.classes), config, None)
-    records = [record for record in dataset.records if record.mask is not None and record.tags]
+    model, records = run_and_images(options)
+    classes = len(model.classes)
     rows = []
-    for record in records[:: max(1, len(records) // options.images)][: options.images]:
+    for record in records:
         photo = open_image(record.image)
         assert record.mask is not None
         truth = record.mask.load(photo.height, photo.width)
@@ -164,6 +157,26 @@ def main() -> None:
     }
     done = {tool: sum(row[tool]["iou"] >= GOOD for row in rows) for tool in middle}
     write_results(options.name, {"medians": middle, "done": done, "rows": rows, **device_facts()})
+
+
+def parser_of(what: str | None, name: str) -> argparse.ArgumentParser:
+    """Make the parser of a bench that mends masks of a run; `run_and_images` reads what it parsed."""
+    parser = argparse.ArgumentParser(description=what, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="run folder; its evaluated images need ground truth")
+    parser.add_argument("data", type=Path, nargs="?", help="by default the run's own")
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--most", type=int, default=60, help="strokes")
+    parser.add_argument("--name", default=name, help="of the file in results/")
+    return parser
+
+
+def run_and_images(options: argparse.Namespace) -> tuple[Model, list[Record]]:
+    """Load the run, and choose images with ground truth and tags, spread over those that it is evaluated on."""
+    model = load(options.run, device="cpu")
+    config = model.run.recipe.data
+    dataset = to_evaluate(open_data(options.data, config, tuple(model.classes)), config, None)
+    records = [record for record in dataset.records if record.mask is not None and record.tags]
+    return model, records[:: max(1, len(records) // options.images)][: options.images]
 
 
 if __name__ == "__main__":

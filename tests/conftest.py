@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from tagmask.data.dataset import Dataset
 from tagmask.data.synthetic import make_cooccur
+from tagmask.engine import pipeline
 from tagmask.recipes.load import Recipe, load_recipe
 
 torch.set_num_threads(1)
@@ -23,6 +25,20 @@ def cooccur(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def photo(cooccur: Path) -> Path:
     return sorted((cooccur / "images").rglob("*.png"))[0]
+
+
+@pytest.fixture
+def learnt(monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
+    """The data that each training of the test learns from, in their order."""
+    found: list[Dataset] = []
+    train = pipeline.run_training
+
+    def listening(recipe: Recipe, data: Dataset, *rest: Any, **more: Any) -> Any:
+        found.append(data)
+        return train(recipe, data, *rest, **more)
+
+    monkeypatch.setattr(pipeline, "run_training", listening)
+    return found
 
 
 def tiny_recipe(method: str | dict[str, Any] = "seco", *overrides: str) -> Recipe:

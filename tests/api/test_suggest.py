@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,11 +16,10 @@ from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.masks import PngMask
 from tagmask.data.mended import write_mended
-from tagmask.engine import pipeline
 from tagmask.engine.pipeline import stages_of
 from tagmask.engine.run import MASKS, SEGMENTER
 from tagmask.errors import TagmaskError
-from tagmask.recipes.load import DataConfig, Recipe, load_recipe
+from tagmask.recipes.load import DataConfig, load_recipe
 from tests.conftest import tiny_recipe
 
 CLASSES = ("cow", "grass", "boat")
@@ -133,7 +131,7 @@ def test_masks_that_could_not_be_used_are_refused(cooccur: Path, tmp_path: Path)
 
 
 def test_masks_mended_in_a_labelled_folder_are_learnt_from_and_the_others_not(
-    run: Path, half_masked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    run: Path, half_masked: Path, learnt: list[Dataset], tmp_path: Path
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
     masks, options = tmp_path / "labelled", (*STAGED, f"data.use_masks={tmp_path / 'labelled'}")
@@ -144,14 +142,6 @@ def test_masks_mended_in_a_labelled_folder_are_learnt_from_and_the_others_not(
         tagmask.train(half_masked, recipe=recipe, output=tmp_path / "run", from_stage="segmenter")
         return learnt
 
-    learnt: list[Dataset] = []
-    train_method = pipeline.run_training
-
-    def listening(recipe: Recipe, data: Dataset, *rest: Any, **more: Any) -> Any:
-        learnt.append(data)
-        return train_method(recipe, data, *rest, **more)
-
-    monkeypatch.setattr(pipeline, "run_training", listening)
     with pytest.raises(TagmaskError, match=r"no mask in .*labelled was mended; mend some on the page"):
         again()
     first, second, *_ = (row.name for row in read_confidence(masks / CONFIDENCE))

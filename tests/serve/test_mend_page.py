@@ -16,8 +16,6 @@ from tagmask.api import Model, label, train
 from tagmask.data.confidence import read_confidence
 from tagmask.data.dataset import Dataset
 from tagmask.data.masks import PngMask
-from tagmask.engine import pipeline
-from tagmask.recipes.load import Recipe
 from tagmask.serve.edit import change_region
 from tests.conftest import staged_recipe
 from tests.serve.test_page import PATIENCE, expect
@@ -274,7 +272,7 @@ def test_mask_is_labelled_anew_with_more_and_less_background(
 
 
 def test_what_is_painted_and_clicked_is_learnt_by_the_segmenter(
-    browser: Any, cooccur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    browser: Any, cooccur: Path, tmp_path: Path, learnt: list[Dataset]
 ) -> None:
     run = train(cooccur, recipe=staged_recipe("cam"), output=tmp_path / "run")
     masks = label(run, cooccur, output=tmp_path / "labelled", split=["train"]).folder
@@ -292,18 +290,10 @@ def test_what_is_painted_and_clicked_is_learnt_by_the_segmenter(
     assert (mended[12, 12:31] == own).all()
     assert (mended != before[name]).any()
 
-    learnt: list[Dataset] = []
-    train_method = pipeline.run_training
-
-    def listening(recipe: Recipe, data: Dataset, *rest: Any, **more: Any) -> Any:
-        learnt.append(data)
-        return train_method(recipe, data, *rest, **more)
-
-    monkeypatch.setattr(pipeline, "run_training", listening)
     old = (run / "segmenter" / "model.safetensors").read_bytes()
     taken = staged_recipe("cam", data={"untagged": "negative", "use_masks": str(masks)})
     train(cooccur, recipe=taken, output=run, from_stage="segmenter")
-    (data,) = learnt
+    *_, data = learnt
     for record in data.records:
         assert record.mask is not None
         made = mended if record.name == name else _ids(run / "refine", record.name)

@@ -31,8 +31,7 @@ def demo(
     making = begin_demo_set(output, seed)
     from tagmask.api.demo import demo as run_demo
 
-    making.join()
-    print(json.dumps(run_demo(output, method=method, seed=seed)))
+    print(json.dumps(run_demo(output, method=method, seed=seed, making=making)))
 
 
 @app.command()
