@@ -167,6 +167,8 @@ def _train(
             free=free,
             forget=lambda: forget_stages(folder, stages, from_stage),
         )
+        if output is None:
+            logger.info("run folder: %s", folder)
         wait_for_all()
         run()
         _judge(chosen, training, folder, [str(problem) for problem in untaught])

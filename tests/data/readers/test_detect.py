@@ -64,7 +64,7 @@ def test_bad_input_path_that_is_missing_or_of_another_kind(tmp_path):
         ({"format": "tabel"}, "format: 'tabel' is not known; did you mean 'table'?"),
         ({"untagged": "drop"}, "untagged: 'drop' is not known; expected one of skip, negative, error"),
         ({"tag_source": "masks"}, "tag_source: masks is for VOC trees"),
-        ({"image_folder": "nowhere"}, "image_folder: nowhere is no folder"),
+        ({"image_folder": "nowhere"}, "nowhere: no such folder of images; correct data.image_folder"),
         ({"classes": []}, "classes: no classes; name at least one"),
     ],
 )

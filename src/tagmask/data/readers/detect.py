@@ -21,7 +21,7 @@ from tagmask.data.readers.shards import find_shards
 from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.readers.voc import find_voc
 from tagmask.data.readers.yolo import find_yolo
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.recipes.data_section import Found
 
 FILES: dict[str, Found] = {
@@ -63,7 +63,7 @@ def detect(path: Path) -> tuple[Found, Path]:
         TagmaskError: nothing is there, or it is of no known format; the message says what was looked for.
     """
     if not os.path.exists(path):  # unlike Path.exists, False for names that are too long
-        raise TagmaskError(f"{path}: no such file or folder")
+        raise no_such(path)
     if path.is_file():
         return _of_file(path), path
     if table := _tags_table(path):
@@ -89,7 +89,7 @@ def given(path: Path, format: Found) -> Path:
         TagmaskError: nothing is there, or a file where the format wants a folder.
     """
     if not os.path.exists(path):  # unlike Path.exists, False for names that are too long
-        raise TagmaskError(f"{path}: no such file or folder")
+        raise no_such(path)
     if format == "table" and path.is_dir():
         table = find_table(path)
         if table is None:

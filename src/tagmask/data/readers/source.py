@@ -15,7 +15,7 @@ from tagmask.data.limits import parse_json
 from tagmask.data.masks import AgreedMask, PolygonMask
 from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.recipes.data_section import Format, TagSource, Untagged
 
 
@@ -229,6 +229,8 @@ def read_text(path: Path, encoding: str | None = None) -> str:
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
         mend = ", or name its encoding (--set data.encoding=latin-1)" if encoding else ""
         raise TagmaskError(f"{path}: is not {known.upper()} text ({reason}{place}); save it as UTF-8{mend}") from error
+    except FileNotFoundError:
+        raise no_such(path, "file") from None
     except OSError as error:
         raise TagmaskError(f"{path}: cannot be read ({error.strerror})") from error
     if not text.strip():
