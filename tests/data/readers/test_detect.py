@@ -58,6 +58,12 @@ def test_bad_input_path_that_is_missing_or_of_another_kind(tmp_path):
         read_dataset(image, format="folders")
 
 
+def test_bad_input_the_images_of_a_table_alone_lead_to_its_folder(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat\n")
+    with pytest.raises(TagmaskError, match=f"no tags, which are in tags.csv beside it; give {tmp_path}$"):
+        read_dataset(tmp_path / "images")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -167,6 +167,8 @@ def _undetected(path: Path) -> str:
     if sheet := next((name for name in entries if name.lower().endswith(SPREADSHEETS)), None):
         return f"{path}: holds no table but the spreadsheet {sheet}; {SAVE_AS_CSV}"
     if any(map(is_image_name, entries)):
+        if table := _tags_table(Path(os.path.abspath(path)).parent):
+            return f"{path}: holds images and no tags, which are in {table.name} beside it; give {table.parent}"
         return (
             f"{path}: holds images and no tags; {looked}. Write tags.csv with the header `image,tags` and a row an"
             " image, or sort the images into a folder a class"
