@@ -71,6 +71,8 @@ def test_of_a_folder_of_millions_the_first_names_alone_are_compared(
         ("data check photos/tag.csv", "photos/tags.csv?"),
         ("label runs/mien photos -o x", "runs/mine?"),
         ("predict runs/mien photos -o x", "runs/mine?"),
+        ("predict runs photos -o x", "runs/mine?"),  # a level too high
+        ("predict runs/mine/segmenter photos -o x", "runs/mine?"),  # a level too low
         ("refine cam photos -o x", "cams?"),
         ("suggest runs/mien photos", "runs/mine?"),
         ("evaluate mask folders", "masks?"),
@@ -84,6 +86,7 @@ def test_of_a_folder_of_millions_the_first_names_alone_are_compared(
         ("tags photoz --classes cow", "photos?"),
         ("tags folders --classes clases.txt", "classes.txt?"),
         ("import seco ckpt.pth -o x", "ckpts.pth?"),
+        ("data unpack shard.parquet -o x", "shards.parquet?"),
     ],
 )
 def test_bad_input_every_verb_that_takes_a_path_says_so(place: Path, command: str, hint: str) -> None:
@@ -95,7 +98,10 @@ def test_bad_input_every_verb_that_takes_a_path_says_so(place: Path, command: st
     (place / "masks" / "classes.txt").write_text("cat\ndog\n")
     (place / "recipe.yaml").write_text("method: cam\n")
     (place / "classes.txt").write_text("cow\n")
+    (place / "runs" / "mine" / "segmenter").mkdir()
+    (place / "runs" / "mine" / "run.json").touch()
     (place / "ckpts.pth").touch()
+    (place / "shards.parquet").touch()
     result = CliRunner().invoke(app, command.split())
     assert result.exit_code != 0
     said = str(result.exception) if result.exception else result.output

@@ -74,6 +74,8 @@ def import_checkpoint(
     """
     if kind not in IMPORTERS:
         raise TagmaskError(f"no importer for {kind!r}; there are: {', '.join(IMPORTERS)}")
+    if not Path(file).exists():
+        raise no_such(file, "file", "give the checkpoint that the authors published")
     output = Path(output)
     checkpoint = IMPORTERS[kind](read_state(file), str(file))
     joins = _joined(output, checkpoint, str(file)) if (output / "run.json").exists() else None

@@ -254,7 +254,7 @@ def _check_weights(recipe: Recipe) -> None:
     """Raise a TagmaskError where a weight file of any stage is missing, before the first stage begins."""
     missing = missing_weights(recipe)
     if missing:
-        raise TagmaskError("; ".join(each.advice for each in missing))
+        raise TagmaskError("; ".join(f"{each.key} {each.source}: no such file; {each.advice}" for each in missing))
 
 
 def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tuple[str, ...]) -> Recipe:

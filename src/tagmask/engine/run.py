@@ -138,6 +138,8 @@ def open_run(folder: Path) -> Run:
     if not description.is_file():
         mend = "give the --output of a `tagmask train` or `tagmask import`"
         if folder.is_dir():
+            near = (each for each in (folder.parent, *sorted(folder.iterdir())) if (each / "run.json").is_file())
+            mend = f"did you mean {found}?" if (found := next(near, None)) else mend
             raise TagmaskError(f"{folder}: no run folder (run.json is missing); {mend}")
         raise no_such(folder, "run folder", mend)
     values = _description(description)
