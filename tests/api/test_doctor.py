@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from importlib.metadata import version
+import re
+from importlib.metadata import requires, version
 
 import pytest
 import torch
@@ -32,3 +33,8 @@ def test_doctor_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = doctor.look_around()
     assert "extra web: the page (tagmask serve): missing gradio: pip install 'tagmask[web]'" in lines
     assert sum(line.startswith("extra ") for line in lines) == len(doctor.EXTRAS)
+
+
+def test_doctor_speaks_of_every_extra_that_a_user_may_want() -> None:
+    extras = {name for text in requires("tagmask") or () for name in re.findall(r"extra == ['\"](\w+)", text)}
+    assert set(doctor.EXTRAS) == extras - {"crf", "docs", "dev"}

@@ -23,7 +23,7 @@ from tagmask.api import onnx as onnx_export_of_runs
 from tagmask.cli import app
 from tagmask.engine import onnx as onnx_export
 from tagmask.engine.checkpoint import save_model
-from tagmask.engine.onnx import OnnxExport, _fix_padding, check_free, write_onnx
+from tagmask.engine.onnx import LabelScores, OnnxExport, _fix_padding, _without_norms, check_free, write_onnx
 from tagmask.engine.run import create_run
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
@@ -204,6 +204,33 @@ def test_padding_is_left_as_it_is_where_it_differs_from_size_to_size() -> None:
     expected = network(images)
     _fix_padding(network, 2)
     assert torch.equal(network(images), expected)
+
+
+def with_learnt_norms() -> Method:
+    """A MobileNetV2 whose batch norms have statistics of their own."""
+    torch.manual_seed(3)
+    recipe = load_recipe({"method": "full", "backbone": {"name": "mobilenetv2_035"}})
+    method = build_method(recipe, len(CLASSES)).eval()
+    for module in method.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.5, 0.5)
+            module.running_var.uniform_(0.5, 2)
+    return method
+
+
+def test_batch_norms_become_part_of_the_convolutions_before_them() -> None:
+    network = LabelScores(with_learnt_norms(), labels=False).requires_grad_(False)
+    fused = _without_norms(network, 32)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in fused.modules())
+    images = torch.rand(2, 3, 64, 96)
+    assert torch.allclose(fused(images), network(images), atol=1e-5)
+
+
+def test_batch_norms_that_do_not_follow_their_convolution_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = LabelScores(with_learnt_norms(), labels=True).requires_grad_(False)
+    monkeypatch.setattr(onnx_export, "fuse_conv_bn_eval", lambda convolution, norm: convolution)
+    assert _without_norms(network, 32) is network
 
 
 def test_only_ones_own_unchanged_export_is_replaced(free: OnnxExport, tmp_path: Path) -> None:

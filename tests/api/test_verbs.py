@@ -262,3 +262,22 @@ def test_default_recipe_of_each_method_trains_on_ones_own_folder(cooccur: Path, 
     recipe = load_recipe(f"{method}/default", SHORT)
     run = api.train(cooccur, recipe=recipe, output=tmp_path / "run")
     assert api.predict(run, cooccur / "images", output=tmp_path / "masks").images == 24
+
+
+def test_where_a_run_goes_that_nobody_named_is_said_before_it_ends(
+    cooccur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level("INFO", logger="tagmask"):
+        folder = tagmask.train(cooccur, recipe=tiny_recipe("cam"))
+        assert f"run folder: {folder}" in caplog.messages
+        caplog.clear()
+        tagmask.train(cooccur, recipe=tiny_recipe("cam"), output=tmp_path / "named")
+    assert not any("run folder" in message for message in caplog.messages)
+
+
+def test_bad_input_images_without_ground_truth_are_told_where_it_goes(cooccur: Path, tmp_path: Path, run: Path) -> None:
+    shutil.copytree(cooccur / "images", tmp_path / "images")
+    shutil.copy(cooccur / "tags.csv", tmp_path)
+    with pytest.raises(TagmaskError, match=r"none of the \d+ images .* palette PNGs, \w+\.png .*data\.masks=FOLDER"):
+        tagmask.evaluate(run, tmp_path)

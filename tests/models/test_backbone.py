@@ -74,7 +74,7 @@ def test_weights_file_of_another_network_names_the_tensor(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("weights", "told"),
-    [("nowhere.safetensors", "does not exist"), (".", "is a directory")],
+    [("nowhere.safetensors", "no such file of weights; put it at"), (".", "is a directory")],
 )
 def test_weights_that_are_no_file(weights: str, told: str) -> None:
     with pytest.raises(TagmaskError, match=told):

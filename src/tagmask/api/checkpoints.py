@@ -21,7 +21,7 @@ from tagmask.engine.checkpoint import MODEL_FILE, load_model, write_model
 from tagmask.engine.model import load_affinity, load_classifier, overridden, segmenter_recipe
 from tagmask.engine.run import AFFINITY, LABELS, SEGMENTER, Run, create_run, open_run, rounds_of
 from tagmask.engine.stage import DONE
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.methods.registry import build_method
 from tagmask.models.deeplabv2 import RESNET101
 from tagmask.models.published import deeplabv2, rca, resnet38, seco
@@ -74,6 +74,8 @@ def import_checkpoint(
     """
     if kind not in IMPORTERS:
         raise TagmaskError(f"no importer for {kind!r}; there are: {', '.join(IMPORTERS)}")
+    if not Path(file).exists():
+        raise no_such(file, "file", "give the checkpoint that the authors published")
     output = Path(output)
     checkpoint = IMPORTERS[kind](read_state(file), str(file))
     joins = _joined(output, checkpoint, str(file)) if (output / "run.json").exists() else None
@@ -233,7 +235,7 @@ def _class_names(classes: PathLike | None, count: int | None) -> tuple[str, ...]
         return CLASS_LISTS.get(wanted) or tuple(f"class {index + 1}" for index in range(wanted))
     path = Path(classes)
     if not path.is_file():
-        raise TagmaskError(f"{path}: no such file; expected {count or 'the'} class names, one a line")
+        raise no_such(path, "file", f"expected {count or 'the'} class names, one a line")
     names = listed_classes(path)
     if count is not None and len(names) != count:
         raise TagmaskError(f"{path}: {len(names)} classes, but the checkpoint's classifier has {count}")

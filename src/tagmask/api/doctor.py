@@ -22,7 +22,10 @@ EXTRAS = {
     "geo": "GeoTIFF in parts, masks that keep their place on the map",
     "slides": "whole slides",
     "tensorboard": "curves of a training while it runs",
+    "tags": "tags from the names of classes (tagmask tags)",
+    "ray": "labelling by many workers (--engine ray)",
 }
+"""What each extra is for; all but `crf`, which only checks our own dense CRF, and what develops tagmask."""
 SHOWN = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "Pillow")
 
 

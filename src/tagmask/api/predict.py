@@ -15,7 +15,7 @@ from tagmask.data.readers.voc import list_ids
 from tagmask.data.walk import image_files
 from tagmask.engine.inference import Item
 from tagmask.engine.model import load, overridden
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 
 
 def predict(
@@ -78,7 +78,7 @@ def find_images(path: Path, output: Path) -> list[Item]:
         _check_apart(path.parent, output)
         return [Item(path.stem, path)]
     if not path.is_dir():
-        raise TagmaskError(f"{path}: no such image or folder")
+        raise no_such(path, "image or folder")
     _check_apart(path, output)
     found = sorted(map(Path, image_files(path, links=True, hidden=True, slides=True)))
     aside = {output.resolve()}

@@ -17,7 +17,7 @@ from tagmask.engine.device import default_device
 from tagmask.engine.model import load_affinity, load_classifier
 from tagmask.engine.refine_folder import refine_folder
 from tagmask.engine.run import open_run
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.methods.affinitynet import Affinity
 from tagmask.recipes.load import Recipe, load_recipe
 
@@ -50,7 +50,9 @@ def refine_cams(
     Raises:
         TagmaskError: no CAMs, or whatever is wrong with data, run or recipe.
     """
-    if not cams.is_dir() or next(cams.rglob(f"*{SUFFIX}"), None) is None:
+    if not cams.exists():
+        raise no_such(cams, "folder of CAMs", f"write them with `tagmask label RUN --source cam --save-cams {cams}`")
+    if next(cams.rglob(f"*{SUFFIX}"), None) is None:
         raise TagmaskError(
             f"{cams}: no CAMs in it; write them with `tagmask label RUN --source cam --save-cams {cams}`"
         )

@@ -13,7 +13,7 @@ from tagmask.data.tag_table import JOINED, ProposedTags, photo_folder, write_pro
 from tagmask.data.walk import image_files
 from tagmask.engine.device import default_device
 from tagmask.engine.progress import report_skipped, track
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.models.zero_shot import CLIP, ZeroShot
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def propose_tags(
     """
     folder = Path(photos)
     if not folder.is_dir():
-        raise TagmaskError(f"{folder}: no such folder; give the folder of the photographs")
+        raise no_such(folder, "folder", "give the folder of the photographs")
     table = folder / "tags.csv" if output is None else Path(output)
     if table.resolve().parent != folder.resolve():
         raise TagmaskError(f"{table}: the table names images from {folder}; write it there, as {folder / 'tags.csv'}")
@@ -89,6 +89,8 @@ def propose_tags(
 def _class_names(classes: PathLike | Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str | Path) and Path(classes).is_file():
         names = listed_classes(Path(classes))
+    elif str(classes).endswith(".txt"):
+        raise no_such(str(classes), "file", "give --classes names parted by commas, or a file with one a line")
     else:
         listed = str(classes).split(",") if isinstance(classes, str | Path) else classes
         names = check_class_list([name.strip() for name in listed], "--classes")

@@ -167,6 +167,8 @@ def _train(
             free=free,
             forget=lambda: forget_stages(folder, stages, from_stage),
         )
+        if output is None:
+            logger.info("run folder: %s", folder)
         wait_for_all()
         run()
         _judge(chosen, training, folder, [str(problem) for problem in untaught])
@@ -252,7 +254,7 @@ def _check_weights(recipe: Recipe) -> None:
     """Raise a TagmaskError where a weight file of any stage is missing, before the first stage begins."""
     missing = missing_weights(recipe)
     if missing:
-        raise TagmaskError("; ".join(each.advice for each in missing))
+        raise TagmaskError("; ".join(f"{each.key} {each.source}: no such file; {each.advice}" for each in missing))
 
 
 def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tuple[str, ...]) -> Recipe:

@@ -21,7 +21,7 @@ from tagmask.data.label_maps import write_label_map
 from tagmask.data.ledger import Ledger
 from tagmask.data.lock import locked
 from tagmask.data.masks import PngMask
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 
 Verdict = Literal["keep", "redo", "tags", "edited"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -43,7 +43,7 @@ def with_mended(dataset: Dataset, folder: Path, review: Path | None = None) -> D
         TagmaskError: folder or table is missing or damaged, or the masks are of other classes.
     """
     if not folder.is_dir():
-        raise TagmaskError(f"{folder}: no such folder of masks; correct data.use_masks")
+        raise no_such(folder, "folder of masks", "correct data.use_masks")
     listed = folder / CLASSES
     if listed.is_file() and listed_classes(listed) != dataset.classes:
         raise TagmaskError(

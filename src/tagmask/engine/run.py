@@ -13,7 +13,7 @@ from tagmask.data.dataset import listed_classes
 from tagmask.data.files import check_folder, classes_text, is_temporary, write_classes, write_text
 from tagmask.data.limits import parse_json
 from tagmask.data.lock import LOCK
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.methods.base import Round
 from tagmask.models.weights import with_normalisation
 from tagmask.recipes.load import Recipe, load_recipe
@@ -136,8 +136,12 @@ def open_run(folder: Path) -> Run:
     """
     description = folder / "run.json"
     if not description.is_file():
-        what = "no run folder (run.json is missing)" if folder.is_dir() else "no such run folder"
-        raise TagmaskError(f"{folder}: {what}; give the --output of a `tagmask train` or `tagmask import`")
+        mend = "give the --output of a `tagmask train` or `tagmask import`"
+        if folder.is_dir():
+            near = (each for each in (folder.parent, *sorted(folder.iterdir())) if (each / "run.json").is_file())
+            mend = f"did you mean {found}?" if (found := next(near, None)) else mend
+            raise TagmaskError(f"{folder}: no run folder (run.json is missing); {mend}")
+        raise no_such(folder, "run folder", mend)
     values = _description(description)
     form, writer = values["format"], values.get("tagmask", "?")
     if form != FORMAT:

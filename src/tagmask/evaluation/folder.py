@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tagmask.data.dataset import Dataset, MaskSource
 from tagmask.data.masks import PngMask
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.evaluation.confusion import ConfusionMatrix
 from tagmask.evaluation.result import Conditions, Result, result_of
 
@@ -38,7 +38,7 @@ def evaluate_folder(
     """
     folder = Path(predictions)
     if not folder.is_dir():
-        raise TagmaskError(f"{folder}: no such folder; give the one that holds the predicted masks, NAME.png each")
+        raise no_such(folder, "folder", "give the one that holds the predicted masks, NAME.png each")
     pairs = _pairs(folder, dataset)
     workers = min(len(pairs), workers or os.cpu_count() or 1)
 

@@ -143,8 +143,8 @@ def _with_ground_truth(dataset: Dataset) -> tuple[Dataset, list[str]]:
     comparable = tuple(record for record in dataset.records if record.mask is not None)
     if not comparable:
         raise TagmaskError(
-            f"none of the {len(dataset)} images has a ground-truth mask, such as {dataset.records[0].name!r}; put them "
-            "where the format keeps them (docs/formats.md), or set data.masks"
+            f"none of the {len(dataset)} images has a ground-truth mask: name a folder of palette PNGs, "
+            f"{dataset.records[0].name}.png and so on, by --set data.masks=FOLDER, or put it as masks/ beside the table"
         )
     left_out = [f"image {record.name!r}: no ground-truth mask" for record in dataset.records if record.mask is None]
     return replace(dataset, records=comparable), left_out

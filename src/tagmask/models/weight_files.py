@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tagmask.errors import TagmaskError, first_line
+from tagmask.errors import TagmaskError, first_line, no_such
 from tagmask.models.mxnet import read_mxnet_params
 from tagmask.models.weights import find_weights, how_to_get, is_on_hub
 
@@ -47,6 +47,8 @@ def read_state(source: str | Path) -> dict[str, Tensor]:
 def check_file(path: Path) -> None:
     """Raise a TagmaskError where a weight file is missing, or is not the one that the registry knows by its name."""
     if not path.is_file():
+        if not path.exists() and find_weights(path) is None:
+            raise no_such(path, "file of weights", how_to_get(path))
         what = "is a directory; give a file in it" if path.is_dir() else f"does not exist; {how_to_get(path)}"
         raise TagmaskError(f"weights {path}: {what}")
     known = find_weights(path)

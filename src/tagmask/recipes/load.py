@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from tagmask.errors import TagmaskError, first_line
+from tagmask.errors import TagmaskError, first_line, no_such
 from tagmask.recipes.data_section import DataConfig
 from tagmask.recipes.sections import (
     AnyMethod,
@@ -93,6 +93,8 @@ def _find(source: str | Path) -> Path:
         raise TagmaskError(
             f"{path}: a directory, not a recipe; give a YAML file or one of: {', '.join(recipe_names())}"
         )
+    if path.suffix in (".yaml", ".yml"):
+        raise no_such(path, "recipe", f"give a YAML file or one of: {', '.join(recipe_names())}")
     near = difflib.get_close_matches(str(source), recipe_names(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise TagmaskError(f"no recipe {str(source)!r}; {hint}there are: {', '.join(recipe_names())}, or give a YAML file")

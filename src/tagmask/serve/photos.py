@@ -12,7 +12,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size, open_image
 from tagmask.data.readers import detect
 from tagmask.data.walk import image_files
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 
 MAX_PIXELS = 40_000_000
 SHOWN_BY_BROWSERS = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -75,7 +75,7 @@ def find_photos(model: Model, images: Path | None, *, review: Path | None = None
             raise TagmaskError(f"{model.run.folder}: the data it was trained on is not there; give --images")
         return _of_dataset(open_data(None, config, model.classes), config.path)
     if not images.exists():
-        raise TagmaskError(f"{images}: no such folder; give --images a folder of photographs or a data set")
+        raise no_such(images, "folder", "give --images a folder of photographs or a data set")
     if images.is_file() or _is_data_set(images, review):
         plain = config.model_copy(
             update={

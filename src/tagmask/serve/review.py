@@ -15,7 +15,7 @@ from tagmask.data.csv_cells import csv_text
 from tagmask.data.dataset import listed_classes
 from tagmask.data.files import write_text
 from tagmask.data.mended import REVIEW_COLUMNS, VERDICTS, Verdict, read_review, read_verdict
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.serve.photos import Photos
 
 
@@ -64,8 +64,10 @@ def find_candidates(masks: Path, photos: Photos, classes: Sequence[str]) -> tupl
     """
     table = masks / CONFIDENCE
     if not table.is_file():
-        what = "has no confidence.csv" if masks.is_dir() else "no such folder"
-        raise TagmaskError(f"{masks}: {what}; give --masks the output of `tagmask label` or `tagmask predict`")
+        mend = "give --masks the output of `tagmask label` or `tagmask predict`"
+        if masks.is_dir():
+            raise TagmaskError(f"{masks}: has no confidence.csv; {mend}")
+        raise no_such(masks, "folder", mend)
     _check_classes(masks / "classes.txt", classes)
     found: list[Candidate] = []
     left_out: list[str] = []

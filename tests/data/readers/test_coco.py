@@ -237,3 +237,17 @@ def test_the_authors_label_maps_are_found_by_split_and_number(tmp_path: Path) ->
     assert set(np.unique(record.mask.load(32, 40))) == {0, 1}
     assert {len(np.unique(record.mask.load(32, 40))) for record in dataset.records if record.mask} == {2}
     assert sum(record.mask is not None for record in dataset.records) == 6
+
+
+def test_the_export_of_label_studio_as_coco_is_read(tmp_path):
+    write_image(tmp_path / "images" / "0a1b-a.jpg")
+    content = {
+        "images": [{"id": 0, "width": 8, "height": 6, "file_name": "images/0a1b-a.jpg"}],
+        "categories": [{"id": 0, "name": "cat"}, {"id": 1, "name": "dog"}],
+        "annotations": [{"id": 0, "image_id": 0, "category_id": 1, "segmentation": [[1, 1, 5, 1, 5, 5]], "iscrowd": 0}],
+    }
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    dataset = read_dataset(tmp_path)
+    assert (dataset.classes, dataset.splits) == (("cat", "dog"), ("",))
+    assert [(record.name, record.tags) for record in dataset.records] == [("images/0a1b-a", (1,))]
+    assert dataset.records[0].mask is not None

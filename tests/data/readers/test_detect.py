@@ -58,13 +58,19 @@ def test_bad_input_path_that_is_missing_or_of_another_kind(tmp_path):
         read_dataset(image, format="folders")
 
 
+def test_bad_input_the_images_of_a_table_alone_lead_to_its_folder(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat\n")
+    with pytest.raises(TagmaskError, match=f"no tags, which are in tags.csv beside it; give {tmp_path}$"):
+        read_dataset(tmp_path / "images")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"format": "tabel"}, "format: 'tabel' is not known; did you mean 'table'?"),
         ({"untagged": "drop"}, "untagged: 'drop' is not known; expected one of skip, negative, error"),
         ({"tag_source": "masks"}, "tag_source: masks is for VOC trees"),
-        ({"image_folder": "nowhere"}, "image_folder: nowhere is no folder"),
+        ({"image_folder": "nowhere"}, "nowhere: no such folder of images; correct data.image_folder"),
         ({"classes": []}, "classes: no classes; name at least one"),
     ],
 )

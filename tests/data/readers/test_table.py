@@ -352,6 +352,9 @@ def test_encodings_by_name(tmp_path):
     assert read_dataset(table, encoding="cp1252").classes == ("Käfer",)
     with pytest.raises(TagmaskError, match=r"tags\.csv: is not UTF-8 .* its encoding \(--set data\.encoding=latin-1"):
         read_dataset(table)
+    (tmp_path / "wide.csv").write_text("image,tags\na.jpg,Käfer\n", encoding="utf-16")
+    with pytest.raises(TagmaskError, match=r"its encoding \(--set data\.encoding=utf-16"):
+        read_dataset(tmp_path / "wide.csv")
     with pytest.raises(TagmaskError, match=r"tags\.csv: is not UTF-16 text"):
         read_dataset(table, encoding="utf-16")
 

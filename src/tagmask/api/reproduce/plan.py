@@ -11,7 +11,7 @@ from tagmask.api.reproduce.rows import EXPERIMENTS, TEST, TRAIN, Experiment, Row
 from tagmask.api.reproduce.trees import CHECKS, Tree
 from tagmask.data.dataset import PathLike
 from tagmask.data.readers.voc import AUGMENTED, LISTS
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.models.weights import MissingWeights, backbone_sections, is_on_hub, missing_weights, same_weights
 from tagmask.recipes.load import Recipe, load_recipe
 
@@ -164,10 +164,10 @@ def make_plan(
     if checkpoint is not None and experiment.importer is None:
         raise TagmaskError(f"--checkpoint: nobody published a network of {name}; leave it out")
     if checkpoint is not None and not Path(checkpoint).is_file():
-        raise TagmaskError(f"{checkpoint}: no such file; name the authors' checkpoint, or leave --checkpoint out")
+        raise no_such(checkpoint, "file", "name the authors' checkpoint, or leave --checkpoint out")
     folder = None if weights is None else Path(weights)
     if folder is not None and not folder.is_dir():
-        raise TagmaskError(f"{folder}: no such folder; name the one that holds the pretrained weights")
+        raise no_such(folder, "folder", "name the one that holds the pretrained weights")
 
     # Of GlaS the segmenter is a run of its own, on other images.
     own = tuple(overrides)

@@ -23,7 +23,7 @@ from tagmask.data.readers.shards import read_shards
 from tagmask.data.readers.source import Format, Options, ReadOptions, Source, TagSource, Untagged
 from tagmask.data.readers.table import read_table
 from tagmask.data.readers.yolo import read_yolo
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.recipes.data_section import Found
 
 __all__ = ["ReadOptions", "detect", "find_table", "read_dataset"]
@@ -143,7 +143,7 @@ def collect(
     )
     _check_table_options(options)
     if options.image_folder is not None and not options.image_folder.is_dir():
-        raise TagmaskError(f"image_folder: {image_folder} is no folder; name the one the images are in")
+        raise no_such(options.image_folder, "folder of images", "correct data.image_folder")
     found, place = detect(path) if format == "auto" else (format, given(path, format))
     if tag_source == "masks" and found != "voc":
         raise TagmaskError(f"tag_source: masks is for VOC trees, and {path} is read as {found}; remove the key")

@@ -12,7 +12,7 @@ from tagmask.data.masks import PngMask
 from tagmask.data.names import case_key, printable
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.ops.label_ids import IGNORE
 
 KEPT_SECRET = ("test", "testing")
@@ -235,7 +235,7 @@ def id_map(mask_classes: Sequence[str], classes: Sequence[str], background: bool
 
 def _mask_folder(source: Source, options: Options) -> Path | None:
     if options.masks is not None and not options.masks.is_dir():
-        raise TagmaskError(f"{options.masks}: no such folder; `masks` names a folder of PNG files called after images")
+        raise no_such(options.masks, "folder", "`masks` names a folder of PNG files called after images")
     return options.masks or source.mask_folder
 
 

@@ -18,6 +18,8 @@ from tagmask.data.readers.source import FileIndex, Options, Row, Source, find_im
 from tagmask.errors import TagmaskError
 
 PREFIX = "instances_"
+LABEL_STUDIO = "result.json"
+"""What Label Studio calls its export as COCO; its images lie in images/ beside it."""
 PROBED = 50
 NO_LICENCE = [{"name": "", "id": 0, "url": ""}]
 """The licences in files that CVAT and Datumaro write, which call every region drawn by a brush a crowd."""
@@ -36,8 +38,12 @@ CLASSES = (
 
 
 def find_coco(folder: Path) -> list[Path]:
-    """Return the `instances_*.json` files of a folder or of its `annotations` folder, sorted."""
-    return sorted((folder / "annotations").glob(f"{PREFIX}*.json")) or sorted(folder.glob(f"{PREFIX}*.json"))
+    """Return the `instances_*.json` of a folder or of its folder `annotations`, sorted, else Label Studio's file."""
+    for files in ((folder / "annotations").glob(f"{PREFIX}*.json"), folder.glob(f"{PREFIX}*.json")):
+        if found := sorted(files):
+            return found
+    result = folder / LABEL_STUDIO
+    return [result] if result.is_file() and (folder / "images").is_dir() else []
 
 
 def split_of(file: Path) -> str:
@@ -79,7 +85,7 @@ def read_coco(path: Path, options: Options, problems: Problems) -> Source:
 
 
 def _part(file: Path) -> str:
-    return file.stem.removeprefix(PREFIX)
+    return "" if file.name == LABEL_STUDIO else file.stem.removeprefix(PREFIX)
 
 
 def _check_splits(files: list[Path]) -> None:

@@ -12,7 +12,7 @@ from tagmask.data.ledger import LEDGER
 from tagmask.data.readers.class_vectors import find_class_vectors
 from tagmask.data.readers.coco import find_coco
 from tagmask.data.readers.cvat import find_cvat
-from tagmask.data.readers.foreign import foreign
+from tagmask.data.readers.foreign import BESIDE, foreign
 from tagmask.data.readers.image_folder import find_image_folder, is_metadata
 from tagmask.data.readers.label_studio import find_label_studio, is_task_list
 from tagmask.data.readers.labelme import find_labelme, is_labelme
@@ -21,7 +21,7 @@ from tagmask.data.readers.shards import find_shards
 from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.readers.voc import find_voc
 from tagmask.data.readers.yolo import find_yolo
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.recipes.data_section import Found
 
 FILES: dict[str, Found] = {
@@ -63,7 +63,7 @@ def detect(path: Path) -> tuple[Found, Path]:
         TagmaskError: nothing is there, or it is of no known format; the message says what was looked for.
     """
     if not os.path.exists(path):  # unlike Path.exists, False for names that are too long
-        raise TagmaskError(f"{path}: no such file or folder")
+        raise no_such(path)
     if path.is_file():
         return _of_file(path), path
     if table := _tags_table(path):
@@ -75,7 +75,7 @@ def detect(path: Path) -> tuple[Found, Path]:
         raise TagmaskError(message)
     if table := find_table(path):
         return "table", table
-    if _has_class_folders(path):
+    if _has_class_folders(path) and not ((path / "images").is_dir() and _packed(path)):
         return "folders", path
     if find_shards(path):  # the last, for archives tend to lie beside what was unpacked from them
         return "tar", path
@@ -89,7 +89,7 @@ def given(path: Path, format: Found) -> Path:
         TagmaskError: nothing is there, or a file where the format wants a folder.
     """
     if not os.path.exists(path):  # unlike Path.exists, False for names that are too long
-        raise TagmaskError(f"{path}: no such file or folder")
+        raise no_such(path)
     if format == "table" and path.is_dir():
         table = find_table(path)
         if table is None:
@@ -153,6 +153,16 @@ def _has_class_folders(folder: Path) -> bool:
     return False
 
 
+def _packed(path: Path) -> str | None:
+    """Say what to do with a folder in which the tags, or all of it, lie in a spreadsheet or an archive."""
+    names = sorted(os.listdir(path))
+    if sheet := next((name for name in names if name.lower().endswith(SPREADSHEETS)), None):
+        return f"{path}: holds no table but the spreadsheet {sheet}; {SAVE_AS_CSV}"
+    if archive := next((name for name in names if name.lower().endswith(ARCHIVES)), None):
+        return f"{path}: holds the archive {archive}; unpack it, and name the folder"
+    return None
+
+
 def _undetected(path: Path) -> str:
     entries = sorted(os.listdir(path))
     if not entries:
@@ -164,9 +174,15 @@ def _undetected(path: Path) -> str:
         " a Label Studio export (.json),"
         " and folders of images named after classes"
     )
-    if sheet := next((name for name in entries if name.lower().endswith(SPREADSHEETS)), None):
-        return f"{path}: holds no table but the spreadsheet {sheet}; {SAVE_AS_CSV}"
+    if packed := _packed(path):
+        return packed
     if any(map(is_image_name, entries)):
+        images = {Path(name).stem for name in entries if is_image_name(name)}
+        for suffix, told in BESIDE.items():
+            if any(Path(name).suffix.lower() == suffix and Path(name).stem in images for name in entries):
+                return f"{path}: holds images and, beside each, a {suffix} file, {told}"
+        if table := _tags_table(Path(os.path.abspath(path)).parent):
+            return f"{path}: holds images and no tags, which are in {table.name} beside it; give {table.parent}"
         return (
             f"{path}: holds images and no tags; {looked}. Write tags.csv with the header `image,tags` and a row an"
             " image, or sort the images into a folder a class"

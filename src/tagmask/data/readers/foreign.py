@@ -42,6 +42,8 @@ LAYOUTS = (
         "download it again as *COCO Segmentation*, which Datumaro converts",
     ),
     Layout("Roboflow multi-label", ("*/_classes.csv",), "name the _classes.csv of one split"),
+    Layout("Roboflow CSV", ("*/_annotations.csv",), "download it again as *YOLOv8*, which is read as it is"),
+    Layout("Roboflow Pascal VOC", ("README.roboflow.txt", "*/*.xml"), "download it again as *YOLOv8*, which is read"),
     Layout(
         "Supervisely",
         ("meta.json", "*/ann/*.json"),
@@ -50,6 +52,18 @@ LAYOUTS = (
     Layout("VIA", ("via_*.json",), "export it from VIA as *COCO format*, and name that file"),
 )
 """In the order in which they are looked for: those that others would be taken for come later."""
+COLUMNS = {
+    "annotation_id": "is Label Studio's CSV, which tagmask does not read; export the project as *JSON*",
+    "region_shape_attributes": "is VIA's CSV, which tagmask does not read; export the project as *COCO format*",
+}
+"""Tables of other tools, by a column that only they have: what they are, and what to do."""
+BESIDE = {
+    ".txt": "in Darknet's form; move the images to images/, the .txt files to labels/, and write the names of the"
+    " classes in the order of their numbers into classes.txt",
+    ".xml": "in Pascal VOC's form; move the images to JPEGImages/, the .xml files to Annotations/, and write the names"
+    " of the classes into classes.txt",
+}
+"""Files that lie beside images of the same names, by their suffix: what they are, and how to lay them out."""
 
 
 def foreign(folder: Path) -> str | None:

@@ -21,7 +21,7 @@ from tagmask.data.readers.cells import read_tags, tag_column
 from tagmask.data.readers.folders import split_of_name
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside, find_image
-from tagmask.errors import TagmaskError, first_line
+from tagmask.errors import TagmaskError, first_line, no_such
 
 IMAGE_COLUMNS = ("image", "img", "file_name", "path")
 BATCH = 64
@@ -131,6 +131,8 @@ def unpack_parquet(path: Path, output: Path) -> int:
 
 
 def _files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise no_such(path)
     files = find_parquet(path) if path.is_dir() else [path]
     if not files:
         raise TagmaskError(f"{path}: no .parquet file in it or in its folder `data`; name the file itself")

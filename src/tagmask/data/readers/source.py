@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from tagmask.data.limits import parse_json
 from tagmask.data.masks import AgreedMask, PolygonMask
 from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.recipes.data_section import Format, TagSource, Untagged
 
 
@@ -227,8 +228,11 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     except UnicodeError as error:
         place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
         reason = error.reason if isinstance(error, UnicodeDecodeError) else error
-        mend = ", or name its encoding (--set data.encoding=latin-1)" if encoding else ""
+        likely = "utf-16" if path.read_bytes()[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) else "latin-1"
+        mend = f", or name its encoding (--set data.encoding={likely})" if encoding else ""
         raise TagmaskError(f"{path}: is not {known.upper()} text ({reason}{place}); save it as UTF-8{mend}") from error
+    except FileNotFoundError:
+        raise no_such(path, "file") from None
     except OSError as error:
         raise TagmaskError(f"{path}: cannot be read ({error.strerror})") from error
     if not text.strip():

@@ -13,6 +13,7 @@ from typing import Any
 
 from tagmask.data.csv_cells import plain_cell
 from tagmask.data.images import IMAGE_SUFFIXES, is_image_name
+from tagmask.data.readers.foreign import COLUMNS
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
     FileIndex,
@@ -201,6 +202,8 @@ def _header(path: Path, cells: list[str], first: list[str]) -> list[str]:
                 f"{path} row 1: columns are separated by {other!r}; say so (--set data.separator="
                 f"{'tab' if other == TAB else repr(other)}), or separate them by commas; {SHAPE}"
             )
+        if told := next((told for column, told in COLUMNS.items() if column in names), None):
+            raise TagmaskError(f"{path}: {told}")
         missing = next(key for key in ALSO if key not in names)
         raise TagmaskError(f"{path} row 1: {line!r} lacks the column {missing!r}; {SHAPE}")
     doubled = [name for name in names if names.count(name) > 1 and (name in KEYS or "tags" not in names)]

@@ -17,7 +17,7 @@ from tagmask.data.masks import PngMask
 from tagmask.data.members import is_member
 from tagmask.data.names import split_name_fault
 from tagmask.data.readers import read_dataset
-from tagmask.errors import TagmaskError
+from tagmask.errors import TagmaskError, no_such
 from tagmask.ops.label_ids import IGNORE
 
 
@@ -115,7 +115,7 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
             that cannot be part of a file's name.
     """
     if not masks.is_dir():
-        raise TagmaskError(f"{masks}: no such folder; expected the output of `tagmask label` or `tagmask predict`")
+        raise no_such(masks, "folder", "expected the output of `tagmask label` or `tagmask predict`")
     names = [file.relative_to(masks).with_suffix("").as_posix() for file in sorted(masks.rglob("*.png"))]
     if not names:
         raise TagmaskError(f"{masks}: holds no mask; expected NAME.png for each image")
