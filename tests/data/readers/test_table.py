@@ -119,6 +119,15 @@ def test_mask_classes_name_the_ids_of_the_masks(tmp_path):
     assert dataset.classes == ("dog", "cat")
 
 
+def test_masks_that_tagmask_wrote_name_their_ids_themselves(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,dog;cat\n", "a.jpg")
+    write_mask(tmp_path / "written/a.png", np.full((6, 8), 2))
+    (tmp_path / "written/classes.txt").write_text("dog\ncat\n")
+    dataset = read_dataset(tmp_path, masks=tmp_path / "written")
+    assert dataset.classes == ("cat", "dog")
+    assert (dataset.records[0].mask.load(6, 8) == 1).all()
+
+
 def test_bad_input_masks_whose_order_nobody_says(tmp_path):
     write_table(tmp_path, "image,tags\na.jpg,cat\n", "a.jpg")
     write_mask(tmp_path / "masks/a.png", np.ones((6, 8)))

@@ -11,7 +11,7 @@ from tagmask.data.dataset import MAX_CLASSES, Dataset, MaskSource, Record, check
 from tagmask.data.masks import PngMask
 from tagmask.data.names import case_key, printable
 from tagmask.data.readers.problems import Problems, nearest
-from tagmask.data.readers.source import FileIndex, Options, Row, Source
+from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside
 from tagmask.errors import TagmaskError, no_such
 from tagmask.ops.label_ids import IGNORE
 
@@ -253,11 +253,11 @@ def _mask_finder(
     if folder is None:
         outlines = id_map(source.mask_names or source.classes or full, classes, options.background)
         return lambda row: replace(row.mask, id_map=outlines) if row.mask else None
-    order = mask_order(source.classes, options)
+    order = mask_order(source.classes, options) or class_list_beside(folder)
     if order is None:
         raise TagmaskError(
-            f"{folder}: nobody says which id of the masks is which class; write classes.txt, one name a line in the"
-            " order of the ids 1, 2, ..., or give mask_classes"
+            f"{folder}: nobody says which id of the masks is which class; write classes.txt there, one name a line"
+            " in the order of the ids 1, 2, ..., or give data.mask_classes"
         )
     if len(order) > MAX_CLASSES:
         raise TagmaskError(
