@@ -309,6 +309,13 @@ def test_phone_and_dark(browser: Any, run: Path, cooccur: Path, labelled: Path, 
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         keep = page.locator("#review-keep").bounding_box()
         assert keep["y"] + keep["height"] <= 844  # a decision needs no scrolling
+        heights = page.evaluate(  # what scrolls below the buttons neither shows through them nor takes their taps
+            "['#review-tags span', '#review-decide'].map((own) => Math.max(...[...document.querySelectorAll(own)]"
+            ".map((each) => Number(getComputedStyle(each).zIndex) || 0)))"
+        )
+        assert heights[0] < heights[1]
+        edit = page.locator("#review-edit").bounding_box()
+        assert edit["height"] == keep["height"]  # each on a line of its own
         page.locator("#review-edit").click()
         canvas = page.locator("#tm-editor canvas[data-ready]")
         expect(canvas).to_have_count(1)
