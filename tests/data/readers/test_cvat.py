@@ -151,6 +151,31 @@ def test_bad_input_run_lengths(tmp_path, mask, message):
         record.mask.load(6, 8)
 
 
+MASK = '<mask label="dog" rle="9, 2, 37" left="0" top="0" width="8" height="6" group_id="7"/>'
+BOX = '<box label="dog" xtl="1" ytl="1" xbr="3" ybr="2" group_id="7"/>'
+POLYGON = '<polygon label="dog" points="0,0;4,0;4,3;0,3" group_id="7"/>'
+
+
+@pytest.mark.parametrize(
+    ("shapes", "whole"),
+    [
+        (MASK + BOX, True),
+        (POLYGON + BOX, True),
+        (MASK + BOX.replace("7", "8"), False),
+        (MASK.replace("7", "0") + BOX.replace("7", "0"), False),  # 0 is no group
+        (MASK + BOX.replace("dog", "cat"), False),
+        (MASK + BOX + BOX, False),
+        (POLYGON + BOX.replace('"3"', '"7"'), False),  # a person grouped two dogs, of which one has a box
+    ],
+)
+def test_the_box_that_datumaro_writes_beside_each_outline_is_part_of_it(tmp_path, shapes, whole):
+    write_cvat(tmp_path, f'<image name="a.jpg" width="8" height="6">{shapes}<tag label="dog"/></image>')
+    (record,) = read_dataset(tmp_path).records
+    assert (record.mask is not None) == whole
+    if whole and "mask" in shapes:
+        assert np.argwhere(record.mask.load(6, 8)).tolist() == [[1, 1], [1, 2]]
+
+
 def test_a_file_of_another_name_is_found_and_several_are_not_guessed_at(tmp_path):
     path = write_cvat(tmp_path)
     other = path.rename(tmp_path / "task_7.xml")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
@@ -113,6 +115,9 @@ def _drawing(where: str, image: Element, ids: ClassIds) -> Drawing:
     """
     size = image.get("height"), image.get("width")
     drawing = Drawing(where, (int(size[0]), int(size[1])) if size[0] and size[1] else None)
+    groups = defaultdict[tuple[str | None, str | None], list[Element]](list)
+    for shape in image:
+        groups[shape.get("group_id"), shape.get("label")].append(shape)
     for shape in sorted(image, key=lambda shape: int(shape.get("z_order") or 0)):
         label = (shape.get("label") or "").strip()
         if not label or shape.tag == "tag":
@@ -124,6 +129,24 @@ def _drawing(where: str, image: Element, ids: ClassIds) -> Drawing:
             left, top, width, height = (int(shape.get(key, "")) for key in ("left", "top", "width", "height"))
             runs = array("l", map(int, (shape.get("rle") or "").split(",")))
             drawing.add([label], ids, code=BoxRuns(runs, left, top, width, height))
-        else:
+        elif not _outlined_too(shape, groups[shape.get("group_id"), shape.get("label")]):
             drawing.loose = True
     return drawing
+
+
+def _outlined_too(shape: Element, group: Sequence[Element]) -> bool:
+    """Whether a box is that of the one mask or polygon in its group, around which it lies; Datumaro writes both."""
+    outlines = [other for other in group if other.tag in ("mask", "polygon")]
+    if shape.tag != "box" or (shape.get("group_id") or "0") == "0" or len(group) != 2 or len(outlines) != 1:
+        return False
+    left, top, right, bottom = (float(shape.get(key, "")) for key in ("xtl", "ytl", "xbr", "ybr"))
+    (other,) = outlines
+    if other.tag == "polygon":
+        pairs = [pair.split(",") for pair in (other.get("points") or "").split(";")]
+        columns, rows = [float(x) for x, _ in pairs], [float(y) for _, y in pairs]
+        bounds = min(columns), min(rows), max(columns), max(rows)
+    else:
+        x, y, width, height = (int(other.get(key, "")) for key in ("left", "top", "width", "height"))
+        bounds = x, y, x + width, y + height
+    inside = left >= bounds[0] - 1, top >= bounds[1] - 1, right <= bounds[2] + 1, bottom <= bounds[3] + 1
+    return all(inside)
