@@ -18,7 +18,6 @@ from tagmask import api
 from tagmask.data.cam_files import write_cams
 from tagmask.data.dataset import Record
 from tagmask.data.masks import PngMask
-from tagmask.engine import pixels as engine_pixels
 from tagmask.engine.pixels import Pixels, features_of, fit_pixels
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
 from tagmask.recipes.load import InferenceConfig
@@ -107,58 +106,6 @@ def test_a_class_that_no_mask_shows_keeps_its_cams_and_labels(pixels: Pixels, tm
     unknown, blank = pixels.corrected(image, cams[:1], torch.tensor([3]), "cam")
     assert torch.equal(unknown, cams[:1])
     assert not blank.any()
-
-
-DARK = (60, 10, 60)
-
-
-def dark_one(folder: Path, name: str, cams: tuple[float, ...]) -> Record:
-    """Write a photograph of two things of class 1, darker than the drawn one's, with CAMs of its four squares."""
-    record = quarters(folder, name, GREY, DARK, DARK, GREY)
-    write_cams(folder / f"{name}.npz", torch.tensor(cams).view(1, 2, 2), [1])
-    return Record(name, record.image, (1,))
-
-
-def test_cams_say_what_the_other_things_of_a_class_look_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The drawn mask shows a bright red thing; a classifier of it alone takes a dark one for background."""
-    monkeypatch.setattr(engine_pixels, "PENALTY", 1e-6)  # which suits six features
-    drawn = quarters(tmp_path, "drawn", GREY, RED, GREEN, GREY, labels=(0, 1, 2, 0))
-    other = dark_one(tmp_path, "other", (0.05, 0.95, 0.95, 0.05))
-    doubtful = dark_one(tmp_path, "doubtful", (0.4, 0.4, 0.4, 0.4))
-    new = quarters(tmp_path, "new", GREY, DARK, GREY, GREY)
-    with Image.open(new.image) as image:
-        image = image.convert("RGB")
-    cams = torch.tensor([[0.1, 0.9], [0.1, 0.1]]).repeat_interleave(16, 0).repeat_interleave(16, 1)[None]
-
-    def judged(record: Record, **more: Any) -> list[int]:
-        found = fit_pixels(colour_method(), [drawn, record], CONFIG, **more)
-        assert found is not None
-        return cells(found.corrected(image, cams, torch.tensor([1]), "cam")[1])
-
-    assert judged(other) == [0, 0, 0, 0]
-    assert judged(other, cams=tmp_path) == [0, 1, 0, 0]
-    assert judged(doubtful, cams=tmp_path) == [0, 0, 0, 0]  # between both backgrounds CAMs are not sure
-    assert judged(other, cams=tmp_path / "nowhere") == [0, 0, 0, 0]
-
-
-def test_cams_are_sure_where_weak_and_strong_backgrounds_agree_on_a_class_that_is_taught() -> None:
-    cams = torch.tensor([[0.9, 0.4, 0.1, 0.2], [0.1, 0.1, 0.05, 0.8]]).view(2, 1, 4)
-    ids = torch.tensor([3, 5])
-    sure = engine_pixels._sure_labels
-    assert sure(cams, ids, [0, 3, 5], background=True).tolist() == [[3, 255, 0, 5]]
-    assert sure(cams, ids, [0, 3], background=True).tolist() == [[3, 255, 0, 255]]
-    assert sure(cams, ids, [3, 5], background=False).tolist() == [[3, 3, 3, 5]]
-
-
-def test_pixels_of_all_images_together_count_as_a_part_of_one_mask() -> None:
-    """Class 1 covers a half of one image and an eighth of another; class 2 the half of the second."""
-    first, second = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
-    first[:4], second[0], second[4:] = 1, 1, 2
-    features = torch.arange(64.0).view(1, 8, 8)
-    rows = engine_pixels._weighed([engine_pixels._rows(features, mask, 12) for mask in (first, second)])
-    labels, weights = (torch.cat([getattr(each, name) for each in rows]) for name in ("labels", "weights"))
-    sums = [float(weights[labels == label].sum()) / engine_pixels.TRUST for label in range(3)]
-    np.testing.assert_allclose(sums, [(1 / 2 + 3 / 8) / 2, (1 / 2 + 1 / 8) / 2, 1 / 2], rtol=1e-5)
 
 
 def test_masks_that_teach_nothing_are_told_from_those_that_do(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
 from tagmask.data.splits import last_ids
-from tagmask.data.untaught import everywhere, inseparable
 from tagmask.engine.band import with_band
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
@@ -211,11 +210,7 @@ class _Work:
         refine = self.recipe.refine or RefineConfig()
         if not (self.recipe.data.use_masks and refine.pixel_classifier):
             return None
-        # Tags index the classes, label ids count from 1.
-        pairs, common = inseparable(self.things), everywhere(self.things)
-        untaught = {k + 1 for pair in pairs for k in pair} | {k + 1 for k in common}
-        args = self._trained_classifier(), self.dataset.records, self.recipe.inference, self.folder / CAMS
-        return fit_pixels(*args, untaught=untaught)
+        return fit_pixels(self._trained_classifier(), self.dataset.records, self.recipe.inference)
 
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter

@@ -4,26 +4,19 @@ Tags say which classes an image shows, and CAMs roughly where. A handful of draw
 looks like to the trained network. From that a linear classifier is fitted in seconds. In making the masks of the images
 that nobody drew it has two uses: it shares the CAMs out among an image's classes, and pixels that it labels otherwise
 than the mask does are left undecided.
-
-One mask shows one dog. So pixels that the CAMs of other images are sure of are fitted on, too, with little weight: they
-say what the other dogs look like, where no drawn mask says otherwise.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from tagmask.data.cam_files import SUFFIX, read_cams
 from tagmask.data.dataset import Record
 from tagmask.data.images import open_image
 from tagmask.engine.photographs import network_size
@@ -32,7 +25,7 @@ from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.ops.crf import dense_crf
 from tagmask.ops.label_ids import IGNORE
-from tagmask.ops.labels import winners, with_background
+from tagmask.ops.labels import winners
 from tagmask.ops.pixel_classifier import LEAST, PixelClassifier, fit_pixel_classifier, shared_out
 from tagmask.ops.resize import resize
 from tagmask.recipes.load import InferenceConfig
@@ -40,10 +33,8 @@ from tagmask.recipes.load import InferenceConfig
 SCALES = (1.0, 2.0)  # of the image; the features of all are laid over the grid of the last, the finest
 PIXELS = 30_000  # that are fitted on, of all masks together
 PENALTY = 1e-3
-LOOKED_AT = 128  # images that the features' means and spreads are of, and the pixels that CAMs are sure of
+LOOKED_AT = 64  # images that the features' means and spreads are of
 LEAST_SPREAD = 1e-3
-SURE = (1.0, 4.0)  # a CAM is sure of what it says at both of these powers of the background score
-TRUST = 0.05  # what CAMs say of a class counts as much as this part of one drawn mask of it
 logger = logging.getLogger(__name__)
 
 
@@ -92,54 +83,35 @@ class Pixels:
         return np.where(known & (labels != judged), IGNORE, labels)
 
 
-class Rows(NamedTuple):
-    """Pixels to fit on: features (N, D), label ids (N,) int64 and weights (N,)."""
-
-    features: Tensor
-    labels: Tensor
-    weights: Tensor
-
-
 @torch.no_grad()
-def fit_pixels(
-    method: Method,
-    records: Sequence[Record],
-    config: InferenceConfig,
-    cams: Path | None = None,
-    *,
-    untaught: Collection[int] = (),
-) -> Pixels | None:
+def fit_pixels(method: Method, records: Sequence[Record], config: InferenceConfig) -> Pixels | None:
     """Fit a classifier of pixels on the drawn masks of images.
 
     Args:
         method: trained, in eval mode, on its device.
         records: the training images; those with a mask are fitted on, and some of all are looked at.
         config: size at which images go through the network.
-        cams: folder of the CAMs of the others' tags; without it, drawn masks are all that is fitted on.
-        untaught: label ids that tags cannot teach, of which CAMs say nothing.
 
     Returns:
         the classifier; None where the masks show fewer than two labels, or no background where there is one.
     """
     drawn = [record for record in records if record.mask is not None]
-    found: list[Rows] = []
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
     for record in track(drawn, "pixels of drawn masks", len(drawn)):
-        assert record.mask is not None
         try:
-            image = open_image(record.image)
-            labels = record.mask.load(image.height, image.width)
-            found.append(_rows(features_of(method, image, config), labels, PIXELS // len(drawn)))
+            found.append(_pixels_of(method, record, config, PIXELS // len(drawn)))
         except TagmaskError:
             continue  # a training that needs the image names it
-    present = torch.cat([rows.labels for rows in found]).unique() if found else torch.zeros(0)
+    if not found:
+        return None
+    features, labels, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
+    present = labels.unique()
     if len(present) < 2 or (method.background and present[0] != 0):
         return None
     logger.info(
         "%d drawn masks teach the masks of the other images what %d classes look like", len(drawn), len(present)
     )
-    taught = [int(label) for label in present if int(label) not in untaught]
-    mean, std, sure = _looked_at(method, records, config, cams, taught)
-    features, labels, weights = (torch.cat(parts) for parts in zip(*found, *_weighed(sure), strict=True))
+    mean, std = _spread(method, records, config)
     return Pixels(method, fit_pixel_classifier(features, labels, weights, mean=mean, std=std, penalty=PENALTY), config)
 
 
@@ -157,60 +129,30 @@ def features_of(method: Method, image: Image.Image, config: InferenceConfig) -> 
     return torch.cat([resize(each, maps[-1].shape[-2:]) for each in maps], dim=1)[0].cpu()
 
 
-def _looked_at(
-    method: Method, records: Sequence[Record], config: InferenceConfig, cams: Path | None, taught: Sequence[int]
-) -> tuple[Tensor, Tensor, list[Rows]]:
-    """Look at some images, spread over the set.
-
-    Returns:
-        mean and standard deviation (D,) of their features, and, of those without a mask, the pixels that their CAMs are
-        sure of.
-    """
-    looked = records[:: -(-len(records) // LOOKED_AT)]
+def _spread(method: Method, records: Sequence[Record], config: InferenceConfig) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (D,) of the features of some images, spread over the set."""
     sums = squares = torch.zeros(())
-    pixels, sure = 0, list[Rows]()
-    for record in track(looked, "pixels of other images", len(looked)):
+    pixels = 0
+    for record in records[:: -(-len(records) // LOOKED_AT)]:
         try:
-            features = features_of(method, open_image(record.image), config)
-            rows = features.flatten(1).double()
-            sums, squares, pixels = sums + rows.sum(dim=1), squares + rows.square().sum(dim=1), pixels + rows.shape[1]
-            if cams is not None and record.mask is None and record.tags:
-                labels = _sure_labels(*read_cams(cams / f"{record.name}{SUFFIX}"), taught, method.background)
-                sure.append(_rows(features, labels, PIXELS // len(looked)))
+            rows = features_of(method, open_image(record.image), config).flatten(1).double()
         except TagmaskError:
             continue
+        sums, squares, pixels = sums + rows.sum(dim=1), squares + rows.square().sum(dim=1), pixels + rows.shape[1]
     mean = sums / pixels
-    return mean.float(), (squares / pixels - mean.square()).clamp(min=0).sqrt().float() + LEAST_SPREAD, sure
+    return mean.float(), (squares / pixels - mean.square()).clamp(min=0).sqrt().float() + LEAST_SPREAD
 
 
-def _sure_labels(cams: Tensor, ids: Tensor, taught: Sequence[int], background: bool) -> np.ndarray:
-    """Label what CAMs (n, h, w) of label ids (n,) are sure of; 255 elsewhere, and where the label is not `taught`."""
-    own = torch.cat([ids.new_zeros(1), ids]) if background else ids
-    strong, weak = (own[with_background(cams, power)[-len(own) :].argmax(dim=0)] for power in SURE)
-    known = torch.isin(strong, torch.tensor(taught, dtype=strong.dtype))
-    return torch.where((strong == weak) & known, strong, IGNORE).numpy().astype(np.uint8)
-
-
-def _weighed(sure: Sequence[Rows]) -> list[Rows]:
-    """Weigh the pixels that CAMs are sure of, so that those of all images count as `TRUST` of one mask of the class."""
-    images = Counter(int(label) for rows in sure for label in rows.labels.unique())
-    parts = torch.zeros(IGNORE + 1)
-    for label, count in images.items():
-        parts[label] = TRUST / count
-    return [rows._replace(weights=rows.weights * parts[rows.labels]) for rows in sure]
-
-
-def _rows(features: Tensor, mask: np.ndarray, most: int) -> Rows:
-    """Choose pixels of a mask (H, W): of each label as many, with the weight of its area.
-
-    Args:
-        features: (D, h, w) of the image, on whose grid the mask is looked at.
-        mask: label ids, 255 for undecided.
-        most: pixels to choose, about.
-    """
+def _pixels_of(method: Method, record: Record, config: InferenceConfig, most: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Features, labels and weights of some pixels of a mask: of each label as many, with the weight of its area."""
+    image = open_image(record.image)
+    assert record.mask is not None
+    mask = record.mask.load(image.height, image.width)
+    features = features_of(method, image, config)
     height, width = features.shape[-2:]
-    small = Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST)
-    labels = torch.from_numpy(np.array(small)).flatten()
+    labels = torch.from_numpy(
+        np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    ).flatten()
     rows: list[Tensor] = []
     weights: list[Tensor] = []
     decided = labels != IGNORE
@@ -222,4 +164,4 @@ def _rows(features: Tensor, mask: np.ndarray, most: int) -> Rows:
         weights.append(torch.full((len(kept),), len(places) / int(decided.sum()) / len(kept)))
     chosen = torch.cat(rows) if rows else labels.new_zeros(0, dtype=torch.int64)
     part = torch.cat(weights) if weights else torch.zeros(0)
-    return Rows(features.flatten(1)[:, chosen].t(), labels[chosen].long(), part)
+    return features.flatten(1)[:, chosen].t(), labels[chosen].long(), part
