@@ -42,7 +42,8 @@ def test_bad_input_layouts_of_other_tools_are_named_with_the_way_out(tmp_path, n
     with pytest.raises(TagmaskError) as raised:
         read_dataset(tmp_path / "set")
     assert f"set: is {name}, which tagmask does not read; " in str(raised.value)
-    command = f"datum convert -i '{tmp_path / 'set'}' -if {mend} -f coco_instances -o coco -- --save-media"
+    to = "-f coco_instances -o coco -- --save-media --segmentation-mode mask"
+    command = f"datum convert -i '{tmp_path / 'set'}' -if {mend} {to}"
     assert (mend if " " in mend else command) in str(raised.value)
 
 

@@ -72,8 +72,8 @@ def foreign(folder: Path) -> str | None:
         if all(next(folder.glob(pattern), None) is not None for pattern in patterns):
             if " " not in mend:
                 mend = (
-                    "convert it by Datumaro (pip install 'datumaro[cli]'; datum convert -i"
-                    f" '{folder}' -if {mend} -f coco_instances -o coco -- --save-media), and name the folder coco"
+                    f"convert it by Datumaro (pip install 'datumaro[cli]'; datum convert -i '{folder}' -if {mend}"
+                    " -f coco_instances -o coco -- --save-media --segmentation-mode mask), and name the folder coco"
                 )
             return f"{folder}: is {name}, which tagmask does not read; {mend}"
     return None
