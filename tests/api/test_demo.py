@@ -4,7 +4,6 @@ import json
 import time
 from contextlib import ExitStack
 from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +118,7 @@ def test_time_left_is_said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest
 def test_the_command_has_the_set_made_while_it_loads_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[list[str]] = []
 
-    def then(output: Path, making: BaseProcess, **_: object) -> dict[str, float]:
-        making.join(timeout=120)
+    def then(output: Path, **_: object) -> dict[str, float]:
         found.append(sorted(entry.name for entry in (demo_folder(output, 3) / "data").iterdir()))
         return {}
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import torch
@@ -32,9 +31,7 @@ PHASES = {
 """For the time left: from which step on a step of the recipe takes how many seconds; at the end what comes after."""
 
 
-def demo(
-    output: Path | str = "demo", *, method: str = "seco", seed: int = 0, making: BaseProcess | None = None
-) -> dict[str, float]:
+def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) -> dict[str, float]:
     """Run the demonstration.
 
     Makes a set in which objects meet their context nine times in ten, trains plain CAM and `method` from scratch on
@@ -45,7 +42,6 @@ def demo(
         output: folder for everything.
         method: what to set beside plain CAM.
         seed: of data and training.
-        making: makes the set already, as `begin_demo_set` gives it.
 
     Returns:
         mIoU in percent of both decoders on the test split, no tags given.
@@ -60,8 +56,6 @@ def demo(
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as started:
         parts = [Part(name, folder, started, seed, cores // at_once) for name in names]
-        if making is not None:  # while the parts load torch
-            making.join()
         data = make_demo_set(output, seed)
         logger.info("training %s%s", " and ".join(names), " at the same time" if at_once > 1 else "")
         _wait(parts, at_once, folder, start)

@@ -31,7 +31,8 @@ def demo(
     making = begin_demo_set(output, seed)
     from tagmask.api.demo import demo as run_demo
 
-    print(json.dumps(run_demo(output, method=method, seed=seed, making=making)))
+    making.join()
+    print(json.dumps(run_demo(output, method=method, seed=seed)))
 
 
 @app.command()
