@@ -1,6 +1,6 @@
 """Masks for a few images: mIoU over the number of masks given, for images that `suggest` names and for random ones.
 
-    make bench NAME=few_masks ARGS="--counts 0 16 64 335 --seeds 0"
+    make bench NAME=few_masks ARGS="--counts 0 8 16 32 64 277 --seeds 0"
 
 MSRC-21 things. One run of plain CAM learns from the tags of train + val alone: its classifier and CAMs are the same in
 all rows of a seed. For each row the masks (dense CRF) are made anew with what the ground truth of that many images
@@ -8,7 +8,8 @@ teaches (`data.use_masks`, `refine.pixel_classifier`), that ground truth takes t
 segmenter is trained on them and scored on test without tags. Random images are tagged ones. `--from segmenter` leaves
 the other images' masks as tags alone made them.
 Needs the photographs and the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). A row that
-is there already is not made again.
+is there already is not made again. At the end docs/images/few_masks.png is drawn of all rows; `--counts` without
+numbers does nothing else.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,9 @@ SETTINGS = (
     "segmenter.training={steps: 240, batch: 8, workers: 0, log_every: 20, checkpoint_every: 60, precision: 32-true}",
     "data.use_masks=true",
 )
+TAGGED = 277  # photographs of train and val that bear one of the 15 tags
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few_masks.png"
+LINES = {"suggested": ("#0072b2", "o-"), "random": ("#e69f00", "s--")}
 NOT_COPIED = {
     "refine": ("refine", "segmenter", "notes.json", ".tagmask.lock"),
     "segmenter": ("segmenter", "notes.json", ".tagmask.lock"),
@@ -107,9 +111,36 @@ def measure(count: int, chosen_by: str, seed: int, start: str, output: Path, ove
     }
 
 
+def draw(rows: Sequence[dict[str, Any]]) -> None:
+    """Draw mIoU over the number of masks: a dot a seed, and lines through the means of suggested and random images."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows = [row for row in rows if row["from"] != "segmenter" and not row["overrides"]]
+    counts = sorted({row["masks"] for row in rows})
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for chosen_by, (colour, style) in LINES.items():
+        # No masks and all masks are the same images however they were chosen: both lines end there.
+        own = [row for row in rows if row["chosen_by"] == chosen_by or not 0 < row["masks"] < TAGGED]
+        found = {count: [row["miou"] for row in own if row["masks"] == count] for count in counts}
+        found = {counts.index(count): scores for count, scores in found.items() if scores}
+        means = [float(np.mean(scores)) for scores in found.values()]
+        axis.plot(list(found), means, style, color=colour, label=f"{chosen_by} images")
+        for place, scores in found.items():
+            axis.plot([place] * len(scores), scores, ".", color=colour, alpha=0.6)
+    axis.set_xticks(range(len(counts)), [f"all {TAGGED}" if count >= TAGGED else str(count) for count in counts])
+    axis.set_xlabel(f"photographs with a drawn mask, of {TAGGED}")
+    axis.set_ylabel("mIoU on test, %")
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(frameon=False, loc="lower right")
+    figure.savefig(PICTURE, dpi=110)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--counts", type=int, nargs="+", default=[0, 8, 16, 32, 64, 335])
+    parser.add_argument("--counts", type=int, nargs="*", default=[0, 8, 16, 32, 64, TAGGED])
     parser.add_argument("--by", nargs="+", choices=("suggested", "random"), default=["suggested", "random"])
     parser.add_argument("--from", choices=("refine", "segmenter"), default="refine", dest="start")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
@@ -129,3 +160,4 @@ if __name__ == "__main__":
                 rows.append(measure(count, chosen_by, number, start, arguments.output, arguments.overrides))
                 write_results("few_masks", {"runs": rows, **device_facts()})
                 print(json.dumps(rows[-1]), flush=True)
+    draw(rows)
