@@ -24,6 +24,7 @@ from tagmask.data.readers.source import ReadOptions, Source
 from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.untaught import untaught_classes
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORED_CLASS
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32
@@ -290,9 +291,9 @@ def _warnings(
     found += untaught_classes(dataset)
     for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
-        if count == 0:
+        if count == 0 and name != IGNORED_CLASS:
             found.append(Problem("class", what, "no image bears it; nothing can be learned of it"))
-        elif count < FEW_IMAGES:
+        elif 0 < count < FEW_IMAGES:
             found.append(
                 Problem(
                     "class",
