@@ -42,7 +42,7 @@ def colours_of(label_map: np.ndarray, palette: np.ndarray | None = None) -> np.n
         palette: (256, 3) uint8; by default `display_palette`.
     """
     if label_map.dtype == np.uint16:
-        label_map = np.where(label_map <= IGNORE, label_map, (label_map - 1) % (IGNORE - 1) + 1)
+        label_map = np.where(label_map <= IGNORE, label_map, (label_map - 2) % (IGNORE - 1) + 1)
     return (display_palette() if palette is None else palette)[label_map]
 
 

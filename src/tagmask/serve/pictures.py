@@ -26,7 +26,7 @@ def class_palette(classes: Sequence[str], order: Sequence[str]) -> np.ndarray:
     """
     bright = display_palette()
     palette = np.resize(bright, (max(256, len(classes) + 1), 3))
-    places = {name: place for place, name in enumerate(order)}
+    places = {name: place for place, name in enumerate(name for name in order if name != IGNORED_CLASS)}
     for label, name in enumerate(classes, start=1):
         if name != IGNORED_CLASS:
             palette[label] = bright[1 + places[name] % 254]
