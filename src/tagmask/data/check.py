@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
+from scipy import sparse
 
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.images import is_image_name, open_image
@@ -151,7 +152,8 @@ def cooccurrence(tags: np.ndarray) -> np.ndarray:
     Returns:
         (K, K) fraction of the images with the row's class that also bear the column's; NaN where no image has it.
     """
-    together = tags.T.astype(np.int64) @ tags
+    borne = sparse.csr_array(tags, dtype=np.int64)
+    together = (borne.T @ borne).toarray()
     alone = np.diag(together).astype(np.float64)[:, None]
     return np.divide(together, alone, out=np.full(together.shape, np.nan), where=alone > 0)
 
