@@ -21,6 +21,7 @@ from tagmask.data.label_maps import write_label_map
 from tagmask.data.masks import PngMask
 from tagmask.data.readers import read_dataset
 from tagmask.engine.fleet.shards import make_mask
+from tagmask.engine.pixels import fit_pixels
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.tables import to_json
@@ -142,6 +143,13 @@ def test_masks_of_a_run_have_ids_above_255_and_never_255(data: Path, run: Path, 
         np.testing.assert_array_equal(PngMask(written.folder / f"{name}.png").ids(), labels)
     rows = (written.folder / "confidence.csv").read_text().splitlines()
     assert [row.split(",")[2] for row in rows[1:5]] == ["c253", "c254", "c299", "c254"]
+
+
+def test_drawn_masks_teach_ids_above_255(data: Path, run: Path) -> None:
+    model = tagmask.load(run, device="cpu")
+    pixels = fit_pixels(model.method, read_dataset(data / "tags.csv").records, model.run.recipe.inference)
+    assert pixels is not None
+    assert pixels.classifier.labels.tolist() == [0, 1, 254, 256, 301]
 
 
 def test_scores_know_ids_above_255(data: Path, run: Path, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 
 from tagmask.data.names import collision, image_name_fault, split_name_fault, text_fault
 from tagmask.errors import TagmaskError
-from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
+from tagmask.ops.label_ids import HIGHEST, IGNORE, IGNORED_CLASS
 
 PathLike = Path | str
-MAX_CLASSES = 65_535  # with `IGNORED_CLASS`; label maps have 16 bits
+MAX_CLASSES = HIGHEST  # with `IGNORED_CLASS`
 MOST_TAGS = IGNORE - 1  # of an image; what is made of it numbers its tags by ids below 255
 PIECE = 10_000  # records whose text is made at a time
 

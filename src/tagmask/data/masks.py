@@ -12,9 +12,7 @@ import numpy as np
 
 from tagmask.data.images import opened
 from tagmask.errors import TagmaskError
-from tagmask.ops.label_ids import IGNORE, label_dtype
-
-MOST = 2**16 - 1  # the highest id that a label map can hold
+from tagmask.ops.label_ids import HIGHEST, IGNORE, label_dtype
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,9 @@ class PngMask:
 
     def _narrowed(self, values: np.ndarray) -> np.ndarray:
         """Turn ids of 16 or 32 bits into the type that holds them."""
-        if values.min() < 0 or values.max() > MOST:
-            bad = np.unique(values[(values < 0) | (values > MOST)])
-            raise TagmaskError(f"{self.path}: ids {_listed(bad)}; ids go from 0 to {MOST}; correct the mask")
+        if values.min() < 0 or values.max() > HIGHEST:
+            bad = np.unique(values[(values < 0) | (values > HIGHEST)])
+            raise TagmaskError(f"{self.path}: ids {_listed(bad)}; ids go from 0 to {HIGHEST}; correct the mask")
         return values.astype(label_dtype(values.max()))
 
     def _mapped(self, ids: np.ndarray, id_map: Mapping[int, int]) -> np.ndarray:

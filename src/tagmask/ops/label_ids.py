@@ -5,6 +5,8 @@ from typing import Literal
 
 IGNORE = 255
 """The id of pixels that no loss and no score counts."""
+HIGHEST = 2**16 - 1
+"""The highest id that a label map can hold."""
 IGNORED_CLASS = "ignored_255"
 """The name that stands in a list of more than 254 classes where the class of the label id 255 would stand.
 
