@@ -5,8 +5,7 @@
 The images are hard links to sixteen or more small JPEGs, in folders of 10,000; making them is counted apart. What is
 measured is `tagmask train` up to its first step, in a process of its own: reading the table; splits, checks, class
 counts, digests, run folder and network; the first batch and those after it, from the real loader. The seconds of the
-processor are those of the main process. A label map of 8 bits has ids for 254 classes; of a table with more, the first
-254 are chosen, and images without any of them count as known to bear none.
+processor are those of the main process. All classes of the table are learnt.
 
 Further, some images are read from a folder with a table and from tar shards, and drawn by the same loader.
 """
@@ -35,8 +34,6 @@ from PIL import Image
 PARTS = ("read", "start", "first_batch", "batches")
 LINKS = 60_000  # of one file; ext4 allows 65,000
 A_FOLDER = 10_000
-
-MAX_CLASSES = 254
 SHARD = 1_000  # images of a tar
 RECIPE = "cam/default"
 SMALL = ("backbone.weights=null", "views.crop=32", "views.resize_long=[32,48]", "inference.size=32")
@@ -46,7 +43,7 @@ class Measured(BaseException):
     """Ends a training in place of its first step."""
 
 
-def measure(data: str, batches: int, batch: int, workers: int, classes: int) -> None:
+def measure(data: str, batches: int, batch: int, workers: int) -> None:
     """Start `tagmask train` and print seconds and memory of its parts; it ends in place of the first step."""
     import tagmask
     from tagmask.data.splits import open_data
@@ -83,8 +80,6 @@ def measure(data: str, batches: int, batch: int, workers: int, classes: int) -> 
 
     make_loader, loop.training_loader, training.open_data = loop.training_loader, draw, read  # pyright: ignore
     settings = (*SMALL, f"training.batch={batch}", f"training.steps={batches + 100}", f"training.workers={workers}")
-    if classes > MAX_CLASSES:
-        settings += (f"data.classes=[{', '.join(map(class_name, range(MAX_CLASSES)))}]", "data.untagged=negative")
     with tempfile.TemporaryDirectory() as name, contextlib.suppress(Measured):
         tagmask.train(data, recipe=RECIPE, output=f"{name}/run", overrides=settings)
 
@@ -104,9 +99,9 @@ def private_gib() -> float:
     return round(kilobytes / 2**20, 3)
 
 
-def measured(data: Path, options: argparse.Namespace, classes: int) -> dict[str, Any]:
+def measured(data: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Call `measure` in a process of its own."""
-    words = [sys.executable, __file__, "--measure", data, options.batches, options.batch, options.workers, classes]
+    words = [sys.executable, __file__, "--measure", data, options.batches, options.batch, options.workers]
     printed = subprocess.run(list(map(str, words)), check=True, capture_output=True, text=True).stdout.splitlines()
     found = json.loads(printed[-1])
     for clock in ("wall_s", "processor_s"):
@@ -120,7 +115,6 @@ def make_set(folder: Path, rows: int, classes: int) -> None:
     for path in originals:
         Image.fromarray(random.integers(0, 256, (48, 48, 3), dtype=np.uint8)).save(path)
     drawn = random.integers(0, classes, (rows, 3))
-    # Without a list, a tag that is not chosen would be taken for a misspelt one.
     (folder / "classes.txt").write_text("".join(f"{class_name(number)}\n" for number in range(classes)))
     with (folder / "tags.csv").open("w") as table:
         table.write("image,tags,split\n")
@@ -225,7 +219,7 @@ def main() -> None:
     for classes in options.classes:
         with tempfile.TemporaryDirectory() as name:
             make_set(Path(name), options.rows, classes)
-            results[f"classes_{classes}"] = measured(Path(name) / "tags.csv", options, classes)
+            results[f"classes_{classes}"] = measured(Path(name) / "tags.csv", options)
             print(classes, results[f"classes_{classes}"], flush=True)
     if options.images:
         with tempfile.TemporaryDirectory() as name:

@@ -18,6 +18,7 @@ for path in map(Path, sys.argv[2:]):
     pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32) / 255
     output = np.asarray(session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0])[0]
     labels = output if output.ndim == 2 else output.argmax(axis=0) + (about["background"] == "false")
-    mask = Image.fromarray(labels.astype(np.uint8)).resize(image.size, Image.Resampling.NEAREST)
+    kind = np.uint8 if len(classes) < 255 else np.uint16
+    mask = Image.fromarray(labels.astype(kind)).resize(image.size, Image.Resampling.NEAREST)
     mask.save(path.with_suffix(".mask.png"))
     print(path, [classes[label - 1] for label in np.unique(labels) if label])

@@ -51,8 +51,11 @@ def test_16_bit_ids_are_read_and_too_large_ones_listed(tmp_path):
     Image.fromarray(np.array([[0, 3, 255]], dtype=np.uint16)).save(tmp_path / "a.png")
     np.testing.assert_array_equal(PngMask(tmp_path / "a.png", IDS).load(1, 3), [[0, 3, 255]])
     Image.fromarray(np.array([[0, 300, 4000]], dtype=np.uint16)).save(tmp_path / "b.png")
-    with pytest.raises(TagmaskError, match=r"b\.png: ids 300, 4000; ids go from 0 to 255"):
+    with pytest.raises(TagmaskError, match=r"b\.png: ids 300, 4000 are no class"):
         PngMask(tmp_path / "b.png", IDS).load(1, 3)
+    Image.fromarray(np.array([[0, 65_536, -1]], dtype=np.int32)).save(tmp_path / "c.tif")
+    with pytest.raises(TagmaskError, match=r"c\.tif: ids -1, 65536; ids go from 0 to 65535"):
+        PngMask(tmp_path / "c.tif", IDS).load(1, 3)
 
 
 def test_id_map_renames_drops_and_keeps_the_ignored(tmp_path):

@@ -16,6 +16,7 @@ from tagmask.methods.base import Method, Round, classification_loss, enlarge, re
 from tagmask.methods.registry import build_method
 from tagmask.ops.cam import multiscale_cams
 from tagmask.ops.labels import pseudo_masks
+from tagmask.ops.multi_scale import multi_scale_loss
 from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.recipes.sections import PseudoMaskConfig, TrainingConfig
 from tests.conftest import tiny_recipe
@@ -52,6 +53,11 @@ def test_without_background_channel_c_is_label_c_plus_one() -> None:
     torch.testing.assert_close(segmentation_loss(logits, labels, False), each)
     assert segmentation_loss(logits.bfloat16(), labels, False).dtype == torch.float32
     assert float(segmentation_loss(logits, torch.full_like(labels, 255), False)) == 0
+    # Of many classes, 255 is the channel of the label 256, which is not ignored.
+    many, label = torch.randn(1, 300, 4, 5), torch.full((1, 4, 5), 256)
+    expected = F.cross_entropy(many, label - 1, ignore_index=-1)
+    torch.testing.assert_close(segmentation_loss(many, label, False), expected)
+    torch.testing.assert_close(multi_scale_loss([many], label, background=False), expected)
 
 
 def test_logits_grow_bilinearly() -> None:

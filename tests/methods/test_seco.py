@@ -10,7 +10,8 @@ from tagmask.errors import TagmaskError
 from tagmask.methods import seco
 from tagmask.methods.registry import build_method
 from tagmask.methods.seco import Seco, cut_patches, draw_corners, tag_views
-from tagmask.methods.seco_losses import move_prototypes
+from tagmask.methods.seco_losses import MIXED, move_prototypes
+from tagmask.methods.seco_patches import only_class
 from tagmask.ops.cam import multiscale_cams
 from tests.conftest import tiny_recipe
 
@@ -142,6 +143,11 @@ def test_tags_of_patches() -> None:
     empty = tag_views(torch.zeros_like(regions), corners, 8, 0.2, torch.tensor([0]))
     assert empty.tolist() == [[-1, -1, 0, 0, 0, 0]]
     assert tag_views(torch.zeros_like(regions), corners, 8, 0.2, torch.tensor([0]), background=False).max() == -1
+
+
+def test_labels_above_255_are_classes() -> None:
+    pixels = torch.tensor([[300, 300, 0, 255], [300, 301, 0, 255], [255, 255, 0, -1]])
+    assert only_class(pixels).tolist() == [300, MIXED, 0]
 
 
 def test_counting_ids_makes_few_pixels_of_a_late_class_enough() -> None:

@@ -55,6 +55,12 @@ def test_editor_opens_the_mask_that_is_shown(editor: Editor, page: ReviewPage, s
     assert "data-mend" not in page.show(name)[FACTS]
 
 
+def test_editor_refuses_more_classes_than_a_byte_holds(editor: Editor, showing: str) -> None:
+    editor._classes = tuple(f"c{number}" for number in range(256))
+    with pytest.raises(TagmaskError, match=r"up to 254 classes, and this run has more: mend .*\.png by a program"):
+        editor.open(showing)
+
+
 def test_saved_mask_is_decided_and_label_leaves_it(
     editor: Editor, page: ReviewPage, showing: str, run: Path, labelled: Path
 ) -> None:

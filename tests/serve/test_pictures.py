@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tagmask.data.label_maps import voc_palette
-from tagmask.data.pictures import display_palette
+from tagmask.data.pictures import display_palette, overlay
 from tagmask.serve import pictures
 
 
@@ -36,6 +36,21 @@ def test_stage_lays_the_mask_in_its_colours_over_the_photograph() -> None:
     assert (seen[:20, :, 3] == 255).all()
     assert (seen[20:, :, 3] == 0).all()
     assert "a &quot;mask&quot;" in html
+
+
+def test_masks_of_many_classes_repeat_the_colours() -> None:
+    classes = [f"c{number}" for number in range(254)] + ["ignored_255", "cat", "dog"]
+    labels = np.full((40, 30), 257, np.uint16)
+    labels[:20], labels[20:25] = 0, 255
+    palette = pictures.class_palette(classes, classes)
+    _, mask = _pictures(pictures.stage(Image.new("RGB", (30, 40)), labels, palette, describe=""))
+    seen = np.asarray(mask.convert("RGBA"))
+    assert seen[0, 0, 3] == 0
+    assert [seen[row, 0].tolist() for row in (22, 30)] == [[128, 128, 128, 255], [*display_palette()[2], 255]]
+    assert (overlay(np.zeros((40, 30, 3), np.uint8), labels, 1.0)[30, 0] == display_palette()[2]).all()
+    html = pictures.legend(labels, classes, palette, tags=["cat"], background=True)
+    assert re.findall(r'tm-name">(.*?)<', html) == ["dog", "cat", "background", "ignored"]
+    assert pictures.describe(labels, classes) == "mask: dog 37.5%"
 
 
 def test_large_photographs_are_shown_smaller_and_masks_with_them() -> None:

@@ -13,6 +13,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.data.untaught import everywhere
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import count_classes
 from tagmask.recipes.load import BackboneConfig, Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
@@ -99,7 +100,9 @@ def choose_recipe(
         raise TagmaskError("no training images to choose a recipe for; `tagmask data check` says what was read")
     machine, overrides = machine or this_machine(), tuple(overrides)
     side, said_size = _typical_side(dataset)
-    reasons = [f"{len(dataset)} images of {len(dataset.classes)} classes, {_on_background(dataset)}, {said_size}"]
+    reasons = [
+        f"{len(dataset)} images of {count_classes(dataset.classes)} classes, {_on_background(dataset)}, {said_size}"
+    ]
     plan = _weighed(_network(machine, bool(dataset.context), reasons), overrides, find or find_weights, reasons)
     plan = replace(plan, crop=max(2 * plan.multiple, min(plan.crop, round(side / plan.multiple) * plan.multiple)))
     last = _last_classes(dataset, plan, reasons)

@@ -18,9 +18,11 @@ from tagmask.data.writers.output import check_free, fresh_folder
 from tagmask.data.writers.voc import write_voc
 from tagmask.data.writers.yolo import write_yolo
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 MaskFormat = Literal["coco", "coco-polygons", "yolo", "voc", "label-studio", "cvat"]
 KEEPS_IGNORED = ("voc",)
+COLOURED = ("voc", "cvat")  # masks are pictures of 256 colours
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ def export_masks(
     check_free(target, overwrite=overwrite)
     labelled = open_labelled(Path(masks), images if isinstance(images, Dataset) else Path(images))
     _check_apart(target, labelled.masks, images)
+    if format in COLOURED and len(labelled.classes) >= IGNORE:
+        raise TagmaskError(
+            f"format: {format} has colours for {IGNORE - 1} classes, and {labelled.masks / 'classes.txt'} lists more; "
+            "export coco, coco-polygons, yolo or label-studio"
+        )
     hints = list[str]()
     if format == "label-studio" and image_url is None:
         image_url, hint = local_files(labelled.root)

@@ -18,6 +18,7 @@ from tagmask.evaluation.report.costs import read_logs, recorded_scores
 from tagmask.evaluation.tables import describe
 from tagmask.methods.registry import without_weights
 from tagmask.models.weights import find_weights, is_on_hub
+from tagmask.ops.label_ids import IGNORED_CLASS, count_classes, label_dtype
 from tagmask.recipes.load import Recipe
 from tagmask.recipes.sections import BackboneConfig, Section
 
@@ -124,16 +125,16 @@ def model_card(run: Run, repository: str, license: str | None = None) -> str:
         tags=["tagmask", "semantic-segmentation", "weakly-supervised-semantic-segmentation", "wsss", method],
     )
     names = ["| id | class |", "| --- | --- |", *(["| 0 | background |"] if recipe.data.background else [])]
-    names += [f"| {label} | {_cell(name)} |" for label, name in enumerate(run.classes, start=1)]
+    names += [f"| {label} | {_cell(name)} |" for label, name in enumerate(run.classes, 1) if name != IGNORED_CLASS]
     parts = [
         f"---\n{about.to_yaml()}\n---",
         f"# {repository.split('/')[1]}",
-        f"A semantic segmentation model of {len(run.classes)} classes, trained by tagmask's method `{method}` on "
-        "images with tags"
+        f"A semantic segmentation model of {count_classes(run.classes)} classes, trained by tagmask's method "
+        f"`{method}` on images with tags"
         + (", and on ground-truth masks." if recipe.method.method_class.needs_masks else ", without any mask."),
         "## Use",
         f'```python\nimport tagmask\n\nmodel = tagmask.load("{PREFIX}{repository}")\n'
-        'mask = model.predict("photo.jpg")  # (H, W) uint8\n```',
+        f'mask = model.predict("photo.jpg")  # (H, W) {label_dtype(len(run.classes))}\n```',
         f"```sh\ntagmask predict {PREFIX}{repository} photos/ -o masks/\n```",
         "## Classes",
         "\n".join(names) + "\n\nIn the masks of training data 255 means ignored; the model does not predict it.",

@@ -8,7 +8,7 @@ from pathlib import Path
 from tagmask.api.mask_folder import check_classes
 from tagmask.api.write_masks import Written
 from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
-from tagmask.data.dataset import Dataset, Record, listed_classes
+from tagmask.data.dataset import Dataset, Record, listed_classes, numbered
 from tagmask.data.files import write_classes
 from tagmask.data.lock import locked
 from tagmask.data.splits import last_ids, open_data
@@ -125,7 +125,7 @@ def _classes_beside(cams: Path, wanted: Sequence[str] | None) -> tuple[str, ...]
     if not listed.is_file():
         return None
     classes = listed_classes(listed)
-    if wanted and tuple(wanted) != classes:
+    if wanted and numbered(wanted) != classes:
         raise TagmaskError(
             f"data.classes: the CAMs' ids are those of {listed} ({', '.join(classes)}); leave data.classes out"
         )

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from tagmask.data.dataset import PathLike, check_class_list, listed_classes
+from tagmask.data.dataset import PathLike, check_class_list
 from tagmask.data.images import open_image
 from tagmask.data.names import image_name_fault
+from tagmask.data.readers.source import read_class_list
 from tagmask.data.tag_table import JOINED, ProposedTags, photo_folder, write_proposed
 from tagmask.data.walk import image_files
 from tagmask.engine.device import default_device
@@ -88,12 +89,12 @@ def propose_tags(
 
 def _class_names(classes: PathLike | Sequence[str]) -> tuple[str, ...]:
     if isinstance(classes, str | Path) and Path(classes).is_file():
-        names = listed_classes(Path(classes))
+        names = read_class_list(Path(classes))
     elif str(classes).endswith(".txt"):
         raise no_such(str(classes), "file", "give --classes names parted by commas, or a file with one a line")
     else:
         listed = str(classes).split(",") if isinstance(classes, str | Path) else classes
-        names = check_class_list([name.strip() for name in listed], "--classes")
+        names = check_class_list([name.strip() for name in listed], "--classes", most=None)
     for name in names:
         if JOINED in name:
             raise TagmaskError(f"--classes: {name!r} holds {JOINED!r}, which parts tags in the table; rename it")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tagmask.api.mask_folder import CamFolder, MaskFolder
 from tagmask.data.confidence import MaskRow
+from tagmask.data.label_maps import classes_in
 from tagmask.data.lock import locked
 from tagmask.engine.inference import Item, Source, stream
 from tagmask.engine.model import Model
@@ -77,7 +78,7 @@ def _write(
         folder.write(name, prediction.labels, prediction.item.path)
         if cam_folder is not None:
             cam_folder.write(name, prediction.scores[list(tags)], tags)
-        found = [label - 1 for label in sorted(set(prediction.labels.flat)) if 0 < label <= len(model.classes)]
+        found = [label - 1 for label in classes_in(prediction.labels, len(model.classes))]
         if not set(tags) <= set(found):
             lacking.append(name)
         rows.append(MaskRow(name, prediction.confidence, tuple(model.classes[index] for index in found)))

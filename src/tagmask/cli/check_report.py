@@ -10,6 +10,8 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tagmask.ops.label_ids import IGNORED_CLASS, count_classes
+
 if TYPE_CHECKING:
     from tagmask.data.check import CheckReport
     from tagmask.data.readers.problems import Problem
@@ -36,7 +38,7 @@ def render(report: CheckReport, *, warnings_shown: int = 20) -> Group:
 def _summary(report: CheckReport) -> Text:
     num_context = report.num_context
     context = f" and context classes (s1 to s{num_context}; no mask holds them)" if num_context else ""
-    classes = f"{len(report.classes) - num_context} classes{context}"
+    classes = f"{count_classes(report.classes) - num_context} classes{context}"
     lines = [
         f"{report.path}: {report.images} images, {classes}; {report.tag_source}",
         f"{report.untagged} images bear none of the classes; {report.with_mask} have a mask",
@@ -55,6 +57,8 @@ def _counts(report: CheckReport) -> Table:
     if doubted:
         table.add_column("not known", justify="right")
     for position, name in enumerate(report.classes):
+        if name == IGNORED_CLASS:
+            continue
         cells = [str(counts[position]) for counts in report.class_counts.values()]
         if doubted:
             cells.append(str(report.unknown_totals[position]))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Unpack
 
 import numpy as np
+from scipy import sparse
 
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.images import is_image_name, open_image
@@ -24,6 +25,7 @@ from tagmask.data.readers.source import ReadOptions, Source
 from tagmask.data.readers.table import TABLE_SUFFIXES
 from tagmask.data.untaught import untaught_classes
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORED_CLASS
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32
@@ -150,7 +152,8 @@ def cooccurrence(tags: np.ndarray) -> np.ndarray:
     Returns:
         (K, K) fraction of the images with the row's class that also bear the column's; NaN where no image has it.
     """
-    together = tags.T.astype(np.int64) @ tags
+    borne = sparse.csr_array(tags, dtype=np.int64)
+    together = (borne.T @ borne).toarray()
     alone = np.diag(together).astype(np.float64)[:, None]
     return np.divide(together, alone, out=np.full(together.shape, np.nan), where=alone > 0)
 
@@ -290,9 +293,9 @@ def _warnings(
     found += untaught_classes(dataset)
     for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
-        if count == 0:
+        if count == 0 and name != IGNORED_CLASS:
             found.append(Problem("class", what, "no image bears it; nothing can be learned of it"))
-        elif count < FEW_IMAGES:
+        elif 0 < count < FEW_IMAGES:
             found.append(
                 Problem(
                     "class",

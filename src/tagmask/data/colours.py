@@ -100,7 +100,7 @@ def read_labelmap(path: Path, text: str) -> tuple[tuple[str, ...], dict[int, int
             names.append(name)
         if colour is not None and colours.setdefault(colour, label := _label(name, names)) != label:
             raise TagmaskError(f"{path} row {row}: another class has the colour {parts[0]}, too; give each its own")
-    classes = check_class_list(names, str(path))
+    classes = check_class_list(names, str(path), most=IGNORE - 1)
     labels = set(colours.values()) - {0}
     if not labels:
         colours = dict(zip(palette, range(len(classes) + 1), strict=False))

@@ -17,9 +17,11 @@ import numpy as np
 
 from tagmask.data.names import collision, image_name_fault, split_name_fault, text_fault
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import HIGHEST, IGNORE, IGNORED_CLASS
 
 PathLike = Path | str
-MAX_CLASSES = 254
+MAX_CLASSES = HIGHEST  # with `IGNORED_CLASS`
+MOST_TAGS = IGNORE - 1  # of an image; what is made of it numbers its tags by ids below 255
 PIECE = 10_000  # records whose text is made at a time
 
 
@@ -27,7 +29,7 @@ class MaskSource(Protocol):
     """Something that gives an image's label map: a PNG on disk, polygons of an annotation file, ..."""
 
     def load(self, height: int, width: int) -> np.ndarray:
-        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+        """Return the `(height, width)` label map: 0 background, 1..K, 255 ignored; uint8, of over 254 classes uint16.
 
         Raises:
             TagmaskError: the file is missing or damaged, has another size or holds ids that are no class.
@@ -66,7 +68,8 @@ class Record:
         unknown_context: those of which nobody knows.
 
     Raises:
-        TagmaskError: no file can be called after the name or the split, or the image's path is not UTF-8.
+        TagmaskError: no file can be called after the name or the split, the image's path is not UTF-8, or it bears more
+            than 254 classes.
     """
 
     name: str
@@ -88,6 +91,8 @@ class Record:
             path.encode()
         except UnicodeEncodeError:
             raise TagmaskError(f"image path {path!r} is not UTF-8; rename its folder or file") from None
+        if len(self.tags) > MOST_TAGS:
+            raise TagmaskError(f"image {self.name!r} bears {len(self.tags)} classes; one can bear {MOST_TAGS} at most")
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class Dataset:
     """Tagged images with the list of their classes.
 
     Attributes:
-        classes: K foreground names; label-map id `i + 1` is `classes[i]`.
+        classes: K foreground names; label-map id `i + 1` is `classes[i]`. Of more than 254, that of the id 255 is
+            `IGNORED_CLASS`, which no image bears: see `numbered`.
         background: False where every pixel has one of the K classes; id 0 then never appears.
         tag_source: where the tags come from, in words; printed with every result.
         skipped: what the reader left out, one line each with file or row and reason.
@@ -227,24 +233,39 @@ class Dataset:
         return np.repeat(np.arange(len(self.records)), counts), tags
 
 
+def numbered(classes: Iterable[str]) -> tuple[str, ...]:
+    """Put `IGNORED_CLASS` into a list of more than 254 classes as its 255th name; a shorter one has none.
+
+    A list that has it already stays as it is.
+    """
+    names = tuple(name for name in classes if name != IGNORED_CLASS)
+    return names if len(names) < IGNORE else (*names[: IGNORE - 1], IGNORED_CLASS, *names[IGNORE - 1 :])
+
+
 def check_class_list(classes: Iterable[str], source: str, *, most: int | None = MAX_CLASSES) -> tuple[str, ...]:
     """Return the class names as a tuple, where they make a class list.
 
     Args:
         classes: names in the order of their ids.
         source: where they stand, for messages.
-        most: how many there may be; None for a list of which classes are yet to be chosen.
+        most: how many there may be; None for a list of which classes are yet to be chosen and numbered.
 
     Raises:
-        TagmaskError: no class, an empty, repeated or unfit name, `background` among them, or more than `most`.
+        TagmaskError: no class, an empty, repeated or unfit name, `background` among them, more than `most`, or another
+            name than `IGNORED_CLASS` where the id is 255.
     """
     names = tuple(classes)
     if not names:
         raise TagmaskError(f"{source}: no classes; name at least one")
     if most is not None and len(names) > most:
         raise TagmaskError(
-            f"{source}: {len(names)} classes; a label map of 8 bits holds at most {most}. Join some, or share them out "
+            f"{source}: {len(names)} classes; label maps hold at most {most}. Join some, or share them out "
             "among several runs, each with data.classes of its own and data.untagged=negative"
+        )
+    if most is not None and len(names) >= IGNORE and names[IGNORE - 1] != IGNORED_CLASS:
+        raise TagmaskError(
+            f"{source}: {len(names)} classes, and the label id 255 means ignored; write {IGNORED_CLASS} as the 255th "
+            "name, so that the class there and those after it have the next ids"
         )
     seen: dict[str, int] = {}
     for position, name in enumerate(names, start=1):
@@ -254,6 +275,10 @@ def check_class_list(classes: Iterable[str], source: str, *, most: int | None = 
             raise TagmaskError(f"{source}: class {position}, {name!r}, {fault}")
         if name in seen:
             raise TagmaskError(f"{source}: class {name!r} stands twice, as {seen[name]} and {position}; remove one")
+        if name == IGNORED_CLASS and position != IGNORE:
+            raise TagmaskError(
+                f"{source}: {name!r} stands for the label id 255, which is ignored; rename class {position}"
+            )
         if name.lower() == "background":
             raise TagmaskError(f"{source}: 'background' is id 0 and no class; remove it (data key `background`)")
         seen[name] = position

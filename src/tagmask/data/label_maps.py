@@ -32,13 +32,13 @@ def encode_label_map(label_map: np.ndarray) -> bytes:
 
 
 def write_label_map(path: Path | str, label_map: np.ndarray, palette: np.ndarray | None = None) -> None:
-    """Write a label map as a palette PNG; the file is whole or not there.
+    """Write a label map as a palette PNG, one of 16 bits as a grey PNG; the file is whole or not there.
 
     Folders on the way are made. The pixel values are the ids; the palette only makes them visible.
 
     Args:
         path: ends in `.png`.
-        label_map: (h, w) uint8: 0 background, 1..K, 255 ignored.
+        label_map: (h, w) uint8 or uint16: 0 background, 1..K, 255 ignored.
         palette: (256, 3) uint8; by default that of PASCAL VOC, in which 255 is ivory.
 
     Raises:
@@ -48,10 +48,11 @@ def write_label_map(path: Path | str, label_map: np.ndarray, palette: np.ndarray
 
 
 def _coloured(label_map: np.ndarray, palette: np.ndarray) -> Image.Image:
-    if label_map.dtype != np.uint8 or label_map.ndim != 2:
-        raise TypeError(f"label map of {label_map.dtype} {label_map.shape}; expected uint8 (h, w)")
+    if label_map.dtype not in (np.uint8, np.uint16) or label_map.ndim != 2:
+        raise TypeError(f"label map of {label_map.dtype} {label_map.shape}; expected uint8 or uint16 (h, w)")
     image = Image.fromarray(label_map)
-    image.putpalette(palette.ravel().tolist())
+    if label_map.dtype == np.uint8:  # a palette has 256 colours
+        image.putpalette(palette.ravel().tolist())
     return image
 
 
@@ -66,6 +67,12 @@ def write_png(path: Path | str, image: Image.Image) -> None:
         raise TagmaskError(f"{target}: label maps and pictures are written as PNG; give a name that ends in .png")
     with replacing(target) as temporary:
         image.save(temporary, format="PNG")
+
+
+def classes_in(label_map: np.ndarray, num_classes: int) -> list[int]:
+    """Return the label ids of the classes that a (h, w) label map shows, ascending; background and 255 are none."""
+    pixels = np.bincount(label_map.ravel())[: num_classes + 1]
+    return [label for label in np.flatnonzero(pixels).tolist() if label not in (0, IGNORE)]
 
 
 def label_colours(classes: Sequence[str], *, ignored: bool = False) -> str:

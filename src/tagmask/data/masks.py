@@ -12,7 +12,7 @@ import numpy as np
 
 from tagmask.data.images import opened
 from tagmask.errors import TagmaskError
-from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.label_ids import HIGHEST, IGNORE, label_dtype
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class PngMask:
     id_map: Mapping[int, int] | None = field(default=None, repr=False)
 
     def load(self, height: int, width: int) -> np.ndarray:
-        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+        """Return the `(height, width)` label map as of `MaskSource.load`: 0 background, 1..K, 255 ignored.
 
         Raises:
             TagmaskError: the file is missing or damaged, holds colours in place of ids, has another size than its
@@ -40,7 +40,7 @@ class PngMask:
         return ids if self.id_map is None else self._mapped(ids, self.id_map)
 
     def ids(self) -> np.ndarray:
-        """Return the `(height, width)` uint8 values as they stand in the file.
+        """Return the `(height, width)` values as they stand in the file: uint8, or uint16 where one is above 255.
 
         Raises:
             TagmaskError: the file is missing or damaged, or holds colours in place of ids.
@@ -67,18 +67,20 @@ class PngMask:
         return {2: 85, 4: 17}.get(bits, 1)
 
     def _narrowed(self, values: np.ndarray) -> np.ndarray:
-        """Turn ids of 16 or 32 bits into 8 bits."""
-        if values.min() < 0 or values.max() > IGNORE:
-            bad = np.unique(values[(values < 0) | (values > IGNORE)])
-            raise TagmaskError(f"{self.path}: ids {_listed(bad)}; ids go from 0 to {IGNORE}; write a mask of 8 bits")
-        return values.astype(np.uint8)
+        """Turn ids of 16 or 32 bits into the type that holds them."""
+        if values.min() < 0 or values.max() > HIGHEST:
+            bad = np.unique(values[(values < 0) | (values > HIGHEST)])
+            raise TagmaskError(f"{self.path}: ids {_listed(bad)}; ids go from 0 to {HIGHEST}; correct the mask")
+        return values.astype(label_dtype(values.max()))
 
     def _mapped(self, ids: np.ndarray, id_map: Mapping[int, int]) -> np.ndarray:
         """Replace the ids of the file by label ids; 255 stays."""
-        table = np.full(256, -1, dtype=np.int16)
-        table[IGNORE] = IGNORE
+        kind = label_dtype(max(id_map.values(), default=0))
+        size = max(np.iinfo(ids.dtype).max, *id_map, 0) + 1
+        table = np.full(size, -1, dtype=np.int16 if kind == "uint8" else np.int32)
         for source, label in id_map.items():
             table[source] = label
+        table[IGNORE] = IGNORE
         labels = table[ids]
         if labels.min() < 0:
             highest = max(id_map, default=0)
@@ -87,7 +89,7 @@ class PngMask:
                 f" 1..{highest} in the order of the mask's class list, and {IGNORE} (ignored); correct the mask or"
                 " complete the list"
             )
-        return labels.astype(np.uint8)
+        return labels.astype(kind)
 
 
 class PixelCode(Protocol):
@@ -145,7 +147,7 @@ class PolygonMask:
     in_order: bool = False
 
     def load(self, height: int, width: int) -> np.ndarray:
-        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+        """Return the `(height, width)` label map as of `MaskSource.load`: 0 background, 1..K, 255 ignored.
 
         Raises:
             TagmaskError: the file states another size than that of the image, or an outline is damaged.
@@ -153,7 +155,8 @@ class PolygonMask:
         check_size(self.source, self.size or (height, width), (height, width))
         painted = [(self._shape(outline, height, width), self._label(outline)) for outline in self.outlines]
         ground = 0 if self.id_map is None else self.id_map[0]
-        labels = np.full((height, width), ground, dtype=np.uint8)
+        highest = max(self.id_map.values()) if self.id_map else max((each.label for each in self.outlines), default=0)
+        labels = np.full((height, width), ground, dtype=label_dtype(highest))
         if not self.in_order:
             painted.sort(key=lambda pair: -np.count_nonzero(pair[0]))
         for shape, label in painted:
@@ -215,7 +218,7 @@ class AgreedMask:
     id_map: Mapping[int, int] | None = field(default=None, repr=False)
 
     def load(self, height: int, width: int) -> np.ndarray:
-        """Return the `(height, width)` uint8 label map: 0 background, 1..K, 255 ignored.
+        """Return the `(height, width)` label map as of `MaskSource.load`: 0 background, 1..K, 255 ignored.
 
         Raises:
             TagmaskError: one of the masks is damaged or of another size.
@@ -235,7 +238,7 @@ def _coco_masks(source: str) -> Any:
 
 
 def encode_runs(labels: np.ndarray) -> list[tuple[int, str]]:
-    """Return the ids of a label map, (H, W) uint8, but 0, each with COCO's compressed run-length code of its pixels.
+    """Return the ids of a label map, (H, W), but 0, each with COCO's compressed run-length code of its pixels.
 
     Raises:
         TagmaskError: pycocotools is missing.

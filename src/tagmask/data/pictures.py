@@ -34,6 +34,18 @@ def display_palette() -> np.ndarray:
     return palette
 
 
+def colours_of(label_map: np.ndarray, palette: np.ndarray | None = None) -> np.ndarray:
+    """Colour a label map, (h, w), as (h, w, 3) uint8; ids above 255 have the colours of 1 to 254 once more.
+
+    Args:
+        label_map: of ids.
+        palette: (256, 3) uint8; by default `display_palette`.
+    """
+    if label_map.dtype == np.uint16:
+        label_map = np.where(label_map <= IGNORE, label_map, (label_map - 2) % (IGNORE - 1) + 1)
+    return (display_palette() if palette is None else palette)[label_map]
+
+
 def overlay(
     image: np.ndarray, label_map: np.ndarray, opacity: float = 0.5, palette: np.ndarray | None = None
 ) -> np.ndarray:
@@ -41,7 +53,7 @@ def overlay(
 
     Args:
         image: (h, w, 3) uint8.
-        label_map: (h, w) uint8: 0 background, 1..K, 255 ignored.
+        label_map: (h, w): 0 background, 1..K, 255 ignored.
         opacity: weight of the colours inside the outlines, in [0, 1]; the outlines themselves have all of it.
         palette: (256, 3) uint8; by default `display_palette`.
 
@@ -49,7 +61,7 @@ def overlay(
         (h, w, 3) uint8.
     """
     _check_picture(image, label_map.shape)
-    colours = (display_palette() if palette is None else palette)[label_map]
+    colours = colours_of(label_map, palette)
     edges = outlines(label_map, max(1, round(OUTLINE * max(label_map.shape))))
     weight = np.where(edges, 1.0, opacity) * (label_map != 0)
     return _blend(image, colours, weight.astype(np.float32)[..., None])

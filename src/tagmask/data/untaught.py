@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, combinations
+from itertools import chain
 
 import numpy as np
 from scipy import sparse
@@ -78,13 +78,11 @@ def inseparable(dataset: Dataset) -> dict[tuple[int, int], tuple[int, int]]:
 
 
 def _inseparable(together: np.ndarray, common: Sequence[int]) -> dict[tuple[int, int], tuple[int, int]]:
-    found = {}
-    for first, second in combinations([k for k in range(len(together)) if k not in common], 2):
-        both = int(together[first, second])
-        either = int(together[first, first] + together[second, second]) - both
-        if both >= FEW and both >= TOGETHER * either:
-            found[first, second] = both, either
-    return found
+    borne = np.diag(together)
+    either = borne[:, None] + borne - together
+    near = np.triu((together >= FEW) & (together >= TOGETHER * either), 1)
+    pairs = [(first, second) for first, second in np.argwhere(near).tolist() if not {first, second} & {*common}]
+    return {pair: (int(together[pair]), int(either[pair])) for pair in pairs}
 
 
 def _together(dataset: Dataset) -> np.ndarray:

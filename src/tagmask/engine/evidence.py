@@ -26,7 +26,7 @@ def mask_evidence(
     """Say what speaks against masks, a sentence each; masks that nothing speaks against give none.
 
     Args:
-        masks: of each image the class indices of its tags, and the label map (H, W) uint8.
+        masks: of each image the class indices of its tags, and the label map (H, W).
         classes: K names, in the order of the ids.
         last: names of classes that got what the others left, and so took nothing from them.
     """

@@ -17,12 +17,12 @@ from torch import Tensor
 from tagmask.data.images import is_slide_name
 from tagmask.data.rasters import Picture, Raster, open_raster, raster_size
 from tagmask.engine.device import autocast, give_back_freed_memory, keep_freed_memory
-from tagmask.engine.label_map import Source, candidates, refine_planes, to_label_map
+from tagmask.engine.label_map import Source, as_array, candidates, refine_planes, to_label_map
 from tagmask.engine.photographs import Photograph, network_size, open_ahead
 from tagmask.engine.tiles import label_tiles
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
-from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.label_ids import IGNORE, label_dtype
 from tagmask.ops.labels import beside_context
 from tagmask.ops.resize import resize
 from tagmask.recipes.load import InferenceConfig
@@ -68,7 +68,7 @@ class Prediction:
 
     Attributes:
         item: what was asked.
-        labels: (H, W) uint8 at the image's own size.
+        labels: (H, W) uint8, of over 254 classes uint16, at the image's own size.
         scores: (C, h, w) float at network size: decoder logits, or CAMs in [0, 1] of all K classes.
         confidence: the winner's fraction of the scores, in 0..1, as a mean over the pixels.
     """
@@ -240,9 +240,10 @@ def _tiled(method: Method, item: Item, raster: Raster, config: InferenceConfig, 
     assert config.tile is not None
     channels = method.num_classes + int(method.background)
     if not (item.tags is None or item.tags or method.background):  # neither a tag nor background may win
-        return Prediction(item, np.full(raster.size[::-1], IGNORE, np.uint8), torch.full((channels, 1, 1), NEVER), 1.0)
+        nothing = np.full(raster.size[::-1], IGNORE, label_dtype(method.num_classes))
+        return Prediction(item, nothing, torch.full((channels, 1, 1), NEVER), 1.0)
     device = next(method.parameters()).device
-    ids = torch.zeros(0, dtype=torch.uint8)
+    ids = torch.zeros(0)
 
     def planes_of(pictures: Sequence[Image.Image]) -> list[Tensor]:
         nonlocal ids
@@ -260,7 +261,7 @@ def _tiled(method: Method, item: Item, raster: Raster, config: InferenceConfig, 
     # Scores of all labels, as of an image that is seen as a whole; those that may not win have none.
     scores = torch.full((channels, *done.planes.shape[1:]), NEVER)
     scores[ids.long() - int(not method.background)] = done.planes.clamp_min(1e-12).log() if refined else done.planes
-    return Prediction(item, ids.cpu().numpy()[done.labels], scores, done.confidence)
+    return Prediction(item, as_array(ids)[done.labels], scores, done.confidence)
 
 
 def score(method: Method, images: Tensor, config: InferenceConfig, source: Source) -> Tensor:

@@ -29,7 +29,7 @@ def to_label_map(
     source: Source,
     background: bool,
 ) -> tuple[np.ndarray, float]:
-    """Turn one image's scores (C, h, w) into a uint8 label map at its own size, and the mean confidence.
+    """Turn one image's scores (C, h, w) into a label map at its own size, and the mean confidence.
 
     Args:
         scores: decoder logits (C = K + background), or CAMs (C = K).
@@ -41,13 +41,13 @@ def to_label_map(
     """
     planes, ids = candidates(scores, tags, config, source, background)
     if len(ids) == 0:  # neither a tag nor background may win
-        return np.full(photograph.size, IGNORE, np.uint8), 1.0
+        return np.full(photograph.size, IGNORE, as_array(ids).dtype), 1.0
     if photograph.small is None:
         fractions = planes if source == "cam" else planes.softmax(dim=0)
     else:
         fractions = planes = refine_planes(planes, photograph, config, source)
     labels = _winners(planes, ids, photograph.size)
-    return labels.cpu().numpy(), float(fractions.amax(dim=0).mean())
+    return as_array(labels), float(fractions.amax(dim=0).mean())
 
 
 def refine_planes(planes: Tensor, photograph: Photograph, config: InferenceConfig, source: Source) -> Tensor:
@@ -68,9 +68,9 @@ def _fractions(scores: Tensor) -> Tensor:
 def candidates(
     scores: Tensor, tags: Sequence[int] | None, config: InferenceConfig, source: Source, background: bool
 ) -> tuple[Tensor, Tensor]:
-    """Pick the planes that may win, and give the label id of each as uint8."""
+    """Pick the planes that may win, and give the label id of each: uint8, or int32 of over 254 classes; none is 255."""
     classes = len(scores) if source == "cam" else len(scores) - int(background)
-    allowed = list(range(classes)) if tags is None else list(tags)
+    allowed = [channel for channel in (range(classes) if tags is None else tags) if channel + 1 != IGNORE]
     ids = [channel + 1 for channel in allowed]
     if source == "cam":
         planes = scores[allowed]
@@ -78,11 +78,17 @@ def candidates(
             planes = torch.cat([torch.full_like(scores[:1], config.background_score), planes])
     else:
         planes = scores[[0, *ids]] if background else scores[allowed]
-    return planes, torch.tensor([0, *ids] if background else ids, dtype=torch.uint8, device=scores.device)
+    kind = torch.uint8 if classes < IGNORE else torch.int32
+    return planes, torch.tensor([0, *ids] if background else ids, dtype=kind, device=scores.device)
+
+
+def as_array(ids: Tensor) -> np.ndarray:
+    """Return label ids as of `candidates`, of any shape, in the type of label maps: uint8 or uint16."""
+    return ids.cpu().numpy().astype(np.uint8 if ids.dtype == torch.uint8 else np.uint16, copy=False)
 
 
 def _winners(planes: Tensor, ids: Tensor, size: tuple[int, int]) -> Tensor:
-    """Give at each pixel of `size` the id of the highest plane, as (H, W) uint8; of equal planes the first counts."""
+    """Give at each pixel of `size` the id of the highest plane, as (H, W); of equal planes the first counts."""
     if len(planes) * size[0] * size[1] <= ENLARGED:
         return ids[resize(planes[None], size)[0].max(dim=0).indices]
     # All planes at the size of a large photograph would not fit in memory. One at a time is held beside the best so

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -153,7 +154,10 @@ def training_set(recipe: Recipe, dataset: Dataset, clusters: Tensor | None = Non
     """Tell a method what it may want to know of its training images."""
     config = recipe.training
     steps = min(config.stop or config.steps, config.steps)
-    return TrainingSet(torch.from_numpy(dataset.tag_matrix()), config.batch, steps, recipe.views.crop, clusters)
+    pairs = torch.from_numpy(np.stack(dataset.tag_pairs()))
+    ones = torch.ones(pairs.shape[1], dtype=torch.uint8)
+    tags = torch.sparse_coo_tensor(pairs, ones, (len(dataset), len(dataset.classes)))
+    return TrainingSet(tags, config.batch, steps, recipe.views.crop, clusters)
 
 
 def check_trainable(recipe: Recipe, dataset: Dataset) -> None:

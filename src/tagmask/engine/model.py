@@ -23,6 +23,7 @@ from tagmask.methods.base import Method
 from tagmask.methods.combined import Combined
 from tagmask.methods.registry import build_method, without_weights
 from tagmask.models.backbone import Backbone
+from tagmask.ops.label_ids import count_classes
 from tagmask.recipes.load import Recipe, load_recipe
 from tagmask.recipes.stages import StageTraining
 
@@ -42,7 +43,7 @@ class Model:
         recipe, size = self.run.recipe, sum(parameter.numel() for parameter in self.method.parameters()) / 1e6
         return (
             f"<tagmask model {self.run.folder}: {recipe.method.name} on {recipe.backbone.name}, {size:.1f} million "
-            f"weights, {len(self.classes)} classes: {', '.join(self.classes)}>"
+            f"weights, {count_classes(self.classes)} classes: {', '.join(self.classes)}>"
         )
 
     def predict(self, image: ImageLike, tags: Sequence[str] | None = None) -> Result:
@@ -54,7 +55,7 @@ class Model:
             tags: names of the classes in it.
 
         Returns:
-            The (H, W) uint8 label map; see `Result` for what else it knows.
+            The (H, W) label map, uint8 or, of over 254 classes, uint16; see `Result` for what else it knows.
 
         Raises:
             TagmaskError: the image does not open or is none, or a tag is no class of the run.

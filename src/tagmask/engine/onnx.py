@@ -28,7 +28,9 @@ from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tagmask.data.files import replacing
+from tagmask.engine.inference import NEVER
 from tagmask.errors import TagmaskError, first_line
+from tagmask.ops.label_ids import IGNORE, label_dtype
 from tagmask.ops.resize import resize
 
 if TYPE_CHECKING:
@@ -77,12 +79,16 @@ class LabelScores(nn.Module):
         self.method, self.labels = method, labels
 
     def forward(self, image: Tensor) -> Tensor:
-        """Turn RGB (B, 3, H, W) in 0..1 into scores (B, C, H, W) as of `Method.scores`, or uint8 labels (B, H, W)."""
+        """Turn RGB (B, 3, H, W) in 0..1 into scores (B, C, H, W) as of `Method.scores`, or labels (B, H, W)."""
         scores = self.method.scores(self.method.network.backbone.normalise(image)).float()
         scores = resize(scores, image.shape[-2:])
+        if self.method.num_classes >= IGNORE:  # no pixel is of the label id 255
+            ids = torch.arange(scores.shape[1]) + int(not self.method.background)
+            scores = torch.where((ids == IGNORE)[:, None, None], NEVER, scores)
         if not self.labels:
             return scores
-        return (scores.argmax(dim=1) + int(not self.method.background)).to(torch.uint8)
+        kind = torch.uint8 if label_dtype(self.method.num_classes) == "uint8" else torch.int32
+        return (scores.argmax(dim=1) + int(not self.method.background)).to(kind)
 
 
 def write_onnx(
@@ -91,9 +97,10 @@ def write_onnx(
     """Write a method's decoder as an ONNX file and check it against torch in onnxruntime on the CPU.
 
     Input `image`: float32 (batch, 3, height, width), RGB in 0..1. Output `scores`: float32 (batch, C, height, width),
-    channel 0 background where there is one; or `labels`: uint8 (batch, height, width), 0 background, 1..K. The batch
-    is always dynamic. The file's metadata hold `tagmask` (the version), `classes` and `size` (JSON), `background`
-    (true, false), `multiple`, and `graph`, a hash by which a later export knows the file for its own.
+    channel 0 background where there is one; or `labels`: uint8 (batch, height, width), of over 254 classes int32, 0
+    background, 1..K. The batch is always dynamic. The file's metadata hold `tagmask` (the version), `classes` and
+    `size` (JSON), `background` (true, false), `multiple`, and `graph`, a hash by which a later export knows the file
+    for its own.
 
     Args:
         method: trained; stays as it is.

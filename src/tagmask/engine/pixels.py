@@ -150,9 +150,8 @@ def _pixels_of(method: Method, record: Record, config: InferenceConfig, most: in
     mask = record.mask.load(image.height, image.width)
     features = features_of(method, image, config)
     height, width = features.shape[-2:]
-    labels = torch.from_numpy(
-        np.array(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
-    ).flatten()
+    small = np.asarray(Image.fromarray(mask).resize((width, height), Image.Resampling.NEAREST))
+    labels = torch.from_numpy(small.astype(np.int64)).flatten()
     rows: list[Tensor] = []
     weights: list[Tensor] = []
     decided = labels != IGNORE
@@ -164,4 +163,4 @@ def _pixels_of(method: Method, record: Record, config: InferenceConfig, most: in
         weights.append(torch.full((len(kept),), len(places) / int(decided.sum()) / len(kept)))
     chosen = torch.cat(rows) if rows else labels.new_zeros(0, dtype=torch.int64)
     part = torch.cat(weights) if weights else torch.zeros(0)
-    return features.flatten(1)[:, chosen].t(), labels[chosen].long(), part
+    return features.flatten(1)[:, chosen].t(), labels[chosen], part

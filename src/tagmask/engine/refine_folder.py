@@ -28,7 +28,7 @@ from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method
 from tagmask.ops.affinity import confident_labels
 from tagmask.ops.crf import crf_on_cams
-from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.label_ids import IGNORE, label_dtype
 from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import AffinityConfig, RefineConfig
 
@@ -228,7 +228,8 @@ def _each(
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
             full = open_image(record.image)
             image = shrunk(full, longest)
-            labels = label(record, image, at_size(own, image), ids).astype(np.uint8)
+            labels = label(record, image, at_size(own, image), ids)
+            labels = labels.astype(label_dtype(labels.max()))
         except TagmaskError as error:
             return str(error)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from tagmask.recipes.load import InferenceConfig
 
 
 class Result(np.ndarray):
-    """The label map of one image, (H, W) uint8, with what else is known of it.
+    """The label map of one image, (H, W) uint8 or, of over 254 classes, uint16, with what else is known of it.
 
     It is an array of label ids (0 background, 1..K in the order of `classes`, 255 ignored) and behaves as one: what is
     computed or cut from it is a plain array. A notebook shows it as an overlay.
@@ -68,7 +68,7 @@ class Result(np.ndarray):
 
     @property
     def labels(self) -> np.ndarray:
-        """The label map as a plain array, (H, W) uint8."""
+        """The label map as a plain array, (H, W)."""
         return self.view(np.ndarray)
 
     @cached_property
@@ -111,7 +111,7 @@ class Result(np.ndarray):
             refine: None as the recipe says.
 
         Returns:
-            (H, W) uint8 label map.
+            (H, W) label map.
         """
         method, config, _ = self._asked
         changes: dict[str, Any] = {} if refine is None else {"refine": refine}
@@ -134,7 +134,7 @@ class Result(np.ndarray):
         return Image.fromarray(overlay(np.asarray(self.image), self.labels, opacity))
 
     def save(self, path: Path | str) -> None:
-        """Write the label map as a palette PNG, whole or not at all.
+        """Write the label map as a PNG, with a palette where it has 8 bits, whole or not at all.
 
         Raises:
             TagmaskError: the path does not end in `.png`, or cannot be written.

@@ -35,7 +35,7 @@ class Labelled:
     """What tiles make of an image.
 
     Attributes:
-        labels: (H, W) uint8, the index of the winning plane.
+        labels: (H, W) uint8 or, of over 256 planes, uint16, the index of the winning plane.
         planes: (n, h, w) the blended planes made smaller.
         confidence: the mean over the pixels of the winner's fraction, in 0..1.
     """
@@ -64,7 +64,7 @@ def label_tiles(
     along, across = (height, width) if upright else (width, height)
     rows, columns = spans(along, tile), spans(across, tile)
     row_weights, column_weights = weights(rows, along, tile), weights(columns, across, tile)
-    labels = np.empty((along, across), np.uint8)
+    labels = np.empty((along, across), np.uint8)  # until it is known how many planes there are
     factor = min(1.0, longest / along)
     reduced, small_across = 0, max(1, round(across * factor))
     small: list[Tensor] = []
@@ -85,15 +85,18 @@ def label_tiles(
                 weight = row_weights[number][:, None] * column_weights[place]
                 band[:, :, left:right] += enlarged * weight.to(enlarged.device)
         assert band is not None
+        if number == 0 and len(band) > 256:
+            labels = labels.astype(np.uint16)
         if held is not None:
             band[:, : held.shape[1]] += held
         # Rows that no later tile touches are done.
         done = rows[number + 1][0] - start if number + 1 < len(rows) else end - start
         finished, held = band[:, :done], band[:, done:].clone()
+        narrow = torch.uint8 if labels.dtype == np.uint8 else torch.int32  # so that little is copied from the device
         for piece in range(0, done, PIECE):
             own = finished[:, piece : piece + PIECE]
             best, index = own.max(dim=0)
-            labels[start + piece : start + piece + own.shape[1]] = index.to(torch.uint8).cpu().numpy()
+            labels[start + piece : start + piece + own.shape[1]] = index.to(narrow).cpu().numpy()
             confidence += float((best if probabilities else own.softmax(dim=0).amax(dim=0)).double().sum())
         until = max(1, round((start + done) * factor))
         if until > reduced:

@@ -35,8 +35,8 @@ class ConfusionMatrix:
         """Count the pixels of one or more label maps.
 
         Args:
-            ground_truth: uint8, any shape: ids, or 255 where nobody knows.
-            prediction: uint8 of the same shape: ids, or 255 where nothing is said.
+            ground_truth: uint8 or uint16, any shape: ids, or 255 where nobody knows.
+            prediction: uint8 or uint16 of the same shape: ids, or 255 where nothing is said.
 
         Raises:
             TagmaskError: the shapes differ, or an id is no class.
@@ -46,9 +46,8 @@ class ConfusionMatrix:
                 f"the ground truth has shape {ground_truth.shape} and the prediction {prediction.shape};"
                 " compare label maps of the same size"
             )
-        # 255 becomes 0 and every id one more, so that the ids that occur lie close together.
-        shifted_ground_truth = _bytes(ground_truth, "ground truth") + np.uint8(1)
-        shifted_prediction = _bytes(prediction, "prediction") + np.uint8(1)
+        shifted_ground_truth = _shifted(ground_truth, "ground truth")
+        shifted_prediction = _shifted(prediction, "prediction")
         self._check(shifted_ground_truth, "ground truth")
         self._check(shifted_prediction, "prediction")
         stride = self.num_classes + 2
@@ -74,15 +73,17 @@ class ConfusionMatrix:
 
     def _check(self, shifted: np.ndarray, what: str) -> None:
         if shifted.size and shifted.max() > self.num_classes + 1:
-            found = np.unique(shifted) - np.uint8(1)
-            strange = [int(label) for label in found if self.num_classes < label < IGNORE]
+            strange = shifted[shifted > self.num_classes + 1].min() - 1
             raise TagmaskError(
-                f"the {what} holds id {strange[0]}, but the class list has {self.num_classes} classes; ids go from"
+                f"the {what} holds id {strange}, but the class list has {self.num_classes} classes; ids go from"
                 f" {self.ids[0]} to {self.num_classes}, and 255 is ignored"
             )
 
 
-def _bytes(labels: np.ndarray, what: str) -> np.ndarray:
-    if labels.dtype != np.uint8:
-        raise TypeError(f"the {what} is {labels.dtype}; label maps are uint8")
-    return labels.ravel()
+def _shifted(labels: np.ndarray, what: str) -> np.ndarray:
+    """Make 255 0 and every id one more, in one dimension, so that the ids that occur lie close together."""
+    if labels.dtype == np.uint8:
+        return labels.ravel() + np.uint8(1)
+    if labels.dtype != np.uint16:
+        raise TypeError(f"the {what} is {labels.dtype}; label maps are uint8 or uint16")
+    return np.where(labels == IGNORE, 0, labels.astype(np.int32) + 1).ravel()

@@ -25,7 +25,7 @@ class Compared:
     Attributes:
         record: the image with its tags.
         prediction: its label map, scores and confidence.
-        ground_truth: (H, W) uint8 ids at the size of the label map; None where the image has none.
+        ground_truth: (H, W) ids at the size of the label map; None where the image has none.
     """
 
     record: Record

@@ -22,6 +22,7 @@ import numpy as np
 
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.confusion import ConfusionMatrix
+from tagmask.ops.label_ids import IGNORE
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def score(matrix: ConfusionMatrix, protocol: str = "seco", *, averaged: Sequence
     if known == 0:
         raise TagmaskError("no pixel has ground truth: every label in it is 255, or no image was compared")
     tally, average = PROTOCOLS[protocol](matrix)
-    chosen = np.ones(len(matrix.ids), bool) if averaged is None else np.isin(matrix.ids, averaged)
+    chosen = (matrix.ids != IGNORE) & (True if averaged is None else np.isin(matrix.ids, averaged))
     average = average & chosen
     with np.errstate(divide="ignore", invalid="ignore"):
         iou = np.where(average & (tally.union == 0), 0.0, tally.right / tally.union)

@@ -91,7 +91,7 @@ def study(
     skipped: list[str] = []
     for each in compare(method, dataset, config, source=source, tags_given=tags_given, left_out=skipped):
         labels, quality = each.prediction.labels, None
-        pixels = np.bincount(labels.ravel(), minlength=IGNORE)[1:IGNORE]
+        pixels = np.bincount(labels[labels != IGNORE])[1:]
         found = frozenset(np.flatnonzero(pixels >= SPECK * labels.size).tolist())
         if each.ground_truth is not None:
             own = ConfusionMatrix(len(dataset.classes), background=dataset.background)

@@ -59,7 +59,7 @@ class ThresholdSweep:
 
         Args:
             cams: (K, h, w) activation in [0, 1], 0 for classes the image is known not to bear.
-            ground_truth: (h, w) uint8 ids, 0 background, 255 left out.
+            ground_truth: (h, w) ids, 0 background, 255 left out.
 
         Raises:
             TagmaskError: the sizes differ, or the ground truth holds an id that is no class.

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tagmask.engine.progress import report_skipped
 from tagmask.evaluation.result import Conditions, Result
+from tagmask.ops.label_ids import IGNORED_CLASS
 
 _KEYS = {
     "protocol",
@@ -62,6 +63,8 @@ def render(result: Result, console: Console) -> None:
     for heading in ("IoU %", "precision %", "recall %", "FP/TP"):
         table.add_column(heading, justify="right")
     for row, name in enumerate(result.classes):
+        if name == IGNORED_CLASS:
+            continue
         percentages = (_percent(values[row]) for values in (scores.iou, scores.precision, scores.recall))
         table.add_row(name, *percentages, _ratio(scores.confusion_ratio[row]))
     table.add_section()
@@ -114,6 +117,7 @@ def to_json(result: Result) -> dict[str, Any]:
                 "confusion_ratio": _plain(scores.confusion_ratio[row]),
             }
             for row, name in enumerate(result.classes)
+            if name != IGNORED_CLASS
         },
     }
 

@@ -41,7 +41,7 @@ class TrainingSet(NamedTuple):
     """What a method may want to know of the images it is about to be trained on.
 
     Attributes:
-        tags: (N, K) uint8, 0 or 1, a row an image.
+        tags: (N, K) uint8, 0 or 1, a row an image; sparse, for most of it is 0.
         batch: images a step, over all devices.
         steps: updates of the whole training.
         side: side of the square training views, in pixels.
@@ -268,9 +268,9 @@ def segmentation_loss(logits: Tensor, labels: Tensor, background: bool) -> Tenso
     Source: ToCo (CVPR 2023); SeCo (CVPR 2024), section 3.4.
     """
     if not background:
-        targets = torch.where(labels == IGNORE, IGNORE, labels - 1)
-        losses = F.cross_entropy(logits.float(), targets, ignore_index=IGNORE, reduction="none")
-        return global_mean(losses.sum(), (targets != IGNORE).sum())
+        targets = torch.where(labels == IGNORE, -1, labels - 1)  # 255 is the channel of the label 256
+        losses = F.cross_entropy(logits.float(), targets, ignore_index=-1, reduction="none")
+        return global_mean(losses.sum(), (targets >= 0).sum())
     losses = F.cross_entropy(logits.float(), labels, ignore_index=IGNORE, reduction="none")
     behind, front = labels == 0, (labels > 0) & (labels != IGNORE)
     halves = [global_mean((losses * part).sum(), part.sum()) for part in (behind, front)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -16,7 +15,6 @@ from tagmask.data.batch import Batch
 from tagmask.methods.base import TagMethod, classification_loss, enlarge, segmentation_loss
 from tagmask.methods.registry import register
 from tagmask.models.backbone import Backbone
-from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.multi_scale import multi_scale_logits, multi_scale_loss
 from tagmask.recipes.sections import MethodSection
 
@@ -47,7 +45,7 @@ class Full(TagMethod):
         assert batch.masks is not None
         if self.config.copies:
             logits = multi_scale_logits(super().scores, batch.images, self.config.copies)
-            segmentation = multi_scale_loss(logits, self._targets(batch.masks))
+            segmentation = multi_scale_loss(logits, batch.masks, self.background)
             return {"loss": segmentation, "seg": segmentation}
         outputs = self.network(batch.images)
         logits = enlarge(self.network.decoder(outputs.tokens.patches), batch.images.shape[-2:])
@@ -60,7 +58,3 @@ class Full(TagMethod):
         if self.config.copies:
             return multi_scale_logits(super().scores, images, self.config.copies)[-1]
         return super().scores(images)
-
-    def _targets(self, masks: Tensor) -> Tensor:
-        """Channels of label ids: without background, channel c stands for label c + 1."""
-        return masks if self.background else torch.where(masks == IGNORE, IGNORE, masks - 1)

@@ -178,7 +178,7 @@ class Rca(Method):
         self.training_set = training_set
         size = training_set.side // stride
         self.gathered = AttentionStore(
-            training_set.tags, (size, size), "uint8" if "uint8_maps" in config.quirks else "float16"
+            training_set.tags.to_dense(), (size, size), "uint8" if "uint8_maps" in config.quirks else "float16"
         )
 
     def parameter_groups(self) -> list[ParameterGroup]:

@@ -89,7 +89,7 @@ def only_class(pixels: Tensor) -> Tensor:
     """Find the one class among the label ids in the last dimension: its id, 0 if there is none, -1 if several."""
     is_class = (pixels > 0) & (pixels != IGNORE)
     largest = torch.where(is_class, pixels, 0).amax(dim=-1)
-    smallest = torch.where(is_class, pixels, IGNORE).amin(dim=-1)
+    smallest = torch.where(is_class, pixels, largest[..., None]).amin(dim=-1)
     return torch.where(largest == 0, 0, torch.where(largest == smallest, largest, MIXED))
 
 

@@ -38,12 +38,14 @@ def multi_scale_logits(
     return [*logits, largest]
 
 
-def multi_scale_loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
+def multi_scale_loss(logits: Sequence[Tensor], labels: Tensor, background: bool = True) -> Tensor:
     """Sum the cross-entropies of `logits` (B, C, h_i, w_i) to labels (B, H, W) shrunk to their sizes; 255 is left out.
 
-    Each term is the mean over its own labelled pixels, 0 where there are none.
+    Each term is the mean over its own labelled pixels, 0 where there are none. Without `background`, channel c is label
+    c + 1.
     """
-    return torch.stack([_cross_entropy(own.float(), shrink_labels(labels, own.shape[-2:])) for own in logits]).sum()
+    targets = torch.where(labels == IGNORE, -1, labels - int(not background))
+    return torch.stack([_cross_entropy(own.float(), shrink_labels(targets, own.shape[-2:])) for own in logits]).sum()
 
 
 def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
@@ -56,7 +58,7 @@ def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     return labels[:, rows[:, None], columns]
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Compute the mean cross-entropy over the labelled pixels of all processes."""
-    total = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return global_mean(total, (labels != IGNORE).sum())
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the mean cross-entropy over the pixels of all processes whose target is a channel, not -1."""
+    total = F.cross_entropy(logits, targets, ignore_index=-1, reduction="sum")
+    return global_mean(total, (targets >= 0).sum())

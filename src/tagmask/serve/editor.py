@@ -51,7 +51,16 @@ class Editor:
         self._opened: dict[str, str] = {}  # the hash of the mask, by showing
 
     def open(self, showing: str) -> dict[str, Any]:
-        """Return what the editor needs beside the map: the photograph, its size, and the classes with their colours."""
+        """Return what the editor needs beside the map: the photograph, its size, and the classes with their colours.
+
+        Raises:
+            TagmaskError: the run has more classes than the editor's maps of a byte a pixel hold.
+        """
+        if len(self._classes) >= IGNORE:
+            raise TagmaskError(
+                f"the editor paints masks of up to {IGNORE - 1} classes, and this run has more: mend "
+                f"{self._mask(showing)} by a program that keeps grey PNGs of 16 bits"
+            )
         photo = self._open_photo(showing)
         palette = pictures.class_palette(self._classes, self._classes)
         name = self.page.name_of(showing)

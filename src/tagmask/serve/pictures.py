@@ -10,8 +10,9 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from tagmask.data.label_maps import classes_in
 from tagmask.data.pictures import display_palette, heat_map
-from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
 
 LONG_SIDE = 1024
 THUMBNAIL = 384
@@ -19,20 +20,22 @@ MOST_CAMS = 24
 
 
 def class_palette(classes: Sequence[str], order: Sequence[str]) -> np.ndarray:
-    """Make a (256, 3) uint8 palette for label maps of `classes`, each class in the colour of its place in `order`.
+    """Make the (L, 3) uint8 colours of the ids of `classes`, at least 256, each class in that of its place in `order`.
 
     Where `classes` is `order`, it is `display_palette`. A class that two runs have in common has one colour in both.
     """
     bright = display_palette()
-    palette = bright.copy()
+    palette = np.resize(bright, (max(256, len(classes) + 1), 3))
+    places = {name: place for place, name in enumerate(name for name in order if name != IGNORED_CLASS)}
     for label, name in enumerate(classes, start=1):
-        palette[label] = bright[1 + order.index(name) % 254]
+        if name != IGNORED_CLASS:
+            palette[label] = bright[1 + places[name] % 254]
     return palette
 
 
-def fractions(labels: np.ndarray) -> np.ndarray:
-    """Return the fraction of the pixels that has each id, (256,), in 0..1."""
-    return np.bincount(labels.ravel(), minlength=256) / labels.size
+def fractions(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the fraction of the pixels that has each id, at least 256 of them, in 0..1."""
+    return np.bincount(labels.ravel(), minlength=max(256, num_classes + 1)) / labels.size
 
 
 def stage(photo: Image.Image, labels: np.ndarray, palette: np.ndarray, *, describe: str) -> str:
@@ -40,17 +43,22 @@ def stage(photo: Image.Image, labels: np.ndarray, palette: np.ndarray, *, descri
 
     Args:
         photo: (H, W) RGB.
-        labels: (H, W) uint8 label map.
-        palette: (256, 3) uint8.
+        labels: (H, W) label map.
+        palette: as of `class_palette`.
         describe: the mask in words, for those who do not see it.
     """
     shown = shrink(photo, LONG_SIDE)
     layer = Image.fromarray(labels).resize(shown.size, Image.Resampling.NEAREST)
-    layer.putpalette(palette.ravel().tolist())
+    if labels.dtype == np.uint8:
+        layer.putpalette(palette[:256].ravel().tolist())
+        layer.info["transparency"] = 0
+    else:
+        ids = np.asarray(layer)
+        layer = Image.fromarray(np.dstack([palette[ids], np.uint8(255) * (ids > 0)]))
     return (
         f'<figure class="tm-stage" style="--long: {max(shown.size)}">'
         f'<img class="tm-photo" alt="photograph" src="{jpeg(shown)}">'
-        f'<img class="tm-mask" alt="{escape(describe)}" src="{_png(layer, transparency=0)}">'
+        f'<img class="tm-mask" alt="{escape(describe)}" src="{_png(layer)}">'
         "</figure>"
     )
 
@@ -81,11 +89,11 @@ def legend(
 
     Classes among `tags` are listed even if no pixel has them; the background is listed where there is one.
     """
-    fraction = fractions(labels)
+    fraction = fractions(labels, len(classes))
     rows: list[tuple[float, str, str]] = [
         (fraction[label], name, _hex(palette[label]))
         for label, name in enumerate(classes, start=1)
-        if fraction[label] > 0 or name in tags
+        if (fraction[label] > 0 or name in tags) and label != IGNORE
     ]
     rows.sort(key=lambda row: -row[0])
     if background:
@@ -97,8 +105,8 @@ def legend(
 
 def describe(labels: np.ndarray, classes: Sequence[str]) -> str:
     """Put a label map into words: the classes in it, each with its fraction of the pixels."""
-    fraction = fractions(labels)
-    found = [f"{name} {fraction[label]:.1%}" for label, name in enumerate(classes, start=1) if fraction[label] > 0]
+    fraction = fractions(labels, len(classes))
+    found = [f"{classes[label - 1]} {fraction[label]:.1%}" for label in classes_in(labels, len(classes))]
     return "mask: " + (", ".join(found) or "background only")
 
 
@@ -181,8 +189,8 @@ def jpeg(image: Image.Image) -> str:
     return _data_uri(image, "JPEG", quality=90)
 
 
-def _png(image: Image.Image, **options: int) -> str:
-    return _data_uri(image, "PNG", **options)
+def _png(image: Image.Image) -> str:
+    return _data_uri(image, "PNG")
 
 
 def _data_uri(image: Image.Image, kind: str, **options: int) -> str:

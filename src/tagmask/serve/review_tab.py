@@ -16,6 +16,7 @@ from tagmask.api import Model
 from tagmask.data.masks import PngMask
 from tagmask.data.mended import Verdict, write_mended
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORED_CLASS
 from tagmask.serve import pictures
 from tagmask.serve.photos import inside, open_photo
 from tagmask.serve.review import Review
@@ -183,7 +184,7 @@ class ReviewPage:
         return stage, pictures.legend(labels, classes, palette, tags=self.review.tags(name), background=background)
 
     def _paint(self, name: str) -> tuple[str, np.ndarray]:
-        """Return the photograph under its mask as HTML, and the label map, (H, W) uint8."""
+        """Return the photograph under its mask as HTML, and the label map, (H, W)."""
         candidate, classes = self.review.candidates[name], self.model.classes
         photo = open_photo(inside(candidate.image, self.photo_folder))
         labels = PngMask(inside(candidate.mask, self.mask_folder)).load(photo.height, photo.width)
@@ -231,6 +232,7 @@ def build(page: ReviewPage, blocks: Any) -> None:
     """Lay the tab out; to be called inside a `gradio.Blocks`, which is given for its load event."""
     import gradio as gr
 
+    classes = [name for name in page.model.classes if name != IGNORED_CLASS]
     gr.HTML('<div class="tm-strip" role="group" aria-label="Masks under review"></div>', elem_id="review-strip")
     with gr.Row(equal_height=False, elem_id="review-panel"):
         with gr.Column(scale=3, min_width=320):
@@ -244,14 +246,14 @@ def build(page: ReviewPage, blocks: Any) -> None:
                 keep = gr.Button("Keep (K)", variant="primary", elem_id="review-keep", min_width=90)
                 redo = gr.Button("Redo (R)", elem_id="review-redo", min_width=90)
                 edit = gr.Button("Mend (E)", elem_id="review-edit", min_width=90)
-            tags = gr.Dropdown(list(page.model.classes), multiselect=True, label="Tags (T)", elem_id="review-tags")
+            tags = gr.Dropdown(classes, multiselect=True, label="Tags (T)", elem_id="review-tags")
             fix = gr.Button("Fix the tags (Ctrl+Enter)", elem_id="review-fix")
             with gr.Row():
                 back = gr.Button("← Back", elem_id="review-back", size="sm", min_width=90)
                 forth = gr.Button("Next →", elem_id="review-forth", size="sm", min_width=90)
             message = gr.HTML(elem_id="review-message")
             with gr.Accordion("Only some of them", open=False, elem_id="review-choice"):
-                tag = gr.Dropdown([("any", ""), *page.model.classes], value="", label="Tag")
+                tag = gr.Dropdown([("any", ""), *classes], value="", label="Tag")
                 verdict = gr.Dropdown(list(CHOICES), value="any", label="Decision")
                 most = gr.Slider(0, 1, 1, step=0.01, label="Confidence at most")
             gr.HTML(pictures.note(KEYS))

@@ -13,7 +13,7 @@ import numpy as np
 from tagmask.api import Model
 from tagmask.data.label_maps import write_label_map
 from tagmask.errors import TagmaskError
-from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS, count_classes
 from tagmask.serve import pictures
 from tagmask.serve.photos import inside, open_photo
 
@@ -30,8 +30,8 @@ class View:
 
     Attributes:
         stage, uncertainty, legend, cams: HTML.
-        mask: the file to download, a palette PNG.
-        labels: (H, W) uint8 label map.
+        mask: the file to download, a PNG.
+        labels: (H, W) label map.
     """
 
     stage: str
@@ -44,7 +44,7 @@ class View:
 
 def all_classes(models: Sequence[Model]) -> list[str]:
     """List the classes of all runs, each once, those of the first run first."""
-    return list(dict.fromkeys(name for model in models for name in model.classes))
+    return list(dict.fromkeys(name for model in models for name in model.classes if name != IGNORED_CLASS))
 
 
 def view(model: Model, path: Path, tags: Sequence[str], order: Sequence[str], downloads: Path) -> View:
@@ -83,12 +83,12 @@ def view(model: Model, path: Path, tags: Sequence[str], order: Sequence[str], do
 
 def agreement(first: np.ndarray, second: np.ndarray, models: Sequence[Model]) -> float:
     """Return the fraction of the pixels to which two runs give the same class, by name, in 0..1."""
-    order = all_classes(models)
+    places = {name: place for place, name in enumerate(all_classes(models), start=1)}
     tables = []
     for model in models:
-        table = np.zeros(256, np.int64)
+        table = np.zeros(max(256, len(model.classes) + 1), np.int64)
+        table[1 : len(model.classes) + 1] = [places.get(name, 0) for name in model.classes]
         table[IGNORE] = -1
-        table[1 : len(model.classes) + 1] = [1 + order.index(name) for name in model.classes]
         tables.append(table)
     return float((tables[0][first] == tables[1][second]).mean())
 
@@ -190,7 +190,7 @@ def _panel(model: Model) -> tuple[gr.HTML, gr.HTML, gr.HTML, gr.HTML, gr.Downloa
     recipe = model.run.recipe
     with gr.Column(min_width=300, elem_classes="tm-panel"):
         gr.HTML(
-            pictures.heading(model.run.folder.name, f"{recipe.method.name} · {len(model.classes)} classes"),
+            pictures.heading(model.run.folder.name, f"{recipe.method.name} · {count_classes(model.classes)} classes"),
             padding=False,
         )
         with gr.Row(equal_height=False):

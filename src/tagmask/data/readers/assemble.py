@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tagmask.data.dataset import MAX_CLASSES, Dataset, MaskSource, Record, check_class_list
+from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list, numbered
 from tagmask.data.masks import PngMask
 from tagmask.data.names import case_key, printable
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside
 from tagmask.errors import TagmaskError, no_such
-from tagmask.ops.label_ids import IGNORE
+from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS, count_classes
 
 KEPT_SECRET = ("test", "testing")
 """Splits whose tags may be known to nobody but the makers of a benchmark: their images are for prediction."""
@@ -101,7 +101,7 @@ def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: in
 def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the full class list, which every tag has to be in, and the chosen one, which the data set has.
 
-    Context classes are in the first and never in the second.
+    Context classes are in the first and never in the second. The second is `numbered`.
 
     Raises:
         TagmaskError: a list is no class list, or a chosen class is not in the full list.
@@ -111,7 +111,7 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
     if options.mask_classes is not None:
         check_class_list(options.mask_classes, "mask_classes", most=None)
     if options.classes is not None:
-        check_class_list(options.classes, "classes")
+        check_class_list(options.classes, "classes", most=None)
     declared = (*(source.classes or ()), *(options.mask_classes or ()))
     if not declared:
         seen = {tag for row in source.rows for tag in (*row.tags, *(row.unknown or ()))}
@@ -120,17 +120,28 @@ def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], t
         things = [name for name in sorted(seen) if name not in options.context]
         if not things and options.classes is None:
             raise TagmaskError("data.context names every tag there is; leave out those that masks are wanted of")
-        classes = options.classes or check_class_list(things, f"{source.path}, tags")
+        place = f"{source.path}, tags"
+        classes = _chosen(options.classes or check_class_list(things, place, most=None), place, options)
         return (*classes, *options.context), classes
     full = tuple(dict.fromkeys((*declared, *options.context)))
     for name in options.classes or ():
-        if name not in full:
+        if name not in full and name != IGNORED_CLASS:
             place = source.classes_from if source.classes else "mask_classes"
             raise TagmaskError(f"classes: {name!r} is not in {place}; {nearest(name, full)}")
     chosen = options.classes or tuple(name for name in source.classes or full if name not in options.context)
     if not chosen:
         raise TagmaskError("data.context names every class there is; leave out those that masks are wanted of")
-    return full, check_class_list(chosen, source.classes_from)
+    return full, _chosen(chosen, source.classes_from, options)
+
+
+def _chosen(names: Sequence[str], place: str, options: Options) -> tuple[str, ...]:
+    """Give the classes their numbers; context classes are numbered behind them, and only as far as 254."""
+    if options.context and count_classes(names) + len(options.context) >= IGNORE:
+        raise TagmaskError(
+            f"data.context: {len(options.context)} context classes beside {count_classes(names)} classes; together"
+            f" there may be {IGNORE - 1}; choose fewer (data.classes), or leave the context classes out"
+        )
+    return check_class_list(numbered(names), place)
 
 
 def _check_context(options: Options) -> None:
@@ -142,15 +153,15 @@ def _check_context(options: Options) -> None:
     twice = [name for name in options.context if name in (options.classes or ())]
     if twice:
         raise TagmaskError(f"data.context: {twice[0]!r} is in data.classes too; remove it from one of them")
-    check_class_list((*(options.classes or ()), *options.context), "data.classes and data.context")
+    check_class_list((*(options.classes or ()), *options.context), "data.classes and data.context", most=None)
 
 
 class _TagReader:
     """Turns a row's tags into indices of the chosen classes."""
 
     def __init__(self, full: tuple[str, ...], classes: tuple[str, ...], problems: Problems, wrong: str) -> None:
-        self.index = {name: position for position, name in enumerate(classes)}
-        self.full = frozenset(full)
+        self.index = {name: position for position, name in enumerate(classes) if name != IGNORED_CLASS}
+        self.full = frozenset(full) - {IGNORED_CLASS}
         self.order = full
         self.problems = problems
         self.wrong = wrong
@@ -159,7 +170,7 @@ class _TagReader:
     def __call__(self, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
         tags = self._indices(row, row.tags)
         if row.unknown is None:
-            return tags, tuple(position for position in range(len(self.index)) if position not in tags)
+            return tags, tuple(position for position in self.index.values() if position not in tags)
         return tags, self._indices(row, row.unknown)
 
     def _indices(self, row: Row, names: tuple[str, ...]) -> tuple[int, ...]:
@@ -259,11 +270,7 @@ def _mask_finder(
             f"{folder}: nobody says which id of the masks is which class; write classes.txt there, one name a line"
             " in the order of the ids 1, 2, ..., or give data.mask_classes"
         )
-    if len(order) > MAX_CLASSES:
-        raise TagmaskError(
-            f"{folder}: masks of 8 bits have ids of at most {MAX_CLASSES} classes, and their list has {len(order)}; "
-            "name the classes of the masks' ids in data.mask_classes, or take the folder away"
-        )
+    check_class_list(order, f"{folder}, list of the masks' classes (data.mask_classes, classes.txt)")
     without = [name for name in classes if name not in order]
     if without:
         raise TagmaskError(

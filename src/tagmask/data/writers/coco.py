@@ -12,6 +12,7 @@ from tagmask.data.files import inside, write_text
 from tagmask.data.writers.labelled import LabelledImage
 from tagmask.data.writers.regions import Region, regions
 from tagmask.errors import TagmaskError
+from tagmask.ops.label_ids import IGNORE
 
 DEFAULT = "default"
 
@@ -59,7 +60,7 @@ def _empty(classes: Sequence[str]) -> dict[str, Any]:
         "licenses": [],
         "images": [],
         "annotations": [],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(classes, start=1)],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1) if label != IGNORE],
     }
 
 

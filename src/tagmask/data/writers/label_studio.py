@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,8 +13,9 @@ from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 import numpy as np
 
 from tagmask.data.files import write_text
-from tagmask.data.label_maps import voc_palette
+from tagmask.data.label_maps import classes_in, voc_palette
 from tagmask.data.writers.labelled import LabelledImage
+from tagmask.ops.label_ids import IGNORE
 
 CONTROL, PICTURE = "tag", "image"
 LOCAL_FILES = "/data/local-files/?d="
@@ -97,14 +99,13 @@ def brush_regions(
     """Make the `result` of a prediction: a brush region for each class in a label map.
 
     Args:
-        labels: (h, w) uint8: 0 background, 1..K, 255 ignored, which is left out.
+        labels: (h, w): 0 background, 1..K, 255 ignored, which is left out.
         classes: names in id order.
         control, picture: names of the brush and of the image in the project's labelling interface.
 
     Source: Label Studio, "Import brush segmentation pre-annotations in RLE format".
     """
     height, width = labels.shape
-    present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[: len(classes) + 1]).tolist()
     return [
         {
             # Label Studio cuts an id at the first "#", and takes regions of one id for one.
@@ -117,8 +118,7 @@ def brush_regions(
             "image_rotation": 0,
             "value": {"format": "rle", "rle": brush_code(labels == label), "brushlabels": [classes[label - 1]]},
         }
-        for label in present
-        if label > 0
+        for label in classes_in(labels, len(classes))
     ]
 
 
@@ -136,6 +136,7 @@ def _config(classes: Sequence[str]) -> Element:
     view = Element("View")
     SubElement(view, "Image", name=PICTURE, value=f"${PICTURE}", zoom="true")
     labels = SubElement(view, "BrushLabels", name=CONTROL, toName=PICTURE)
-    for name, (red, green, blue) in zip(classes, voc_palette()[1:].tolist(), strict=False):
+    palette = voc_palette()[1:IGNORE].tolist()
+    for name, (red, green, blue) in zip(classes, cycle(palette), strict=False):
         SubElement(labels, "Label", value=name, background=f"#{red:02x}{green:02x}{blue:02x}")
     return view

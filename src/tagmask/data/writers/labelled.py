@@ -29,7 +29,7 @@ class LabelledImage:
         name: of the mask, relative, with `/` between folders and without suffix.
         image: the photograph.
         file_name: of the photograph, relative to the folder of photographs, with `/` between folders.
-        labels: (h, w) uint8 at the size of the upright photograph: 0 background, 1..K, 255 ignored.
+        labels: (h, w) at the size of the upright photograph: 0 background, 1..K, 255 ignored.
         split: of the data set; empty where there is none.
         confidence: in 0..1, from the table beside the masks; None where it says nothing.
     """

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from tagmask.data.label_maps import classes_in
+
 # East, south, west, north: the directions of the edges above, right of, below and left of a pixel, walked clockwise.
 STEPS = np.array([[1, 0], [0, 1], [-1, 0], [0, -1]])
 
@@ -60,16 +62,15 @@ class Region:
 
 
 def regions(label_map: np.ndarray, num_classes: int) -> Iterator[Region]:
-    """Yield the regions of each class 1..`num_classes` of a (h, w) uint8 label map, by class, then from top to bottom.
+    """Yield the regions of each class 1..`num_classes` of a (h, w) label map, by class, then from top to bottom.
 
-    Pixels that touch at corners only are apart; what is 0 or above `num_classes` (255, ignored) is in no region.
+    Pixels that touch at corners only are apart; what is 0, 255 (ignored) or above `num_classes` is in no region.
     """
-    present = np.flatnonzero(np.bincount(label_map.ravel(), minlength=256)[: num_classes + 1])
-    for label in present[present > 0]:
+    for label in classes_in(label_map, num_classes):
         numbered = np.zeros(label_map.shape, dtype=np.int32)
         ndimage.label(label_map == label, output=numbered)
         for number, place in enumerate(ndimage.find_objects(numbered), start=1):
-            yield Region(int(label), place[0].start, place[1].start, numbered[place] == number)
+            yield Region(label, place[0].start, place[1].start, numbered[place] == number)
 
 
 def _rings(inside: np.ndarray) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from tagmask.engine.fleet.store import Store
 from tagmask.engine.fleet.work import Job
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
+from tagmask.ops.label_ids import IGNORE
 
 SKIPPED = "skipped.csv"
 Manifests = dict[str, dict[str, Any]]
@@ -89,7 +90,7 @@ def write_tables(store: Store, job: Job, done: Manifests) -> tuple[int, list[str
     if job.sink == "png":
         masks = [mask for manifest in manifests for mask in manifest["masks"]]
         rows = [
-            MaskRow(name, confidence, tuple(job.classes[label - 1] for label in ids if 0 < label <= len(job.classes)))
+            MaskRow(name, confidence, tuple(job.classes[label - 1] for label in ids if label not in (0, IGNORE)))
             for name, _, confidence, ids in masks
         ]
         store.put(LEDGER, ledger_text((f"{name}.png", own) for name, own, _, _ in masks).encode())

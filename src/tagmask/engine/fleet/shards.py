@@ -44,7 +44,7 @@ class Mask:
 
 
 def make_mask(name: str, labels: np.ndarray, confidence: float, sink: Sink, place: str | None = None) -> Mask:
-    """Encode a label map, (H, W) uint8, as `sink` wants it."""
+    """Encode a label map, (H, W), as `sink` wants it."""
     content = encode_runs(labels) if sink == "parquet" else encode_label_map(labels)
     return Mask(name, labels.shape, content, tuple(int(label) for label in np.unique(labels)), confidence, place)
 

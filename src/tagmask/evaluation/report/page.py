@@ -22,6 +22,7 @@ from tagmask.evaluation.report.words import Step, headline, headline_of_tags, ne
 from tagmask.evaluation.result import Result
 from tagmask.evaluation.study import SPECK, Study, TagAgreement, tag_agreement
 from tagmask.evaluation.tables import describe
+from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 MATRIX_SIDE = 24  # ids of the confusion matrix shown
@@ -122,6 +123,8 @@ def _class_rows(result: Result, found: Study, agreement: TagAgreement) -> list[d
     rows = []
     for row, name in enumerate(result.classes):
         label = int(ids[row])
+        if label == IGNORE:
+            continue
         stray = found.stray[label - 1] / wrong[row] if label and wrong[row] else math.nan
         rows.append(
             {
@@ -143,6 +146,7 @@ def _tag_rows(classes: Sequence[str], agreement: TagAgreement) -> list[dict[str,
     return [
         {"name": name, "colour": colour(index + 1), "tagged": int(tagged), "hits": int(hits), "extra": int(extra)}
         for index, (name, tagged, hits, extra) in enumerate(columns)
+        if name != IGNORED_CLASS
     ]
 
 

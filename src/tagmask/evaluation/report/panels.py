@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
-from tagmask.data.pictures import display_palette, heat_map, overlay
+from tagmask.data.pictures import colours_of, heat_map, overlay
 from tagmask.engine.inference import Item, Prediction, Source, stream
 from tagmask.evaluation.study import ImageFacts
 from tagmask.methods.base import Method
@@ -77,7 +77,7 @@ def panels(
 
 def colour(label: int) -> str:
     """Return the CSS colour of a label id."""
-    return "rgb({}, {}, {})".format(*display_palette()[label])
+    return "rgb({}, {}, {})".format(*colours_of(np.array([label], np.uint16))[0])
 
 
 def _panel(facts: ImageFacts, dataset: Dataset, prediction: Prediction, cams: Tensor, source: Source) -> Panel:
