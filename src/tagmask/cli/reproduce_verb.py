@@ -74,8 +74,8 @@ def _tell_plan(plan: Plan) -> None:
         if note:
             typer.echo(f"  {note}")
     typer.echo(f"time and disk: {experiment.cost}")
-    for each in plan.missing:
-        typer.echo(f"missing: {each.advice}")
+    for advice in dict.fromkeys(each.advice for each in plan.missing):
+        typer.echo(f"missing: {advice}")
     typer.echo("\nsteps:")
     for step in plan.steps():
         typer.echo(f"  {step}")
