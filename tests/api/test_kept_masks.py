@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +15,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tagmask
-from tagmask.api import open_data
+from tagmask.api import open_data, write_masks
 from tagmask.cli import app
 from tagmask.data import ledger
 from tagmask.data.cam_files import read_cams
 from tagmask.data.ledger import LEDGER
+from tagmask.engine.inference import Prediction
 from tagmask.errors import TagmaskError
 from tests.conftest import tiny_recipe
 
@@ -158,3 +161,26 @@ def test_label_counts_the_masks_that_lack_a_tag(run: Path, cooccur: Path, tmp_pa
     assert sorted(written.lacking) == sorted(lacking)
     said = CliRunner().invoke(app, ["label", str(run), str(cooccur), "-o", str(tmp_path)]).output
     assert f"{len(lacking)} of {len(records)} masks hold nothing of one or more of their tags" in said
+    page = f"(tagmask serve {run} --images {cooccur} --masks {tmp_path} --review reviews/first.csv)"
+    assert page in said
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_predict_says_when_every_mask_is_background(
+    run: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blind: bool
+) -> None:
+    stream = write_masks.stream
+
+    def plain(*told: Any, **more: Any) -> Iterator[Prediction]:
+        for index, prediction in enumerate(stream(*told, **more)):
+            yield replace(prediction, labels=np.full_like(prediction.labels, not blind and index == 0))
+
+    monkeypatch.setattr(write_masks, "stream", plain)
+    for given in (photos, sorted(photos.iterdir())[0]):
+        masks = tmp_path / f"masks of {given.stem}"
+        said = CliRunner().invoke(app, ["predict", str(run), str(given), "-o", str(masks)]).output
+        count = 4 if given == photos else 1
+        page = f"(tagmask serve {run} --images {photos} --masks '{masks}' --review reviews/first.csv)"
+        told = f"{count} of {count} masks hold nothing of any class, all is background: look at them first {page}"
+        assert (told in said) == blind
+        assert f"{count} masks: {masks}" in said

@@ -189,9 +189,12 @@ def test_a_dry_run_prints_every_row_and_writes_nothing(name: str, tmp_path: Path
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_dry_run_before_the_downloads_prints_every_row_and_what_is_missing(name: str, tmp_path: Path) -> None:
-    arguments = ["reproduce", name, "--data", str(tmp_path / "none"), "-o", str(tmp_path / "out"), "--dry-run"]
-    found = CliRunner().invoke(app, arguments)
+    arguments = ["reproduce", name, "--data", str(tmp_path / "none"), "--weights", str(tmp_path / "weights")]
+    found = CliRunner().invoke(app, [*arguments, "-o", str(tmp_path / "out"), "--dry-run"])
     assert found.exit_code != 0
+    assert "weights: no such folder" in found.output
+    missing = [line for line in found.output.splitlines() if line.startswith("missing: ")]
+    assert len(set(missing)) == len(missing)
     for row in EXPERIMENTS[name].rows:
         assert f"  {row.key}: {row.published:g} ({row.source}); {row.what}" in found.output
     assert "left out: no " not in found.output

@@ -255,6 +255,9 @@ def test_next_step_of_a_run_with_cams_alone_is_to_label(cooccur: Path, tmp_path:
     recipe = load_recipe("sccam/default", [*SHORT, "segmenter=null", "refine=null"])
     lines = api.next_steps(api.train(cooccur, recipe=recipe, output=tmp_path / "run"))
     assert lines[0] == f"next: tagmask label {tmp_path / 'run'} {cooccur} --source cam -o masks"
+    untaught = tiny_recipe("cam", "training.steps=2", "method.decoder_from=2")
+    lines = api.next_steps(api.train(cooccur, recipe=untaught, output=tmp_path / "untaught"))
+    assert lines[0] == f"next: tagmask label {tmp_path / 'untaught'} {cooccur} --source cam -o masks"
 
 
 @pytest.mark.parametrize("method", ["cam", "full", "rca", "sccam"])

@@ -131,6 +131,8 @@ def test_other_classes_and_ids_are_refused(folder: Path, dataset: Dataset, tmp_p
         with_mended(dataset, tmp_path / "nowhere")
     review = write_review(tmp_path / "reviews" / "first.csv", a="good")
     (folder / "classes.txt").unlink()
+    with pytest.raises(TagmaskError, match=r"frist\.csv: no such table of a review; did you mean .*first\.csv\?"):
+        with_mended(dataset, folder, review.with_name("frist.csv"))
     with pytest.raises(TagmaskError, match=r"first\.csv row 2: verdict 'good'; expected keep, redo, tags, edited"):
         with_mended(dataset, folder, review)
 

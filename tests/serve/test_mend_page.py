@@ -314,8 +314,13 @@ def test_phone_and_dark(browser: Any, run: Path, cooccur: Path, labelled: Path, 
             ".map((each) => Number(getComputedStyle(each).zIndex) || 0)))"
         )
         assert heights[0] < heights[1]
-        edit = page.locator("#review-edit").bounding_box()
-        assert edit["height"] == keep["height"]  # each on a line of its own
+        for width in (390, 320):  # the three stand side by side, each with its text on one line inside it
+            page.set_viewport_size({"width": width, "height": 844})
+            buttons = page.locator("#review-decide button")
+            assert len({(button.bounding_box()["y"], button.bounding_box()["height"]) for button in buttons.all()}) == 1
+            assert buttons.evaluate_all("all => all.every((own) => own.scrollWidth <= own.clientWidth)")
+            page.screenshot(path=shots / f"phone-buttons-{width}.png")
+        page.set_viewport_size(phone["viewport"])
         page.locator("#review-edit").click()
         canvas = page.locator("#tm-editor canvas[data-ready]")
         expect(canvas).to_have_count(1)

@@ -208,7 +208,7 @@ def next_steps(folder: Path) -> list[str]:
     logged = [line for line in read_metrics(folder / SEGMENTER if staged else folder) if SCORE in line]
     lines = [f"score: mIoU {logged[-1][SCORE]:.1f} % on held-out images, without tags, at one scale"] if logged else []
     data = run.recipe.data.path
-    if run.has_decoder:
+    if run.decoder_learnt:
         lines.append(f"next: tagmask predict {folder} NEW_PHOTOS -o masks")
     else:
         lines.append(f"next: tagmask label {folder} {data} --source cam -o masks")

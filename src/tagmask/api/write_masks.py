@@ -27,6 +27,7 @@ class Written:
         skipped: for each image that was left out, what is wrong with it.
         kept: how many of the masks `refine` found there already and left as they were.
         lacking: names of the masks without a single pixel of one of their image's tags.
+        plain: whether `label` or `predict` found not a pixel of any class in any image.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class Written:
     skipped: tuple[str, ...]
     kept: int = 0
     lacking: tuple[str, ...] = ()
+    plain: bool = False
 
 
 def write_masks(
@@ -85,4 +87,5 @@ def _write(
     if cam_folder is not None:
         cam_folder.finish()
     folder.finish(rows)
-    return Written(output, len(rows), tuple(skipped), lacking=tuple(lacking))
+    plain = bool(rows) and not any(row.classes for row in rows)
+    return Written(output, len(rows), tuple(skipped), lacking=tuple(lacking), plain=plain)

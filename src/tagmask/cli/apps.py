@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+
+from tagmask.recipes import recipe_names
 
 app = typer.Typer(
     name="tagmask",
@@ -37,6 +40,10 @@ Overwrite = Annotated[
 Split = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Option("--split", help="Only this split; repeatable."),
+]
+RecipeOfData = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--recipe", "-r", autocompletion=recipe_names, help="Whose data section to read by."),
 ]
 DataPath = Annotated[
     Optional[Path],  # noqa: UP045
@@ -77,12 +84,14 @@ def show_messages() -> None:
     logger.setLevel(logging.INFO)
 
 
-def tell(written: Any, place: str | None = None) -> None:
+def tell(written: Any, place: str | None = None, *, run: Path | None = None, images: Any = None) -> None:
     """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing.
 
     Args:
         written: what they return.
         place: the output as the user named it, where it is no folder of this machine.
+        run: what labelled them, if a run did.
+        images: what was labelled, as the user named it; None for the run's own data.
     """
     from tagmask.engine.progress import report_skipped
 
@@ -92,10 +101,19 @@ def tell(written: Any, place: str | None = None) -> None:
         typer.echo(
             f"{written.kept} of them were there before and stay as they were; to make them anew choose another -o"
         )
+    shown = ["--images", str(images)] if images is not None else []
+    page = shlex.join(
+        ["tagmask", "serve", str(run), *shown, "--masks", str(written.folder), "--review", "reviews/first.csv"]
+    )
     if written.lacking:
         typer.echo(
             f"{len(written.lacking)} of {written.images} masks hold nothing of one or more of their tags, such as "
-            f"{written.lacking[0]}: look at them first (tagmask serve --masks {written.folder})"
+            f"{written.lacking[0]}: look at them first ({page})"
+        )
+    elif written.plain:
+        typer.echo(
+            f"{written.images} of {written.images} masks hold nothing of any class, all is background: look at them "
+            f"first ({page}); docs/troubleshooting.md says what helps"
         )
     if not written.images:
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import Output, Set, data_app, import_app
+from tagmask.cli.apps import Output, RecipeOfData, Set, data_app, import_app
 
 
 @data_app.command("unpack")
@@ -42,7 +42,7 @@ def data_sbd(
 @data_app.command("check")
 def data_check(
     path: Annotated[Path, typer.Argument(help="Folder, tags table, COCO file or VOC tree.")],
-    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="Whose data section to read by.")] = None,  # noqa: UP045
+    recipe: RecipeOfData = None,
     set_: Set = None,
 ) -> None:
     """Count, open and cross-check everything; exit status 1 where something is wrong.

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import DataPath, Output, Overwrite, Set, Split, app, tell
+from tagmask.cli.apps import DataPath, Output, Overwrite, RecipeOfData, Set, Split, app, tell
 from tagmask.cli.fleet_options import Address, DryRun, Engine, Gpus, Place, Price, ShardSize, SinkOption, on_ray
+from tagmask.recipes import recipe_names
 
 
 @app.command()
@@ -40,7 +41,12 @@ def train(
     data: DataPath = None,
     recipe: Annotated[
         str,
-        typer.Option("--recipe", "-r", help="METHOD/NAME of the package, a YAML file, or auto: chosen, with reasons."),
+        typer.Option(
+            "--recipe",
+            "-r",
+            autocompletion=lambda: ["auto", *recipe_names()],
+            help="METHOD/NAME of the package, a YAML file, or auto: chosen, with reasons.",
+        ),
     ] = "auto",
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Run folder.")] = None,  # noqa: UP045
     from_stage: Annotated[
@@ -125,7 +131,8 @@ def label(
         fleet = {"address": address, "sink": sink, "shard_size": shard_size, "gpus": gpus}
         on_ray(run, data, output, **fleet, dry_run=dry_run, price=price, refused=refused, **told)
         return
-    tell(api.label(run, data, output=output, save_cams=save_cams, overwrite=overwrite, **told))
+    written = api.label(run, data, output=output, save_cams=save_cams, overwrite=overwrite, **told)
+    tell(written, run=run, images=data)
 
 
 @app.command()
@@ -139,7 +146,7 @@ def refine(
         typer.Option("--with", help="affinity: random walk; fusion: RCA's CRF and saliency."),
     ] = "crf",
     run: Annotated[Optional[Path], typer.Option(help="For affinity: the run whose AffinityNet to walk by.")] = None,  # noqa: UP045
-    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="Whose data section to read by.")] = None,  # noqa: UP045
+    recipe: RecipeOfData = None,
     overwrite: Overwrite = False,
     set_: Set = None,
 ) -> None:
@@ -186,7 +193,8 @@ def predict(
         told: dict[str, Any] = {"dry_run": dry_run, "price": price, "overrides": set_ or ()}
         on_ray(run, images, output, **fleet, refused=refused, tagged=False, **told)
         return
-    tell(api.predict(run, images, output=output, names=names, overwrite=overwrite, overrides=set_ or ()))
+    written = api.predict(run, images, output=output, names=names, overwrite=overwrite, overrides=set_ or ())
+    tell(written, run=run, images=Path(images).parent if Path(images).is_file() else images)
 
 
 @app.command()

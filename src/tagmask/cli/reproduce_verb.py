@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Literal, Optional
 
 import typer
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(help="seco/voc, seco/coco, sccam/voc, rca/voc or sccam/glas.")],
+    name: Annotated[
+        Literal["seco/voc", "seco/coco", "sccam/voc", "rca/voc", "sccam/glas"], typer.Argument(help="The experiment.")
+    ],
     data: Annotated[Path, typer.Option("--data", help="The data set in its official layout.")],
     weights: Annotated[Optional[Path], typer.Option(help="Folder of the pretrained weights.")] = None,  # noqa: UP045
     only: Annotated[Optional[list[str]], typer.Option(help="Only this row; repeatable.")] = None,  # noqa: UP045
@@ -72,8 +74,8 @@ def _tell_plan(plan: Plan) -> None:
         if note:
             typer.echo(f"  {note}")
     typer.echo(f"time and disk: {experiment.cost}")
-    for each in plan.missing:
-        typer.echo(f"missing: {each.advice}")
+    for advice in dict.fromkeys(each.advice for each in plan.missing):
+        typer.echo(f"missing: {advice}")
     typer.echo("\nsteps:")
     for step in plan.steps():
         typer.echo(f"  {step}")

@@ -13,6 +13,7 @@ import typer
 
 from tagmask.cli.apps import DataPath, Overwrite, Set, Split, app
 from tagmask.errors import TagmaskError
+from tagmask.recipes import recipe_names
 
 
 @app.command()
@@ -28,7 +29,10 @@ def evaluate(
     stages: Annotated[
         bool, typer.Option("--stages", help="Of a run of several stages: one row for what each left behind.")
     ] = False,
-    recipe: Annotated[Optional[str], typer.Option("--recipe", "-r", help="For masks: its data section.")] = None,  # noqa: UP045
+    recipe: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--recipe", "-r", autocompletion=recipe_names, help="For masks: its data section."),
+    ] = None,
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="JSON file for the scores.")] = None,  # noqa: UP045
     overwrite: Overwrite = False,
     set_: Set = None,

@@ -260,8 +260,10 @@ def _explained(path: Path, what: str, error: Exception, empty: bool | None) -> T
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return TagmaskError(f"{path}: no such {what} file; correct the path or remove the entry that names it")
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        most = (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         return TagmaskError(
-            f"{path}: too many pixels ({error}); scale the {what} down, cut it into tiles, or raise data.max_pixels"
+            f"{path}: too many pixels, more than twice the {most:g} million that are the most; scale the {what} down, "
+            "cut it into tiles, or raise data.max_pixels"
         )
     if isinstance(error, OSError) and error.errno is not None:
         return TagmaskError(f"{path}: cannot be read ({error.strerror}); check the file's permissions and its disk")

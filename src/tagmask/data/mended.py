@@ -120,6 +120,8 @@ def read_review(path: Path) -> list[list[str]]:
     """
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""), strict=True))
+    except FileNotFoundError:
+        raise no_such(path, "table of a review") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise TagmaskError(f"{path}: cannot be read as CSV ({reason}); choose another file") from None

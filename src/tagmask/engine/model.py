@@ -98,8 +98,8 @@ class Model:
 
     @property
     def has_decoder(self) -> bool:
-        """Whether the run can label images without tags: see `Run.has_decoder`."""
-        return self.run.has_decoder
+        """Whether the run can label images without tags: see `Run.decoder_learnt`."""
+        return self.run.decoder_learnt
 
     def check_decoder(self) -> None:
         """Refuse a run that has nothing but CAMs.
@@ -107,17 +107,19 @@ class Model:
         Raises:
             TagmaskError: it has no decoder, or one that was never trained; names the ways out.
         """
-        if not self.has_decoder:
+        if not self.run.has_decoder:
             folder = self.run.folder
             raise TagmaskError(
                 f"{folder}: a run of {self.run.recipe.method.name} without a segmenter has CAMs alone, and they need "
                 "tags. Add --source cam where there is such an option, or a segmenter: `tagmask train "
                 f"-r {folder}/recipe.yaml -o {folder} --from cams --set 'segmenter={{start: classifier}}'`"
             )
-        recipe = self.run.recipe
-        begins = recipe.method.method_class.decoder_begins(recipe.method)
-        steps = min(recipe.training.stop or recipe.training.steps, recipe.training.steps)
-        if recipe.segmenter is None and begins >= steps:
+        if not self.has_decoder:
+            method, training = self.run.recipe.method, self.run.recipe.training
+            begins, steps = (
+                method.method_class.decoder_begins(method),
+                min(training.stop or training.steps, training.steps),
+            )
             raise TagmaskError(
                 f"{self.run.folder}: its decoder never learnt: method.decoder_from is {begins}, and training ended "
                 f"after {steps} steps. Add --source cam where there is such an option, or train with a smaller "

@@ -44,8 +44,15 @@ class Run:
 
     @property
     def has_decoder(self) -> bool:
-        """Whether the run can label images without tags: its method has a decoder, or a segmenter was trained."""
+        """Whether its method has a decoder, or a segmenter was trained."""
         return self.recipe.segmenter is not None or self.recipe.method.method_class.has_decoder
+
+    @property
+    def decoder_learnt(self) -> bool:
+        """Whether images can be labelled without tags: training went beyond the step from which a decoder learns."""
+        method, training = self.recipe.method, self.recipe.training
+        begins, steps = method.method_class.decoder_begins(method), min(training.stop or training.steps, training.steps)
+        return self.has_decoder and (self.recipe.segmenter is not None or begins < steps)
 
 
 def create_run(

@@ -13,6 +13,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tagmask.errors import TagmaskError, first_line, no_such
+from tagmask.recipes import RECIPES as RECIPES
+from tagmask.recipes import recipe_names as recipe_names
 from tagmask.recipes.data_section import DataConfig
 from tagmask.recipes.sections import (
     AnyMethod,
@@ -27,8 +29,6 @@ from tagmask.recipes.sections import (
 from tagmask.recipes.sections import PseudoMaskConfig as PseudoMaskConfig
 from tagmask.recipes.stages import RefineConfig, SegmenterConfig
 from tagmask.recipes.yaml_safe import BoundedLoader, load_yaml
-
-RECIPES = Path(__file__).parent
 
 
 class Recipe(Section):
@@ -52,11 +52,6 @@ class Recipe(Section):
     def dump(self) -> str:
         """The fully resolved recipe as YAML."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
-
-
-def recipe_names() -> list[str]:
-    """The recipes that come with the package, as METHOD/DATASET."""
-    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml"))
 
 
 def load_recipe(source: str | Path | Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:

@@ -145,8 +145,8 @@ def make_plan(
         checkpoint: the authors' trained network, in place of training.
         overrides: of the recipe; the run is then not the paper's, and the table says so. Of GlaS those that begin with
             `segmenter.` are the second run's.
-        dry_run: whether data that is not there yet is noted in the plan, which can then be looked at before the
-            downloads; else it is an error.
+        dry_run: whether data and weights that are not there yet are noted in the plan, which can then be looked at
+            before the downloads; else it is an error.
 
     Raises:
         TagmaskError: no such experiment, row, file or data set; names what is missing and where it is to be had.
@@ -166,8 +166,12 @@ def make_plan(
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise no_such(checkpoint, "file", "name the authors' checkpoint, or leave --checkpoint out")
     folder = None if weights is None else Path(weights)
+    notes: tuple[str, ...] = ()
     if folder is not None and not folder.is_dir():
-        raise no_such(folder, "folder", "name the one that holds the pretrained weights")
+        error = no_such(folder, "folder", "name the one that holds the pretrained weights")
+        if not dry_run:
+            raise error
+        notes = (str(error),)
 
     # Of GlaS the segmenter is a run of its own, on other images.
     own = tuple(overrides)
@@ -189,6 +193,7 @@ def make_plan(
         if not dry_run:
             raise
         tree, lacking = Tree(Path(data), ()), str(error)
+    tree = replace(tree, notes=(*tree.notes, *notes))
     settings = (*tree.settings, *settings)
     recipe = load_recipe(experiment.recipe, settings)
     missing = missing_weights(recipe)

@@ -123,8 +123,7 @@ def _drawing(where: str, image: Element, ids: ClassIds) -> Drawing:
         if not label or shape.tag == "tag":
             continue
         if shape.tag == "polygon":
-            pairs = (pair.split(",") for pair in (shape.get("points") or "").split(";"))
-            drawing.add([label], ids, polygons=polygon((float(x), float(y)) for x, y in pairs))
+            drawing.add([label], ids, polygons=polygon(_points(shape)))
         elif shape.tag == "mask":
             left, top, width, height = (int(shape.get(key, "")) for key in ("left", "top", "width", "height"))
             runs = array("l", map(int, (shape.get("rle") or "").split(",")))
@@ -142,11 +141,16 @@ def _outlined_too(shape: Element, group: Sequence[Element]) -> bool:
     left, top, right, bottom = (float(shape.get(key, "")) for key in ("xtl", "ytl", "xbr", "ybr"))
     (other,) = outlines
     if other.tag == "polygon":
-        pairs = [pair.split(",") for pair in (other.get("points") or "").split(";")]
-        columns, rows = [float(x) for x, _ in pairs], [float(y) for _, y in pairs]
+        columns, rows = zip(*_points(other), strict=True)
         bounds = min(columns), min(rows), max(columns), max(rows)
     else:
         x, y, width, height = (int(other.get(key, "")) for key in ("left", "top", "width", "height"))
         bounds = x, y, x + width, y + height
     inside = left >= bounds[0] - 1, top >= bounds[1] - 1, right <= bounds[2] + 1, bottom <= bounds[3] + 1
     return all(inside)
+
+
+def _points(shape: Element) -> list[tuple[float, float]]:
+    """Read the corners (x, y) of a polygon, in pixels; ValueError where one is no pair of numbers."""
+    pairs = (pair.split(",") for pair in (shape.get("points") or "").split(";"))
+    return [(float(x), float(y)) for x, y in pairs]
