@@ -116,10 +116,8 @@ class Model:
             )
         if not self.has_decoder:
             method, training = self.run.recipe.method, self.run.recipe.training
-            begins, steps = (
-                method.method_class.decoder_begins(method),
-                min(training.stop or training.steps, training.steps),
-            )
+            begins = method.method_class.decoder_begins(method)
+            steps = min(training.stop or training.steps, training.steps)
             raise TagmaskError(
                 f"{self.run.folder}: its decoder never learnt: method.decoder_from is {begins}, and training ended "
                 f"after {steps} steps. Add --source cam where there is such an option, or train with a smaller "
