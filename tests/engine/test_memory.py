@@ -1,4 +1,4 @@
-"""Freed memory stays with the process, so that large blocks are not paged in anew; once a minute it is given back."""
+"""Freed memory stays with the process: large blocks are then not paged in anew."""
 
 from __future__ import annotations
 
@@ -33,33 +33,3 @@ def faults(which: str) -> int:
 @pytest.mark.skipif(not keep_freed_memory(), reason="the C library of this machine is not glibc")
 def test_blocks_that_come_and_go_are_paged_in_once() -> None:
     assert faults("kept") < faults("given back") / 10
-
-
-GIVING = """
-from pathlib import Path
-from tagmask.engine import device
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 >> 20
-def touched_and_freed():
-    blocks = [bytearray(b"1") * (1 << 20) for _ in range(128)]
-    kept = bytearray(b"1") * (1 << 20)  # above them, so that they are a gap, and not the end of the heap
-    del blocks
-    return kept
-device.keep_freed_memory()
-before, kept = resident(), touched_and_freed()
-full = resident()
-device.give_back_freed_memory()
-early = resident()
-device._given_back -= device.GIVEN_BACK_EVERY
-device.give_back_freed_memory()
-print(full - before, early - before, resident() - before)
-"""
-
-
-@pytest.mark.skipif(not keep_freed_memory(), reason="the C library of this machine is not glibc")
-def test_freed_memory_is_given_back_once_a_minute() -> None:
-    said = subprocess.run([sys.executable, "-c", GIVING], check=True, capture_output=True, text=True).stdout
-    full, early, late = map(int, said.split())
-    assert full > 120
-    assert early > 120
-    assert late < 20

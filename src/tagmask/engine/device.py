@@ -6,7 +6,6 @@ import ctypes
 import functools
 import os
 import platform
-import time
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, TypeVar
@@ -20,8 +19,6 @@ R = TypeVar("R")
 UNKNOWN_MEMORY = 2**33  # bytes: what a machine is taken to have that does not tell
 # The parameters of glibc's mallopt that are set here, by the names and numbers of malloc.h.
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX, M_ARENA_MAX = -1, -2, -4, -8
-GIVEN_BACK_EVERY = 60.0  # seconds
-_given_back = time.monotonic()
 
 
 def default_device() -> torch.device:
@@ -90,20 +87,6 @@ def keep_freed_memory() -> bool:
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**28), (M_ARENA_MAX, 1))
     taken = [mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in settings]
     return all(taken)
-
-
-def give_back_freed_memory() -> None:
-    """Give the system back what `keep_freed_memory` has kept, if that was not done within the last minute.
-
-    Tensors of many sizes break up what is kept, and gaps that nothing fits into any more stay with the process: it grew
-    by 1.3 MB a minute while it labelled photographs of 240 sizes for an hour (benchmarks/soak.py). What is needed again
-    is paged in anew, which takes a fraction of a second.
-    """
-    global _given_back
-    now = time.monotonic()
-    if now - _given_back >= GIVEN_BACK_EVERY and keep_freed_memory():
-        ctypes.CDLL(None).malloc_trim(ctypes.c_size_t(0))
-        _given_back = now
 
 
 def on_cores(work: Callable[[T], R], items: Sequence[T], *, memory: float) -> Generator[R]:

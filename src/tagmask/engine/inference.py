@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tagmask.data.images import is_slide_name
 from tagmask.data.rasters import Picture, Raster, open_raster, raster_size
-from tagmask.engine.device import autocast, give_back_freed_memory, keep_freed_memory
+from tagmask.engine.device import autocast, keep_freed_memory
 from tagmask.engine.label_map import Source, as_array, candidates, refine_planes, to_label_map
 from tagmask.engine.photographs import Photograph, network_size, open_ahead
 from tagmask.engine.tiles import label_tiles
@@ -101,7 +101,7 @@ def stream(
         batch: most images a forward.
         on_error: told of images that do not open, which are then left out; by default the error is raised.
     """
-    if on_cpu := next(method.parameters()).device.type == "cpu":
+    if next(method.parameters()).device.type == "cpu":
         keep_freed_memory()
     told = _raised if on_error is None else on_error
     remaining = iter(items)
@@ -109,8 +109,6 @@ def stream(
         whole, large = apart(window, config, source)
         photographs = open_ahead((item.path for item in whole), config, most=4 * batch)
         for group in same_size(whole, photographs, batch, told):
-            if on_cpu:
-                give_back_freed_memory()
             yield from _predictions(method, group, config, source)
         yield from large_predictions(method, large, config, batch, told)
 
