@@ -1,17 +1,21 @@
-"""From rough masks to good ones in two editors, driven by the same script in Chromium: our page, and Label Studio.
+"""From rough masks to good ones in three editors, by one hand: our page, Label Studio, X-AnyLabeling.
 
-    make bench NAME=editors ARGS="demo/seco --studio http://127.0.0.1:8080 --token … --user … --password … --root …"
+    make bench NAME=editors ARGS="demo/seco --tools scribbles brush"
+    … ARGS="demo/seco --tools label-studio --studio http://127.0.0.1:8080 --token … --user … --password … --root …"
+    … ARGS="demo/seco --tools x-anylabeling --xanylabeling PYTHON"
 
 The hand of benchmarks/mending.py, which knows the ground truth, mends the masks of a run until their mean IoU is 0.9.
-It draws by a real pointer on what the editor shows, and after each stroke reads from the editor what its masks are now.
-On the page it draws with *Is* (refined) and with *Brush* and *Erase*; in Label Studio with its brush and eraser.
+In Chromium it draws by a real pointer on what the editor shows, and after each stroke reads from the editor what its
+masks are now: on the page with *Is* (refined), and with *Brush* and *Erase*; in Label Studio with its brush and eraser.
+In X-AnyLabeling it draws polygons anew (benchmarks/polygon_editor.py).
 
 Counted are strokes, the pointer's way on the screen and presses of keys and buttons. A hand's seconds are reckoned from
-them, the same for all: `SPEED` pixels a second, `PRESS` seconds a press. To them come the seconds that the editor let
-wait. What a person needs to look and to think is not in them.
+them, the same for all: `SPEED` pixels a second, `PRESS` seconds a press or stroke. To them come the seconds that the
+editor let wait. What a person needs to look and to think is not in them. Windows are of 1300 x 900 pixels.
 
 Label Studio runs already, with `LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true`; `--root` is its document root, to which
-photographs are copied, and `--token` a legacy token of the user.
+photographs are copied, and `--token` a legacy token of the user. X-AnyLabeling is installed in an environment of its
+own, whose Python is named; it needs no screen.
 """
 
 from __future__ import annotations
@@ -20,78 +24,25 @@ import json
 import shutil
 import tempfile
 import time
-import urllib.request
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from browser_hand import Effort, Hand, ends_of
 from common import RESULTS, device_facts, write_results
 from mending import GOOD, Stroke, next_stroke, parser_of, quality, run_and_images
 from PIL import Image
+from polygon_editor import draw_all
+from studio_editor import Project, Studio
 
-from tagmask.api import label, open_data
-from tagmask.api.export import export_masks
-from tagmask.data.codes import BrushCode
+from tagmask.api import label
 from tagmask.data.masks import PngMask
-from tagmask.recipes.load import load_recipe
 from tagmask.serve.server import serving
 
-SPEED, PRESS = 600.0, 0.3  # screen pixels a second; seconds a press
-SIZES = (18, 25, 35, 50)  # of Label Studio's brush in screen pixels; 50 is its largest
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-TOOLS = ("scribbles", "brush", "label-studio")
+TOOLS = ("scribbles", "brush", "label-studio", "x-anylabeling")
 PATIENCE, PORT = 120_000, 7872
-
-
-@dataclass
-class Effort:
-    """What mending a mask took."""
-
-    strokes: int = 0
-    presses: int = 0
-    way: float = 0.0
-    waited: float = 0.0
-    iou: float = 0.0
-
-    @property
-    def seconds(self) -> float:
-        return self.way / SPEED + self.presses * PRESS + self.waited
-
-
-class Hand:
-    """A pointer on a page that keeps count of what it does."""
-
-    def __init__(self, page: Any) -> None:
-        self.page, self.effort, self.place = page, Effort(), (0.0, 0.0)
-
-    def to(self, x: float, y: float) -> None:
-        self.effort.way += float(np.hypot(x - self.place[0], y - self.place[1]))
-        self.place = (x, y)
-        self.page.mouse.move(x, y, steps=8)
-
-    def draw(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        self.to(*start)
-        self.page.mouse.down()
-        self.to(*end)
-        self.page.mouse.up()
-        self.effort.strokes += 1
-
-    def click(self, found: Any) -> None:
-        box = found.bounding_box()
-        self.to(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        self.page.mouse.down()
-        self.page.mouse.up()
-        self.effort.presses += 1
-
-    def press(self, key: str) -> None:
-        self.page.keyboard.press(key)
-        self.effort.presses += 1
-
-
-def ends_of(stroke: Stroke) -> np.ndarray:
-    """Return the two ends (2, 2), row and column, of a line whose points begin in its middle."""
-    return stroke.points[np.argsort(stroke.points @ (stroke.points[-1] - stroke.points[1]))][[0, -1]]
 
 
 class OurPage:
@@ -153,105 +104,6 @@ class OurPage:
         self.hand.effort.waited += time.perf_counter() - start
 
 
-class Studio:
-    """The editor of Label Studio on a task whose prediction it shows."""
-
-    def __init__(self, page: Any, address: str, classes: tuple[str, ...]) -> None:
-        self.page, self.hand, self.classes, self.size, self.tool = page, Hand(page), classes, 0, ""
-        page.goto(address)
-        page.wait_for_selector(".konvajs-content canvas")
-        page.wait_for_function("window.Htx?.annotationStore?.selected?.regions.length > 0")
-        page.wait_for_timeout(2000)
-        self.chosen: int | None = None
-        self.least = 0
-
-    def layers(self, shape: tuple[int, ...]) -> list[tuple[int, np.ndarray]]:
-        """Read the regions, lowest first: label id, and (h, w) bool."""
-        said = self.page.evaluate("Htx.annotationStore.selected.serializeAnnotation().map(r => r.value)")
-        return [
-            (self.classes.index(value["brushlabels"][0]) + 1, BrushCode(bytes(value["rle"])).inside(*shape))
-            for value in said
-        ]
-
-    def labels(self, shape: tuple[int, ...]) -> np.ndarray:
-        found = np.zeros(shape, np.uint8)
-        for own, inside in self.layers(shape):
-            found[inside] = own
-        return found
-
-    def draw(self, stroke: Stroke, labels: np.ndarray) -> np.ndarray:
-        """Draw one line: erase what lies above or should not be there, then paint; return what the editor holds."""
-        layers = self.layers(labels.shape)
-        order = [own for own, _ in layers]
-        level = order.index(stroke.label) if stroke.label in order else len(order)
-        shown = {int(own) for own in labels[tuple(stroke.points.T)]} - {0, stroke.label}
-        for own in shown:
-            if not stroke.label or order.index(own) > level:
-                self.choose(own, order)
-                self.line(stroke, "e")
-        if stroke.label:
-            self.choose(stroke.label, order)
-            self.line(stroke, "b")
-        found = self.labels(labels.shape)
-        # The rim of its strokes is soft: a thin one may change nothing, and a hand then takes a broader brush.
-        self.least = min(self.least + 1, len(SIZES) - 1) if np.array_equal(found, labels) else 0
-        return found
-
-    def choose(self, own: int, order: list[int]) -> None:
-        """Select a class's region, or its label for a new one."""
-        if self.chosen == own:
-            return
-        if own in order:
-            self.hand.click(self.page.locator(".lsf-outliner-item__title").nth(order.index(own)))
-        else:
-            if self.chosen is not None:
-                self.hand.press("u")
-            self.tool_is("b")
-            self.hand.press(str(own))
-        self.chosen = own
-
-    def tool_is(self, key: str) -> None:
-        if self.tool != key:
-            self.hand.press(key)
-            self.tool, self.size = key, 0
-
-    def line(self, stroke: Stroke, key: str) -> None:
-        self.tool_is(key)
-        shown = self.page.locator(".konvajs-content").first.bounding_box()
-        scale, left, top = self.page.evaluate(
-            """(() => {
-              const image = Htx.annotationStore.selected.names.get("image");
-              return [image.stageZoom * image.zoomScale, image.zoomingPositionX, image.zoomingPositionY];
-            })()"""
-        )
-        size = max([each for each in SIZES if each <= stroke.radius * scale] or SIZES[:1])
-        size = max(size, SIZES[self.least])
-        if size != self.size:  # a person drags its slider: one press, which flatters
-            self.page.evaluate(
-                """([name, size]) => Htx.annotationStore.selected.names.get('image').getToolsManager().allTools()
-                .filter((tool) => tool.toolName === name).forEach((tool) => tool.setStroke(size))""",
-                ["EraserTool" if key == "e" else "BrushTool", size],
-            )
-            self.hand.effort.presses += 1
-            self.size = size
-        ends = [
-            (shown["x"] + left + (column + 0.5) * scale, shown["y"] + top + (row + 0.5) * scale)
-            for row, column in ends_of(stroke)
-        ]
-        if ends[0] == ends[1]:  # its brush paints nothing at a click that does not move
-            ends[1] = (ends[1][0] + 2, ends[1][1])
-        self.hand.draw(ends[0], ends[1])
-        start = time.perf_counter()
-        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        self.hand.effort.waited += time.perf_counter() - start
-
-    def save(self) -> None:
-        start = time.perf_counter()
-        with self.page.expect_response(lambda answer: "/annotations" in answer.url and answer.request.method == "POST"):
-            self.hand.click(self.page.get_by_role("button", name="Submit"))
-        self.hand.effort.waited += time.perf_counter() - start
-
-
 def mended(editor: OurPage | Studio, labels: np.ndarray, truth: np.ndarray, classes: int, most: int) -> np.ndarray:
     """Mend the mask that an editor shows, save it, and return it as the editor held it."""
     effort = editor.hand.effort
@@ -267,32 +119,25 @@ def mended(editor: OurPage | Studio, labels: np.ndarray, truth: np.ndarray, clas
     return labels
 
 
-class Server:
-    """Label Studio's API."""
-
-    def __init__(self, address: str, token: str) -> None:
-        self.address, self.token = address.rstrip("/"), token
-
-    def __call__(self, path: str, content: Any = None) -> Any:
-        body = None if content is None else json.dumps(content).encode()
-        headers = {"Authorization": f"Token {self.token}", "Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(self.address + path, body, headers), timeout=120) as answer:
-            return json.loads(answer.read())
-
-
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
     parser = parser_of(__doc__, "editors")
     for name in ("--studio", "--token", "--user", "--password"):
-        parser.add_argument(name, required=True)
-    parser.add_argument("--root", type=Path, required=True, help="Label Studio's document root")
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, help="rows of others are kept")
+        parser.add_argument(name, help="of Label Studio")
+    parser.add_argument("--root", type=Path, help="Label Studio's document root")
+    parser.add_argument("--xanylabeling", type=Path, help="the Python of X-AnyLabeling's environment")
+    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS[:2], help="rows of others are kept")
     options = parser.parse_args()
+    studio = (options.studio, options.token, options.user, options.password, options.root)
+    if "label-studio" in options.tools and None in studio:
+        parser.error("label-studio needs --studio, --token, --user, --password and --root")
+    if "x-anylabeling" in options.tools and options.xanylabeling is None:
+        parser.error("x-anylabeling needs --xanylabeling")
 
     model, records = run_and_images(options)
     classes = tuple(model.classes)
-    place = Path(tempfile.mkdtemp(prefix="editors-", dir=options.root.resolve()))
+    place = Path(tempfile.mkdtemp(prefix="editors-", dir=options.root and options.root.resolve()))
     photos, truths, rows = place / "photos", {}, ["image,tags"]
     (photos / "images").mkdir(parents=True)
     for record in records:
@@ -306,23 +151,10 @@ def main() -> None:
     folders = {tool: label(options.run, photos, output=place / tool).folder for tool in ("scribbles", "brush")}
     rough = {name: PngMask(folders["brush"] / f"{name}.png").ids() for name in truths}
 
-    export_masks(
-        folders["brush"],
-        photos / "images",
-        place / "studio",
-        format="label-studio",
-        image_url=f"/data/local-files/?d={place.name}/photos/images/",
-    )
-    ask = Server(options.studio, options.token)
-    config_text = (place / "studio" / "label_config.xml").read_text()
-    project = ask("/api/projects/", {"title": place.name, "label_config": config_text})["id"]
-    ask("/api/storages/localfiles", {"project": project, "path": str(photos / "images"), "use_blob_urls": True})
-    tasks = json.loads((place / "studio" / "tasks.json").read_text())
-    numbers = ask(f"/api/projects/{project}/import?return_task_ids=true", tasks)["task_ids"]
-    number_of = {Path(task["data"]["image"]).stem: number for task, number in zip(tasks, numbers, strict=True)}
-
     efforts: dict[str, dict[str, Effort]] = {tool: {} for tool in options.tools}
     held: dict[str, dict[str, np.ndarray]] = {tool: {} for tool in efforts}
+    read: dict[str, dict[str, np.ndarray]] = {}
+    told: dict[str, Any] = {}
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS, timeout=PATIENCE)
         page = browser.new_page(viewport={"width": 1300, "height": 900})
@@ -339,43 +171,42 @@ def main() -> None:
                     efforts[tool][name] = ours.hand.effort
                     print(tool, name, ours.hand.effort, flush=True)
                 page.goto("about:blank")
-        page.goto(f"{options.studio}/user/login/")
-        page.fill("input[name=email]", options.user)
-        page.fill("input[name=password]", options.password)
-        page.click("button[type=submit]")
-        page.wait_for_load_state("networkidle")
-        for name, truth in truths.items() if "label-studio" in efforts else ():
-            studio = Studio(page, f"{options.studio}/projects/{project}/data?task={number_of[name]}", classes)
-            held["label-studio"][name] = mended(studio, studio.labels(truth.shape), truth, len(classes), options.most)
-            efforts["label-studio"][name] = studio.hand.effort
-            print("label-studio", name, studio.hand.effort, flush=True)
+            read[tool] = {name: PngMask(folder / f"{name}.png").ids() for name in truths}
+        if "label-studio" in efforts:
+            project = Project(options.studio, options.token, place, folders["brush"], photos / "images")
+            project.log_in(page, options.user, options.password)
+            for name, truth in truths.items():
+                shown = Studio(page, project.task(name), classes)
+                held["label-studio"][name] = mended(shown, shown.labels(truth.shape), truth, len(classes), options.most)
+                efforts["label-studio"][name] = shown.hand.effort
+                print("label-studio", name, shown.hand.effort, flush=True)
+            read["label-studio"] = project.masks(truths, classes)
+            told["studio"] = project.ask("/api/version")["release"]
         browser.close()
-
-    folders = {tool: folder for tool, folder in folders.items() if tool in efforts}
-    for tool, folder in folders.items():
+    if "x-anylabeling" in efforts:
+        done, read["x-anylabeling"] = draw_all(options.xanylabeling, photos / "images", rough, truths, classes)
+        efforts["x-anylabeling"] = {name: Effort(**each) for name, each in done.items()}
+        held["x-anylabeling"] = read["x-anylabeling"]  # what it holds are corners
+    for tool, masks in read.items():
         for name, truth in truths.items():
-            efforts[tool][name].iou = quality(PngMask(folder / f"{name}.png").ids(), truth, len(classes))
-    differ = {
-        tool: sum(int((PngMask(folder / f"{name}.png").ids() != held[tool][name]).sum()) for name in truths)
-        for tool, folder in folders.items()
-    }
-    if "label-studio" in efforts:
-        file = place / "export.json"
-        file.write_text(json.dumps(ask(f"/api/projects/{project}/export?exportType=JSON")))
-        recipe = load_recipe(
-            {"method": "cam"}, [f"data.classes={json.dumps(classes)}", f"data.image_folder={photos / 'images'}"]
-        )
-        back = {Path(record.name).stem: record.mask for record in open_data(file, recipe.data).records}
-        differ["label-studio"] = 0
-        for name, labels in held["label-studio"].items():
-            mask = back.get(name)
-            read = np.zeros_like(labels) if mask is None else mask.load(*labels.shape)
-            differ["label-studio"] += int((read != labels).sum())
+            efforts[tool][name].iou = quality(masks[name], truth, len(classes))
+    _write(options.name, efforts, held, read, {"pixels": sum(truth.size for truth in truths.values()), **told})
 
-    path = RESULTS / f"{options.name}.json"
-    rows_of = json.loads(path.read_text())["rows"] if path.exists() else {}
-    differ = {**(json.loads(path.read_text())["read back, pixels that differ"] if path.exists() else {}), **differ}
-    kept = {tool: {name: Effort(**each) for name, each in own.items()} for tool, own in rows_of.items()}
+
+def _write(
+    name: str,
+    efforts: dict[str, dict[str, Effort]],
+    held: dict[str, dict[str, np.ndarray]],
+    read: dict[str, dict[str, np.ndarray]],
+    told: dict[str, Any],
+) -> None:
+    """Write what was measured beside what earlier runs measured with other tools."""
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    differ = {tool: sum(int((read[tool][each] != held[tool][each]).sum()) for each in held[tool]) for tool in held}
+    kept = {
+        tool: {image: Effort(**each) for image, each in own.items()} for tool, own in before.get("rows", {}).items()
+    }
     efforts = {**kept, **efforts}
 
     def median(tool: str, key: str) -> float:
@@ -383,15 +214,15 @@ def main() -> None:
 
     keys = ("strokes", "presses", "way", "waited", "seconds", "iou")
     write_results(
-        options.name,
+        name,
         {
-            "studio": ask("/api/version")["release"],
+            **({"studio": before["studio"]} if "studio" in before else {}),
+            **told,
             "medians": {tool: {key: round(median(tool, key), 3) for key in keys} for tool in efforts},
             "seconds of all": {tool: sum(each.seconds for each in own.values()) for tool, own in efforts.items()},
             "done": {tool: sum(each.iou >= GOOD for each in own.values()) for tool, own in efforts.items()},
-            "read back, pixels that differ": differ,
-            "pixels": sum(truth.size for truth in truths.values()),
-            "rows": {tool: {name: asdict(each) for name, each in own.items()} for tool, own in efforts.items()},
+            "read back, pixels that differ": {**before.get("read back, pixels that differ", {}), **differ},
+            "rows": {tool: {image: asdict(each) for image, each in own.items()} for tool, own in efforts.items()},
             **device_facts(),
         },
     )
