@@ -31,6 +31,11 @@ has the default. A key that does not exist is an error, and so is a value of a w
 `--set section.key=value` changes one key. Without `--recipe` one is chosen from the data and the machine. The run
 folder holds the recipe with every default written out, as `recipe.yaml`; it can be given to `--recipe` again.
 
+A stage, `segmenter` or `refine.affinity`, may have `views`, `backbone`, `optimizer` and `training` of its own; without
+one it takes the recipe's. `--set segmenter.training.steps=400` takes the recipe's training and changes its steps. A
+section that is given whole, `--set 'segmenter.training={steps: 400}'` or in the file, has the default for what it does
+not name.
+
 ```yaml
 method: {name: cam, decoder_from: 500}   # or only a name: `method: cam`
 backbone: {name: mobilenetv2_100, weights: timm/mobilenetv2_100.ra_in1k}

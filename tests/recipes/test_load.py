@@ -42,6 +42,39 @@ def test_override_is_read_as_yaml() -> None:
     assert recipe.inference.scales == (1.0, 1.5)
 
 
+@pytest.mark.parametrize("stage", ["segmenter", "refine.affinity"])
+@pytest.mark.parametrize("absent", ["left out", "none"])
+def test_one_key_of_a_stage_changes_that_key_alone(stage: str, absent: str) -> None:
+    start = {
+        "method": "sccam",
+        "refine": {"name": "affinity"},
+        "backbone": {"name": "resnet50"},
+        "training": {"batch": 3},
+    }
+    if absent == "none":
+        start = yaml.safe_load(load_recipe(start, ["segmenter.start=weights"]).dump())
+    changes = [f"{stage}.backbone.weights=mine.pth", f"{stage}.training.steps=7", "backbone.output_stride=8"]
+    recipe = load_recipe(start, changes)
+    section = recipe.segmenter if stage == "segmenter" else recipe.refine.affinity
+    assert section.backbone == recipe.backbone.model_copy(update={"weights": "mine.pth"})
+    assert section.backbone.name == "resnet50"
+    assert section.backbone.output_stride == 8, "wherever it stands among the changes"
+    assert section.training == recipe.training.model_copy(update={"steps": 7})
+    assert (section.views, section.optimizer) == (None, None)
+    assert (recipe.backbone.weights, recipe.training.batch) == (None, 3)
+
+
+def test_a_section_of_a_stage_given_whole_is_that_section() -> None:
+    start = {"method": "sccam", "backbone": {"name": "resnet50", "weights": "mine.pth"}}
+    assert load_recipe(start, ["segmenter.backbone={name: vgg16}"]).segmenter.backbone.weights is None
+
+
+def test_overrides_leave_the_mapping_as_it_is() -> None:
+    start = {"method": {"name": "seco"}, "optimizer": {"lr": 1e-3}}
+    load_recipe(start, ["optimizer.lr=1", "method.queue=3", "training.steps=2"])
+    assert start == {"method": {"name": "seco"}, "optimizer": {"lr": 1e-3}}
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [

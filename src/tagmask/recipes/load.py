@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from tagmask.recipes.sections import (
     section_of,
 )
 from tagmask.recipes.sections import PseudoMaskConfig as PseudoMaskConfig
-from tagmask.recipes.stages import RefineConfig, SegmenterConfig
+from tagmask.recipes.stages import RefineConfig, SegmenterConfig, StageTraining
 from tagmask.recipes.yaml_safe import BoundedLoader, load_yaml
 
 
@@ -59,17 +60,19 @@ def load_recipe(source: str | Path | Mapping[str, Any], overrides: Iterable[str]
 
     Args:
         source: the name of a recipe of the package (`seco/voc`), a YAML file, or a mapping.
-        overrides: as given to `--set`.
+        overrides: as given to `--set`. A key of a section that a stage does not have, as `segmenter.training.steps`,
+            gives it the recipe's own section with that key changed.
 
     Raises:
         TagmaskError: no such recipe, not YAML, an unknown key or a wrong type; names the key's path.
     """
     if isinstance(source, Mapping):
-        values, origin = dict(source), "recipe"
+        values, origin = copy.deepcopy(dict(source)), "recipe"
     else:
         path = _find(source)
         values, origin = _read(path), str(path)
-    for override in overrides:
+    # Those of stages come last, for a stage may take over a section of the recipe, with what was changed there.
+    for override in sorted(overrides, key=lambda text: text.startswith(("segmenter", "refine"))):
         _apply(values, override)
     try:
         return Recipe.model_validate(values)
@@ -133,11 +136,21 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if parents[:1] == ["method"] and isinstance(values.get("method"), str):
         values["method"] = {"name": values["method"]}
     target = values
-    for parent in parents:
-        target = target.setdefault(parent, {})
+    for depth, parent in enumerate(parents, start=1):
+        if target.get(parent) is None:
+            target[parent] = _begun(values, parents[:depth])
+        target = target[parent]
         if not isinstance(target, dict):
             raise TagmaskError(f"--set {override}: {parent!r} is a value, not a section")
     target[last] = value
+
+
+def _begun(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Give a section that is not there yet its values: a stage's training begins as the recipe's, others are empty."""
+    *stage, name = path
+    if stage in (["segmenter"], ["refine", "affinity"]) and name in StageTraining.model_fields:
+        return copy.deepcopy(values.get(name) or {})
+    return {}
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any], origin: str) -> str:
