@@ -62,7 +62,11 @@ def test_settings_of_the_shell_do_not_reach_the_page(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("GRADIO_SHARE", "True")
     with server._environment("somewhere"):
         own = {name: value for name, value in os.environ.items() if name.startswith("GRADIO_")}
-    assert own == {"GRADIO_TEMP_DIR": "somewhere", "GRADIO_ANALYTICS_ENABLED": "False"}
+    assert own == {
+        "GRADIO_TEMP_DIR": "somewhere",
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_ANALYTICS_MAX_EVENTS": "100",
+    }
     assert os.environ["GRADIO_SHARE"] == "True"
     assert "GRADIO_TEMP_DIR" not in os.environ
 
@@ -172,12 +176,17 @@ def test_the_page_remembers_so_many_sessions_and_masks_and_no_more(
         for number in range(5):
             assert client.join(f"s{number}", given, []) == 200
             masks.append(mask_of(client.wait(f"s{number}")))
-        page = next(route.app for route in made[0].routes if isinstance(route, Mount))
+        page = next(route.app for route in made[0].app.routes if isinstance(route, Mount))
         assert list(page.state_holder.session_data) == ["s3", "s4"]
         # What the page shows of a session that was forgotten is made anew.
         assert client.join("s0", given, []) == 200
         masks.append(mask_of(client.wait("s0")))
         assert all(mask.exists() for mask in masks)
+        # Of a session that was answered nothing is left in the queue.
+        queue = made[0].blocks._queue
+        assert not queue.pending_messages_per_session
+        assert not queue.pending_event_ids_session
+        assert not any(made[0].blocks.temp_file_sets)
 
 
 def test_uploads_and_masks_are_removed_after_their_time(

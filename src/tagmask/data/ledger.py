@@ -28,11 +28,13 @@ class Ledger:
         self.folder = folder
         self._list = folder / LEDGER
         self.is_new = not self._list.exists()
-        self._hashes: dict[str, list[str]] = {}
+        # Tuples, for the items of a list are memory of their own: one left there for each of many thousand masks broke
+        # up what is freed between two images, and the process grew (docs/faults.md, soak).
+        self._hashes: dict[str, tuple[str, ...]] = {}
         for line in [] if self.is_new else self._list.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 name, own = json.loads(line)
-                self._hashes.setdefault(str(name), []).append(str(own))
+                self._add(str(name), str(own))
             except (ValueError, TypeError, RecursionError):
                 continue  # the end of a line that a kill cut off; its file was not written
 
@@ -43,7 +45,7 @@ class Ledger:
 
     def adopt(self, path: Path) -> None:
         """Take a file, as it stands, for one that tagmask wrote."""
-        self._hashes.setdefault(self._name(path), []).append(file_hash(path))
+        self._add(self._name(path), file_hash(path))
 
     def disown(self, path: Path) -> None:
         """Take a file for the user's from now on, whatever it holds; the list is written."""
@@ -57,11 +59,11 @@ class Ledger:
     def write(self, path: Path, content: bytes) -> None:
         """Note what the file will hold, then write it whole; folders on the way are made. Needs `save` once before."""
         name, own = self._name(path), _hash(content)
-        hashes = self._hashes.setdefault(name, [])
+        hashes = self._hashes.get(name, ())
         if own not in hashes:
             with self._list.open("a", encoding="utf-8") as file:
                 file.write(_line(name, own))
-        self._hashes[name] = [*(each for each in hashes if each != own), own]
+        self._hashes[name] = (*(each for each in hashes if each != own), own)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(path, content)
 
@@ -69,6 +71,9 @@ class Ledger:
         """Forget what files held before they were last written."""
         self._hashes = {name: hashes[-1:] for name, hashes in self._hashes.items()}
         self.save()
+
+    def _add(self, name: str, own: str) -> None:
+        self._hashes[name] = (*self._hashes.get(name, ()), own)
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix()

@@ -18,6 +18,7 @@ from tagmask.data.walk import files_below
 from tagmask.errors import TagmaskError
 from tagmask.serve.editor import Editor
 from tagmask.serve.editor import routes as editor_routes
+from tagmask.serve.forget import Forgetful
 from tagmask.serve.guard import Guard
 from tagmask.serve.page import STYLE, build_page, build_tags_page, scripts
 from tagmask.serve.photos import Photos, find_photos
@@ -29,7 +30,6 @@ from tagmask.serve.thumbs import routes as thumb_routes
 
 if TYPE_CHECKING:
     import gradio as gr
-    from fastapi import FastAPI
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp
@@ -132,7 +132,7 @@ def _check_gradio() -> None:
         raise TagmaskError("the page needs gradio: pip install 'tagmask[web]'") from None
 
 
-def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
+def _application(blocks: gr.Blocks, editor: Editor | None) -> ASGIApp:
     """Make an ASGI application of the page; it has no share link and serves no file but its own."""
     import gradio
     from fastapi import FastAPI
@@ -171,7 +171,7 @@ def _application(blocks: gr.Blocks, editor: Editor | None) -> FastAPI:
     page.add_exception_handler(KeyError, _no_such_function)  # pyright: ignore[reportAttributeAccessIssue]
     # Not launched, the page counts as one in the making: gradio would let a request name any file as an upload.
     blocks.has_launched = blocks.is_running = True
-    return application
+    return Forgetful(application, blocks)
 
 
 def _no_such_function(request: Request, error: Exception) -> Response:
@@ -271,7 +271,7 @@ def _environment(temporary: str) -> Iterator[None]:
     before = {name: value for name, value in os.environ.items() if name.startswith("GRADIO_")}
     for name in before:
         del os.environ[name]
-    os.environ.update(GRADIO_TEMP_DIR=temporary, GRADIO_ANALYTICS_ENABLED="False")
+    os.environ.update(GRADIO_TEMP_DIR=temporary, GRADIO_ANALYTICS_ENABLED="False", GRADIO_ANALYTICS_MAX_EVENTS="100")
     try:
         yield
     finally:
