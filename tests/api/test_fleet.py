@@ -25,9 +25,12 @@ from typer.testing import CliRunner
 import tagmask
 from tagmask import api
 from tagmask.api.fleet import Fleet, label_fleet
+from tagmask.api.write_masks import Written
 from tagmask.cli import app
+from tagmask.cli.apps import tell
 from tagmask.data.masks import Outline, PolygonMask
-from tagmask.engine.fleet.shards import read_manifests
+from tagmask.engine.fleet.output import write_tables
+from tagmask.engine.fleet.shards import make_mask, read_manifests, write_shard
 from tagmask.engine.fleet.sources import Piece
 from tagmask.engine.fleet.store import Store
 from tagmask.engine.fleet.work import Job, finish_opened, label_piece, open_piece, score_opened
@@ -186,6 +189,22 @@ def test_three_steps_write_what_one_does(tile: int | None, run: Path, photos: Pa
         outputs.append(files_of(tmp_path / way))
     assert outputs[0] == outputs[1]
     assert len(outputs[0]) == (6 if tile else 30), "a mask of each but the damaged one, and a manifest"
+
+
+@pytest.mark.parametrize(
+    ("sink", "label", "told"), [("png", 0, True), ("png", 255, True), ("png", 1, False), ("tar", 0, False)]
+)
+def test_masks_of_background_alone_are_told(
+    sink: str, label: int, told: bool, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, _ = job_of(run, tmp_path, sink=sink)
+    masks = [make_mask(f"{number}", np.full((2, 3), label, np.uint8), 0.5, job.sink) for number in range(2)]
+    manifest = write_shard(Store(tmp_path), job.sink, "all", masks, [], last=True)
+    images, _, plain = write_tables(Store(tmp_path), job, {"all": manifest})
+    assert (images, plain) == (2, told)
+    tell(Written(tmp_path, images, (), plain=plain))
+    said = "2 of 2 masks hold nothing of any class, all is background: look at them first; docs/troubleshooting.md"
+    assert (said in capsys.readouterr().out) == told
 
 
 def test_a_dry_run_counts_and_writes_nothing(run: Path, photos: Path, tmp_path: Path) -> None:

@@ -101,8 +101,8 @@ def label_fleet(
                 gpus = gpus if fleet.gpus is None else fleet.gpus
                 run_pieces(job, method, left, cores=cores, gpus=gpus, images=images)
             done = read_manifests(store)
-        images, skipped = write_tables(store, job, done)
-    return Written(Path(output), images, tuple(skipped))
+        images, skipped, plain = write_tables(store, job, done)
+    return Written(Path(output), images, tuple(skipped), plain=plain)
 
 
 def _prepare(

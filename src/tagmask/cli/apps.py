@@ -101,19 +101,20 @@ def tell(written: Any, place: str | None = None, *, run: Path | None = None, ima
         typer.echo(
             f"{written.kept} of them were there before and stay as they were; to make them anew choose another -o"
         )
-    shown = ["--images", str(images)] if images is not None else []
-    page = shlex.join(
-        ["tagmask", "serve", str(run), *shown, "--masks", str(written.folder), "--review", "reviews/first.csv"]
-    )
+    page = ""
+    if run is not None:
+        shown = ["--images", str(images)] if images is not None else []
+        review = ["--masks", str(written.folder), "--review", "reviews/first.csv"]
+        page = f" ({shlex.join(['tagmask', 'serve', str(run), *shown, *review])})"
     if written.lacking:
         typer.echo(
             f"{len(written.lacking)} of {written.images} masks hold nothing of one or more of their tags, such as "
-            f"{written.lacking[0]}: look at them first ({page})"
+            f"{written.lacking[0]}: look at them first{page}"
         )
     elif written.plain:
         typer.echo(
             f"{written.images} of {written.images} masks hold nothing of any class, all is background: look at them "
-            f"first ({page}); docs/troubleshooting.md says what helps"
+            f"first{page}; docs/troubleshooting.md says what helps"
         )
     if not written.images:
         raise typer.Exit(1)

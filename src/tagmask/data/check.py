@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Unpack
 
@@ -120,34 +121,34 @@ def check_dataset(
     if not dataset.records and not problems.found:
         problems.add("file", str(path), "holds no image")
     tagged = dataset.with_context()  # context classes are counted like the others
-    matrix = tagged.tag_matrix()
+    table = _tag_table(tagged)
     indices = {split: _positions(dataset, split) for split in dataset.splits}
     by_area = sorted(sizes, key=lambda size: size[0] * size[1])
     return CheckReport(
         path=path,
         errors=tuple(problems.found),
-        warnings=tuple(_warnings(collected, problems, tagged.classes, matrix, by_area)),
+        warnings=tuple(_warnings(collected, problems, tagged.classes, _column_sums(table), by_area)),
         images=len(dataset),
         classes=tagged.classes,
         num_context=len(dataset.context),
         tag_source=dataset.tag_source,
         splits={split: len(positions) for split, positions in indices.items()},
-        class_counts={split: _column_sums(matrix[positions]) for split, positions in indices.items()},
-        class_totals=_column_sums(matrix),
-        unknown_totals=_column_sums(_unknown_matrix(tagged)),
+        class_counts={split: _column_sums(table[positions]) for split, positions in indices.items()},
+        class_totals=_column_sums(table),
+        unknown_totals=_unknown_totals(tagged),
         untagged=len(collected.untagged),
         with_mask=sum(record.mask is not None for record in dataset.records),
         smallest=by_area[0] if by_area else None,
         largest=by_area[-1] if by_area else None,
-        cooccurrence=cooccurrence(matrix),
+        cooccurrence=cooccurrence(table),
     )
 
 
-def cooccurrence(tags: np.ndarray) -> np.ndarray:
+def cooccurrence(tags: np.ndarray | sparse.csr_array) -> np.ndarray:
     """Return P(column | row) of classes.
 
     Args:
-        tags: (N, K) 0/1.
+        tags: (N, K) 0/1; a sparse one where there are many classes.
 
     Returns:
         (K, K) fraction of the images with the row's class that also bear the column's; NaN where no image has it.
@@ -270,19 +271,28 @@ def _unlisted(source: Source, dataset: Dataset) -> list[Problem]:
     return found
 
 
-def _unknown_matrix(dataset: Dataset) -> np.ndarray:
-    table = np.zeros((len(dataset), len(dataset.classes)), dtype=np.uint8)
-    for row, record in enumerate(dataset.records):
-        table[row, list(record.unknown)] = 1
-    return table
+def _tag_table(dataset: Dataset) -> sparse.csr_array:
+    """Return what `tag_matrix` holds, as a sparse (N, K) table: dense, a million images of 1,000 classes take 1 GB."""
+    rows, tags = dataset.tag_pairs()
+    ones = np.ones(len(rows), dtype=np.int64)
+    return sparse.csr_array((ones, (rows, tags)), shape=(len(dataset), len(dataset.classes)))
 
 
-def _column_sums(table: np.ndarray) -> tuple[int, ...]:
-    return tuple(int(total) for total in table.sum(axis=0, dtype=np.int64))
+def _unknown_totals(dataset: Dataset) -> tuple[int, ...]:
+    counts = Counter(chain.from_iterable(record.unknown for record in dataset.records))
+    return tuple(counts[index] for index in range(len(dataset.classes)))
+
+
+def _column_sums(table: sparse.csr_array) -> tuple[int, ...]:
+    return tuple(int(total) for total in table.sum(axis=0))
 
 
 def _warnings(
-    collected: Collected, problems: Problems, classes: Sequence[str], matrix: np.ndarray, by_area: list[tuple[int, int]]
+    collected: Collected,
+    problems: Problems,
+    classes: Sequence[str],
+    totals: Sequence[int],
+    by_area: list[tuple[int, int]],
 ) -> list[Problem]:
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
@@ -291,7 +301,7 @@ def _warnings(
         found += _unlisted(collected.source, dataset)
     found += doubtful_classes(dataset)
     found += untaught_classes(dataset)
-    for position, (name, count) in enumerate(zip(classes, _column_sums(matrix), strict=True)):
+    for position, (name, count) in enumerate(zip(classes, totals, strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
         if count == 0 and name != IGNORED_CLASS:
             found.append(Problem("class", what, "no image bears it; nothing can be learned of it"))

@@ -15,7 +15,7 @@ CONFIDENCE = "confidence.csv"
 COLUMNS = ("image", "confidence", "classes")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MaskRow:
     """One mask as the table lists it.
 

@@ -79,15 +79,16 @@ def render(result: Result, console: Console) -> None:
 
 def render_stages(rows: Sequence[tuple[str, Result]], console: Console) -> None:
     """Print a row for each stage: what it left, on which images, its mIoU, what fraction of the pixels it decides."""
-    table = Table(title="what each stage left")
-    for heading in ("stage", "split", "tags given", "protocol"):
+    protocols = ", ".join(dict.fromkeys(result.scores.protocol for _, result in rows))
+    table = Table(title=f"what each stage left (protocol {protocols})")
+    for heading in ("stage", "split", "tags given"):
         table.add_column(heading)
     for heading in ("images", "mIoU %", "FP/TP", "decided %"):
         table.add_column(heading, justify="right")
     for what, result in rows:
         given = "yes" if result.conditions.tags_given else "no"
         figures = _percent(result.scores.miou), _mean_ratio(result), _percent(result.scores.coverage)
-        table.add_row(what, result.conditions.split, given, result.scores.protocol, str(result.images), *figures)
+        table.add_row(what, result.conditions.split, given, str(result.images), *figures)
     console.print(table)
 
 

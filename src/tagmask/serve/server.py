@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tagmask.api import Model, load
 from tagmask.data.walk import files_below
+from tagmask.engine.device import default_device, keep_freed_memory
 from tagmask.errors import TagmaskError
 from tagmask.serve.editor import Editor
 from tagmask.serve.editor import routes as editor_routes
@@ -78,6 +79,8 @@ def serving(
     """
     if (masks is None) != (review is None):
         raise TagmaskError("--masks and --review go together: the masks to look at, and the CSV file for the decisions")
+    if default_device().type == "cpu":
+        keep_freed_memory()  # before there are threads: each would have memory of its own, as large as its largest need
     with (
         _listening(port) as listener,
         tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary,

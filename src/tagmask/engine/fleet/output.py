@@ -78,15 +78,17 @@ def is_whole(piece: Piece, done: Manifests) -> bool:
     return manifest is not None
 
 
-def write_tables(store: Store, job: Job, done: Manifests) -> tuple[int, list[str]]:
+def write_tables(store: Store, job: Job, done: Manifests) -> tuple[int, list[str], bool]:
     """Write what was skipped, and beside PNG masks the tables that `predict` leaves there, too.
 
     Returns:
-        how many masks there are, and what is wrong with each image that was left out.
+        how many masks there are, what is wrong with each image that was left out, and whether the masks, where they are
+        PNG, hold not a pixel of any class.
     """
     manifests = [done[name] for name in sorted(done)]
     refused = [tuple(pair) for manifest in manifests for pair in manifest["refused"]]
     store.put(SKIPPED, csv_text([("image", "error"), *refused]).encode())
+    plain = False
     if job.sink == "png":
         masks = [mask for manifest in manifests for mask in manifest["masks"]]
         rows = [
@@ -95,4 +97,5 @@ def write_tables(store: Store, job: Job, done: Manifests) -> tuple[int, list[str
         ]
         store.put(LEDGER, ledger_text((f"{name}.png", own) for name, own, _, _ in masks).encode())
         store.put(CONFIDENCE, confidence_text(rows).encode())
-    return sum(manifest["images"] for manifest in manifests), [reason for _, reason in refused]
+        plain = bool(rows) and not any(row.classes for row in rows)
+    return sum(manifest["images"] for manifest in manifests), [reason for _, reason in refused], plain
