@@ -139,6 +139,17 @@ def test_only_scores_from_least_on_become_tags(clip: Path, photos: Path) -> None
         assert all((score + 0.006 >= limit) for name, score in row.scores.items() if name in row.tags)
 
 
+def test_a_network_that_cannot_be_fetched_is_told_in_a_sentence(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(TagmaskError) as caught:
+        propose_tags(photos, "cow,sheep", model="hf-hub:nobody/nothing")
+    assert str(caught.value) == (
+        "hf-hub:nobody/nothing: the hub cannot be reached, nor is the network cached; download the repository "
+        "elsewhere and give its folder with --model"
+    )
+    assert not (photos / "tags.csv").exists()
+
+
 def test_wrong_arguments_are_named(clip: Path, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TagmaskError, match="no such folder"):
         propose_tags(tmp_path / "nowhere", "cow", model=str(clip))

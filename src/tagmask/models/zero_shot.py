@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tagmask.errors import TagmaskError, first_line
-from tagmask.models.weight_files import without_retry_lines
+from tagmask.models.weight_files import hub_answers, without_retry_lines
 
 CLIP = "hf-hub:laion/CLIP-ViT-B-16-laion2B-s34B-b88K"
 TEMPLATES = ("a photo of a {}.", "a photo of the {}.", "a picture with a {} in it.", "a close-up of a {}.")
@@ -48,6 +48,11 @@ class ZeroShot:
                 network, _, _ = open_clip.create_model_and_transforms(name, weights_only=True)
                 tokenizer = open_clip.get_tokenizer(name)
         except Exception as error:  # whatever network, hub and files of any content come up with
+            if model.startswith("hf-hub:") and not hub_answers(model.removeprefix("hf-hub:"), "open_clip_config.json"):
+                raise TagmaskError(
+                    f"{model}: the hub cannot be reached, nor is the network cached; download the repository elsewhere "
+                    "and give its folder with --model"
+                ) from None
             raise TagmaskError(
                 f"{model}: cannot be had ({first_line(error)}); give hf-hub:OWNER/NAME of a network in open_clip's "
                 "form, or a folder with its open_clip_config.json and its weights"
