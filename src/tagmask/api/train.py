@@ -6,8 +6,8 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tagmask.data.check import doubtful_classes
 from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.doubts import doubtful_classes
 from tagmask.data.lock import locked
 from tagmask.data.splits import check_context, evaluation_split, last_ids, masked_by_hand, open_data, training_split
 from tagmask.data.untaught import untaught_classes

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,19 +16,13 @@ import numpy as np
 from scipy import sparse
 
 from tagmask.data.dataset import Dataset, Record
-from tagmask.data.images import is_image_name, open_image
-from tagmask.data.masks import PngMask
+from tagmask.data.doubts import doubts
+from tagmask.data.images import open_image
 from tagmask.data.readers import collect
 from tagmask.data.readers.assemble import Collected
 from tagmask.data.readers.problems import Problem, Problems
-from tagmask.data.readers.source import ReadOptions, Source
-from tagmask.data.readers.table import TABLE_SUFFIXES
-from tagmask.data.untaught import untaught_classes
+from tagmask.data.readers.source import ReadOptions
 from tagmask.errors import TagmaskError
-from tagmask.ops.label_ids import IGNORED_CLASS
-
-FEW_IMAGES = 10
-SMALL_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -127,7 +120,7 @@ def check_dataset(
     return CheckReport(
         path=path,
         errors=tuple(problems.found),
-        warnings=tuple(_warnings(collected, problems, tagged.classes, _column_sums(table), by_area)),
+        warnings=tuple(doubts(collected, problems, tagged.classes, _column_sums(table), by_area)),
         images=len(dataset),
         classes=tagged.classes,
         num_context=len(dataset.context),
@@ -207,70 +200,6 @@ def _positions(dataset: Dataset, split: str) -> list[int]:
     return [position for position, record in enumerate(dataset.records) if record.name in members]
 
 
-def doubtful_classes(dataset: Dataset) -> list[Problem]:
-    """Return warnings about class names that look like several tags in one, or like one another.
-
-    A training of them would run to its end and learn classes that nobody meant, so `train` may say this, too.
-    """
-    classes = (*dataset.classes, *dataset.context)
-    found: list[Problem] = []
-    if joint := _joined_by_spaces(dataset, classes):
-        found.append(
-            Problem(
-                "class",
-                f"class {joint!r}",
-                "looks like several tags, for no image has more than one and their words return in others; join tags"
-                " by ';', not by spaces",
-            )
-        )
-    spellings: dict[str, str] = {}
-    for name in classes:
-        if mark := re.search(r"^[\[{('\"]|[,|]", name):
-            found.append(Problem("class", f"class {name!r}", f"holds {mark[0]!r}; several tags are joined by ';'"))
-        other = spellings.setdefault(name.casefold().strip(), name)
-        if other != name:
-            found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
-    return found
-
-
-def _joined_by_spaces(dataset: Dataset, classes: Sequence[str]) -> str | None:
-    """Return a class like "clear primary", in a table that joins tags by spaces; None where there is none.
-
-    In such a table no image has more than one tag, and either every tag has a space and some word occurs in two, or
-    all words of one occur in others as well.
-    """
-    if any(len(record.tags) + len(record.context) > 1 for record in dataset.records):
-        return None
-    spaced = [name for name in classes if " " in name.strip()]
-    counts = Counter(word for name in classes for word in set(name.split()))
-    if len(spaced) == len(classes) and max(counts.values()) > 1:
-        return spaced[0]
-    return next((name for name in spaced if all(counts[word] > 1 for word in name.split())), None)
-
-
-def _unlisted(source: Source, dataset: Dataset) -> list[Problem]:
-    """Warn of images that lie beside those of a table and are in none of its rows."""
-    if source.path.suffix.lower() not in TABLE_SUFFIXES:
-        return []
-    listed = {os.path.abspath(row.image) for row in source.rows if row.image is not None}
-    masks = {os.path.abspath(record.mask.path) for record in dataset.records if isinstance(record.mask, PngMask)}
-    known = listed | masks
-    found: list[Problem] = []
-    for folder in sorted({os.path.dirname(path) for path in listed}):
-        try:
-            names = sorted(os.listdir(folder))
-        except OSError:  # it may be entered, and not listed
-            continue
-        files = (os.path.join(folder, name) for name in names if is_image_name(name))
-        others = [path for path in files if path not in known]
-        if others:
-            many = f"{len(others)} images are" if len(others) > 1 else "an image is"
-            found.append(
-                Problem("row", folder, f"{many} in no row and left out, such as {os.path.basename(others[0])}")
-            )
-    return found
-
-
 def _tag_table(dataset: Dataset) -> sparse.csr_array:
     """Return what `tag_matrix` holds, as a sparse (N, K) table: dense, a million images of 1,000 classes take 1 GB."""
     rows, tags = dataset.tag_pairs()
@@ -285,41 +214,3 @@ def _unknown_totals(dataset: Dataset) -> tuple[int, ...]:
 
 def _column_sums(table: sparse.csr_array) -> tuple[int, ...]:
     return tuple(int(total) for total in table.sum(axis=0))
-
-
-def _warnings(
-    collected: Collected,
-    problems: Problems,
-    classes: Sequence[str],
-    totals: Sequence[int],
-    by_area: list[tuple[int, int]],
-) -> list[Problem]:
-    dataset = collected.dataset
-    found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
-    found += [Problem("row", "left out", line) for line in dataset.skipped]
-    if not any(problem.kind == "row" for problem in problems.found):  # images of rows that are wrong are in no other
-        found += _unlisted(collected.source, dataset)
-    found += doubtful_classes(dataset)
-    found += untaught_classes(dataset)
-    for position, (name, count) in enumerate(zip(classes, totals, strict=True)):
-        what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
-        if count == 0 and name != IGNORED_CLASS:
-            found.append(Problem("class", what, "no image bears it; nothing can be learned of it"))
-        elif 0 < count < FEW_IMAGES:
-            found.append(
-                Problem(
-                    "class",
-                    what,
-                    f"only {count} image{'' if count == 1 else 's'} bear{'s' if count == 1 else ''} it",
-                )
-            )
-    small = sum(min(size) < SMALL_SIDE for size in by_area)
-    if small:
-        found.append(Problem("size", "sizes", f"{small} images have a side under {SMALL_SIDE} pixels"))
-    if "" in dataset.splits and len(dataset.splits) > 1:
-        rows = sum(not record.split for record in dataset.records)
-        found.append(Problem("split", "splits", f"{rows} images have no split, and others have one"))
-    masks = sum(record.mask is not None for record in dataset.records)
-    if 0 < masks < len(dataset):
-        found.append(Problem("mask", "masks", f"{len(dataset) - masks} of {len(dataset)} images have none"))
-    return found
