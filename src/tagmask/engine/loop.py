@@ -156,7 +156,7 @@ def training_set(recipe: Recipe, dataset: Dataset, clusters: Tensor | None = Non
     steps = min(config.stop or config.steps, config.steps)
     pairs = torch.from_numpy(np.stack(dataset.tag_pairs()))
     ones = torch.ones(pairs.shape[1], dtype=torch.uint8)
-    tags = torch.sparse_coo_tensor(pairs, ones, (len(dataset), len(dataset.classes)))
+    tags = torch.sparse_coo_tensor(pairs, ones, (len(dataset), len(dataset.classes)), check_invariants=False)
     return TrainingSet(tags, config.batch, steps, recipe.views.crop, clusters)
 
 
