@@ -57,6 +57,7 @@ def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     for name in ("create_repo", "upload_folder", "snapshot_download"):
         monkeypatch.setattr(huggingface_hub, name, getattr(fake, name))
     monkeypatch.setattr("tagmask.engine.fetch.hub_answers", lambda *_: True)
+    monkeypatch.setattr("tagmask.api.hub.hub_answers", lambda *_: True)
     return fake
 
 
@@ -218,6 +219,13 @@ def test_a_hub_that_refuses_is_one_line(run: Path, stored: Hub, monkeypatch: pyt
     monkeypatch.setattr(huggingface_hub, "upload_folder", refuse)
     with pytest.raises(TagmaskError, match=r"ada/cats: the hub did not take the run \(PermissionError: 403\)"):
         tagmask.push(run, "ada/cats")
+
+
+def test_without_a_network_nothing_is_uploaded(run: Path, stored: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tagmask.api.hub.hub_answers", lambda *_: False)
+    with pytest.raises(TagmaskError, match=r"ada/cats: the hub cannot be reached, so nothing was uploaded"):
+        tagmask.push(run, "ada/cats")
+    assert not (stored.root / "ada").exists()
 
 
 def test_a_repository_of_something_else(stored: Hub) -> None:

@@ -17,6 +17,7 @@ from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.costs import read_logs, recorded_scores
 from tagmask.evaluation.tables import describe
 from tagmask.methods.registry import without_weights
+from tagmask.models.weight_files import hub_answers
 from tagmask.models.weights import find_weights, is_on_hub
 from tagmask.ops.label_ids import IGNORED_CLASS, count_classes, label_dtype
 from tagmask.recipes.load import Recipe
@@ -51,6 +52,8 @@ def push(
     missing = [name for name in models if not (opened.folder / name).is_file()]
     if missing:
         raise TagmaskError(f"{opened.folder / missing[0]}: missing; is the training of this run finished?")
+    if not hub_answers(repository, CARD):
+        raise TagmaskError(f"{repository}: the hub cannot be reached, so nothing was uploaded; check the network")
     with tempfile.TemporaryDirectory(prefix="tagmask-") as name:
         folder = Path(name)
         for file in (*TEXTS, *models):
