@@ -18,7 +18,7 @@ from tagmask import api
 from tagmask.data.cam_files import write_cams
 from tagmask.data.dataset import Record
 from tagmask.data.masks import PngMask
-from tagmask.engine.pixels import Pixels, features_of, fit_pixels
+from tagmask.engine.pixels import Pixels, features_of, fit_pixels, lost_labels
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
 from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import RefineConfig
@@ -113,6 +113,41 @@ def test_masks_that_teach_nothing_are_told_from_those_that_do(tmp_path: Path) ->
     for labels in ((0, 0, 0, 0), (1, 2, 1, 2), (255, 255, 255, 255)):
         assert fit_pixels(colour_method(), [quarters(tmp_path, "a", *colours, labels=labels)], CONFIG) is None
     assert fit_pixels(colour_method(), [quarters(tmp_path, "b", *colours)], CONFIG) is None
+
+
+@pytest.mark.parametrize(
+    ("unlike", "lost"),
+    [
+        (0, []),  # green where the CAM says so, as drawn
+        (1, []),  # one of four shows it otherwise: three quarters of the images keep it
+        (3, [2]),
+    ],
+)
+def test_a_class_that_would_vanish_is_given_up(
+    pixels: Pixels, tmp_path: Path, unlike: int, lost: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the drawn mask the second class is green; in some of the others it is as grey as the background."""
+    others = []
+    for number in range(4):
+        colour = GREY if number < unlike else GREEN
+        others.append(quarters(tmp_path, f"new{number}", GREY, RED, colour, GREY))
+        write_cams(tmp_path / f"new{number}.npz", torch.tensor([[[0.0, 1], [0, 0]], [[0, 0], [1, 0]]]), [0, 1])
+    config = RefineConfig(name="none", background_score=0.3)
+    found = lost_labels(pixels, others, tmp_path, config, ("thing", "leaf"))
+    assert found == lost
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [": leaf; draw more" in line for line in said] == [True] * len(lost)
+    assert pixels.without(found).classifier.labels.tolist() == [label for label in (0, 1, 2) if label not in lost]
+
+
+def test_a_smaller_thing_that_every_image_keeps_is_not_given_up(pixels: Pixels, tmp_path: Path) -> None:
+    """The CAM covers more than the thing, so that only a third of its area is kept."""
+    record = quarters(tmp_path, "new", GREY, GREY, GREEN, GREY)
+    write_cams(tmp_path / "new.npz", torch.tensor([[[0.9, 0], [0.9, 0.9]]]), [1])
+    config = RefineConfig(name="none", background_score=0.3)
+    assert lost_labels(pixels, [record], tmp_path, config, ("thing", "leaf")) == []
+    (tmp_path / "new.png").write_bytes(b"no picture")
+    assert lost_labels(pixels, [record], tmp_path, config, ("thing", "leaf")) == []
 
 
 def test_an_image_that_does_not_open_is_left_out(tmp_path: Path) -> None:

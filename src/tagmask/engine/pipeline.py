@@ -19,7 +19,7 @@ from tagmask.engine.device import default_device, is_first_process
 from tagmask.engine.loop import Evaluate, OnLog, check_batch, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
-from tagmask.engine.pixels import Pixels, fit_pixels
+from tagmask.engine.pixels import Pixels, fit_pixels, lost_labels
 from tagmask.engine.progress import report_skipped
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
 from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, rounds_of
@@ -164,7 +164,7 @@ class _Work:
         return classifier
 
     def write_labels(self, place: Path) -> None:
-        refine = self.recipe.refine or RefineConfig()
+        refine = self._refine
         records, cams = share(self.dataset.records), self.folder / CAMS
         args = cams, records, place, refine, refine.affinity, self.num_classes, self._pixels
         _report(write_affinity_labels(*args))
@@ -180,37 +180,45 @@ class _Work:
         run_training(own, labelled, place, build=build, on_log=self._tell(AFFINITY))
 
     def refine(self, place: Path) -> None:
-        refine = self.recipe.refine or RefineConfig()
         affinity = None
-        if refine.name == "affinity":
+        if self._refine.name == "affinity":
             affinity = load_affinity(self.recipe, self.num_classes, self.folder).to(default_device())
-        background = self.recipe.data.background
-        records, last = self.dataset.records, last_ids(self.things, self.recipe.data)
-        if refine.band == "auto":
-            classifier = self._trained_classifier()
-            cams, inference, given = self.folder / CAMS, self.recipe.inference, refine
-            refine = from_first(lambda: with_band(given, cams, records, classifier, inference, last=last))
         _report(
             refine_folder(
                 self.folder / CAMS,
-                share(records),
+                share(self.dataset.records),
                 place,
-                refine,
-                background=background,
+                self._refine,
+                background=self.recipe.data.background,
                 affinity=affinity,
                 num_classes=self.num_classes,
-                last=last,
+                last=last_ids(self.things, self.recipe.data),
                 pixels=self._pixels,
             )
         )
 
     @cached_property
+    def _refine(self) -> RefineConfig:
+        """The recipe's refinement, with two powers in place of a band that is to be chosen."""
+        given = self.recipe.refine or RefineConfig()
+        if given.band != "auto":
+            return given
+        classifier, inference = self._trained_classifier(), self.recipe.inference
+        cams, records, last = self.folder / CAMS, self.dataset.records, last_ids(self.things, self.recipe.data)
+        return from_first(lambda: with_band(given, cams, records, classifier, inference, last=last))
+
+    @cached_property
     def _pixels(self) -> Pixels | None:
         """What drawn masks teach about the masks of the other images, where there are some to be used."""
-        refine = self.recipe.refine or RefineConfig()
+        refine, records = self._refine, self.dataset.records
         if not (self.recipe.data.use_masks and refine.pixel_classifier):
             return None
-        return fit_pixels(self._trained_classifier(), self.dataset.records, self.recipe.inference)
+        fitted = fit_pixels(self._trained_classifier(), records, self.recipe.inference)
+        if fitted is None:
+            return None
+        cams, classes = self.folder / CAMS, self.dataset.classes
+        lost = from_first(lambda: lost_labels(fitted, records, cams, refine, classes))
+        return fitted.without(lost)
 
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter

@@ -4,23 +4,30 @@ Tags say which classes an image shows, and CAMs roughly where. A handful of draw
 looks like to the trained network. From that a linear classifier is fitted in seconds. In making the masks of the images
 that nobody drew it has two uses: it shares the CAMs out among an image's classes, and pixels that it labels otherwise
 than the mask does are left undecided.
+
+A mask or two may show a class as it seldom looks. So the classifier is tried on images whose masks nobody drew: a class
+that would nearly vanish from them keeps the masks that tags alone make.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from tagmask.data.cam_files import SUFFIX, read_cams
 from tagmask.data.dataset import Record
-from tagmask.data.images import open_image
+from tagmask.data.images import open_image, shrunk
+from tagmask.engine.device import on_cores
 from tagmask.engine.photographs import network_size
 from tagmask.engine.progress import track
+from tagmask.engine.refiners import at_size, refined
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.ops.crf import dense_crf
@@ -29,12 +36,16 @@ from tagmask.ops.labels import winners
 from tagmask.ops.pixel_classifier import LEAST, PixelClassifier, fit_pixel_classifier, shared_out
 from tagmask.ops.resize import resize
 from tagmask.recipes.load import InferenceConfig
+from tagmask.recipes.stages import RefineConfig
 
 SCALES = (1.0, 2.0)  # of the image; the features of all are laid over the grid of the last, the finest
 PIXELS = 30_000  # that are fitted on, of all masks together
 PENALTY = 1e-3
 LOOKED_AT = 64  # images that the features' means and spreads are of
 LEAST_SPREAD = 1e-3
+TRIED, TRIED_SIDE = 12, 512  # images that a class is tried on, and their longest side in pixels
+KEPT_IMAGES, KEPT_AREA = 3 / 4, 1 / 2  # a class with less than both, of what it has by its tags alone, is given up
+MEMORY = 1500.0 * TRIED_SIDE**2  # bytes that an image takes on trial, in its dense CRFs
 logger = logging.getLogger(__name__)
 
 
@@ -82,6 +93,10 @@ class Pixels:
         known = np.isin(labels, self.classifier.labels.numpy())
         return np.where(known & (labels != judged), IGNORE, labels)
 
+    def without(self, labels: Sequence[int]) -> Pixels:
+        """Leave the judgement of some labels to the CAMs."""
+        return replace(self, classifier=self.classifier.without(torch.tensor(labels, dtype=torch.int64)))
+
 
 @torch.no_grad()
 def fit_pixels(method: Method, records: Sequence[Record], config: InferenceConfig) -> Pixels | None:
@@ -113,6 +128,71 @@ def fit_pixels(method: Method, records: Sequence[Record], config: InferenceConfi
     )
     mean, std = _spread(method, records, config)
     return Pixels(method, fit_pixel_classifier(features, labels, weights, mean=mean, std=std, penalty=PENALTY), config)
+
+
+def lost_labels(
+    pixels: Pixels, records: Sequence[Record], cams: Path, refine: RefineConfig, classes: Sequence[str]
+) -> list[int]:
+    """Find the labels that would nearly vanish from the masks of images that nobody drew, and name them.
+
+    Each is tried on some images whose tags say that it is there: the mask of the CAMs alone is set beside the one that
+    `pixels` corrects. Masks are refined as `refine` says, by a dense CRF where it names a random walk or a fusion.
+
+    Args:
+        pixels: the classifier.
+        records: the training images; those without a mask are tried.
+        cams: folder of `NAME.npz`.
+        refine: how masks are made; its band, if any, is of two values.
+        classes: their names.
+
+    Returns:
+        label ids, ascending: of which fewer than three quarters of the images keep a pixel, and less than half of the
+        area is kept.
+    """
+    config = refine.model_copy(update={"name": "crf"}) if refine.name in ("affinity", "fusion") else refine
+    tried = {int(label): 0 for label in pixels.classifier.labels if label > 0}
+    items: list[tuple[Record, list[int]]] = []
+    for index in np.random.default_rng(0).permutation(len(records)).tolist():
+        record = records[index]
+        labels = [tag + 1 for tag in record.tags if tried.get(tag + 1, TRIED) < TRIED]
+        if record.mask is None and labels:
+            items.append((record, labels))
+            tried.update((label, tried[label] + 1) for label in labels)
+
+    def areas(item: tuple[Record, list[int]]) -> list[tuple[int, float, float]]:
+        record, labels = item
+        try:
+            own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
+            image = shrunk(open_image(record.image), min(refine.longest, TRIED_SIDE))
+        except TagmaskError:
+            return []
+        own = at_size(own, image)
+        changed, judged = pixels.corrected(image, own, ids, config.crf)
+        first, second = (_agreed(image, maps, ids, config, pixels.method.background) for maps in (own, changed))
+        second = pixels.agree(second, judged)
+        return [(label, float((first == label).mean()), float((second == label).mean())) for label in labels]
+
+    found: dict[int, list[tuple[float, float]]] = {}
+    for rows in track(on_cores(areas, items, memory=MEMORY), "trying what drawn masks teach", len(items)):
+        for label, before, after in rows:
+            if before > 0:
+                found.setdefault(label, []).append((before, after))
+    lost: list[int] = []
+    for label, pairs in found.items():
+        before, after = np.array(pairs).T
+        if (after > 0).mean() < KEPT_IMAGES and after.sum() < KEPT_AREA * before.sum():
+            lost.append(label)
+    if lost:
+        names = ", ".join(classes[label - 1] for label in sorted(lost))
+        said = "the drawn masks do not show enough of these classes to know them in other images: %s; draw more of them"
+        logger.warning(said, names)
+    return sorted(lost)
+
+
+def _agreed(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> np.ndarray:
+    """The mask of an image's CAMs; 255 where the two values of a band differ."""
+    masks = [member.numpy() for member in refined(image, cams, ids, config, background)]
+    return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
 
 @torch.no_grad()

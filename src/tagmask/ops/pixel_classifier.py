@@ -32,6 +32,11 @@ class PixelClassifier(NamedTuple):
         rows = (features.flatten(1).t().float() - self.mean) / self.std
         return (rows @ self.weight.t() + self.bias).t().view(-1, *features.shape[1:])
 
+    def without(self, labels: Tensor) -> PixelClassifier:
+        """Forget some of the labels (n,); the others' logits stay as they are."""
+        kept = ~torch.isin(self.labels, labels)
+        return self._replace(labels=self.labels[kept], weight=self.weight[kept], bias=self.bias[kept])
+
 
 def fit_pixel_classifier(
     features: Tensor, labels: Tensor, weights: Tensor, *, mean: Tensor, std: Tensor, penalty: float

@@ -87,7 +87,8 @@ class RefineConfig(Section):
         default=True,
         description="Whether drawn masks (`data.use_masks`) teach the masks of the other images, too: a linear "
         "classifier of the network's features at each pixel, fitted on them, shares the CAMs out among an image's "
-        "classes, and where it labels a pixel otherwise than the mask does, the pixel is undecided, 255.",
+        "classes, and where it labels a pixel otherwise than the mask does, the pixel is undecided, 255. A class that "
+        "would nearly vanish from the masks by it keeps those that tags alone make.",
     )
     saliency: Path | None = Field(
         default=None, description="The folder of grey saliency maps NAME.png (fusion); none does without."
