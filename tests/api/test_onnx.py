@@ -86,6 +86,19 @@ def test_scores_of_any_size_are_those_of_torch(vit: Method, free: OnnxExport, sh
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.999
 
 
+def test_decoder_with_skip_connections_at_any_size(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    backbone = "backbone={name: resnet10t, options: {channels: [8, 8, 16, 16]}}"
+    method = build_method(tiny_recipe("full", backbone, "method.decoder=skip"), len(CLASSES)).eval()
+    torch.nn.init.normal_(method.network.decoder.correction.weight)
+    export = write_onnx(method, tmp_path / "model.onnx", classes=CLASSES, size=None)
+    for shape in ((1, 3, 64, 64), (2, 3, 96, 160)):
+        images = np.random.default_rng(0).random(shape, dtype=np.float32)
+        expected, found = scores_of(method, images), run(export, images)
+        assert np.abs(found - expected).max() < 1e-3
+        assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.999
+
+
 def test_labels_without_background_begin_at_one(fixed: tuple[Method, OnnxExport]) -> None:
     method, export = fixed
     images = np.random.default_rng(0).random((3, 3, 70, 65), dtype=np.float32)

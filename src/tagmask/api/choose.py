@@ -236,7 +236,10 @@ def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: li
     }
     stages: dict[str, Any] = {
         "refine": {"name": "crf", "band": "auto"},
-        "segmenter": {"start": "classifier" if plan.backbone is SCRATCH else "weights"},
+        "segmenter": {
+            "start": "classifier" if plan.backbone is SCRATCH else "weights",
+            "method": {"name": "full", "decoder": "skip", "paste": 0.5},
+        },
     }
     backbone = {**plan.backbone}
     if plan.backbone is SCRATCH:
@@ -278,8 +281,9 @@ def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
     step = cams - 1 + (7 if recipe.method.method_class.needs_views else 3)
     if recipe.segmenter is None:
         return seen * step * forward
-    # Between the stages no decoder of plain CAM learns, so that its step has no CAMs; the segmenter's step is as long.
-    step = 3 + (step if recipe.method.method_class.needs_views else 3)
+    # Between the stages no decoder of plain CAM learns, so that its step has no CAMs. The segmenter's decoder with skip
+    # connections and what is pasted take 0.7 forwards.
+    step = 3.7 + (step if recipe.method.method_class.needs_views else 3)
     side = recipe.inference.long_side or crop
     cams = _forwards(recipe.inference.cam_scales or own)
     return seen * step * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)

@@ -9,6 +9,7 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,13 @@ from torchvision.transforms.v2 import functional as TF
 from tagmask.data.batch import Batch
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
+from tagmask.data.paste import cut_out, paste_onto
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import IGNORE
 from tagmask.recipes.load import ViewsConfig
 
 Colour = int | tuple[int, int, int]
+DONORS = 5  # images that are looked at for something to paste
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,7 @@ class TrainingViews(TorchDataset):
     Args:
         mean: colour that normalisation takes to zero, of RGB in 0..1, for `views.padding` mean.
         shuffled: whether every epoch has an order of its own; else images come as the data set has them.
+        paste: the probability that something of another image is pasted onto a view that has a mask.
     """
 
     def __init__(
@@ -156,11 +160,12 @@ class TrainingViews(TorchDataset):
         masks: bool = False,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
         shuffled: bool = True,
+        paste: float = 0.0,
     ) -> None:
         red, green, blue = (round(255 * value) if config.padding == "mean" else 0 for value in mean)
         self.padding = red, green, blue
         self.dataset, self.config, self.seed = dataset, config, seed
-        self.contrast, self.masks, self.shuffled = contrast, masks, shuffled
+        self.contrast, self.masks, self.shuffled, self.paste = contrast, masks, shuffled, paste
         self._order: tuple[int, np.ndarray] | None = None
 
     def index(self, position: int) -> int:
@@ -177,20 +182,22 @@ class TrainingViews(TorchDataset):
         bad: list[str] = []
         for place in range(position, position + len(self.dataset)):
             try:
-                return {**self._item(position, self.index(place)), "bad": tuple(bad)}
+                item = self._item(self.index(place), np.random.default_rng([self.seed, 2, position]))
+                if self.masks and self.paste:
+                    self._paste(item, np.random.default_rng([self.seed, 3, position]))
+                return {**item, "bad": tuple(bad)}
             except TagmaskError as error:
                 bad.append(str(error))
         raise TagmaskError(f"none of the {len(self.dataset)} training images opens; the first: {bad[0]}")
 
-    def _item(self, position: int, index: int) -> dict[str, object]:
+    def _item(self, index: int, random: np.random.Generator) -> dict[str, Any]:
         record, config = self.dataset.records[index], self.config
-        random = np.random.default_rng([self.seed, 2, position])
         image = open_image(record.image)
         crop = draw_crop(image.height, image.width, config, random)
         if config.colours is not None:
             image = _jittered(image, config.colours, random)
         view = take_crop(image, crop, config.crop, Image.Resampling[config.resample.upper()], self.padding)
-        item: dict[str, object] = {"images": _tensor(view), "boxes": crop.box, "index": index}
+        item: dict[str, Any] = {"images": _tensor(view), "boxes": crop.box, "index": index}
         tags, known = np.zeros(len(self.dataset.classes), np.float32), np.ones(len(self.dataset.classes), np.float32)
         tags[list(record.tags)], known[list(record.unknown)] = 1, 0
         item |= {"tags": tags, "known": known}
@@ -203,6 +210,22 @@ class TrainingViews(TorchDataset):
             strong, flipped = strong_view(view, config, random)
             item |= {"weak": _tensor(weak_view(image, config, random)), "strong": _tensor(strong), "flipped": flipped}
         return item
+
+    def _paste(self, item: dict[str, Any], random: np.random.Generator) -> None:
+        """Paste something of another image onto the view, or nothing where no image looked at has what fits."""
+        if random.random() >= self.paste:
+            return
+        for index in random.integers(len(self.dataset), size=DONORS).tolist():
+            if not self.dataset.records[index].tags:
+                continue
+            try:
+                donor = self._item(index, random)
+            except TagmaskError:
+                continue  # is named when its own turn comes
+            found = cut_out(donor["masks"].numpy(), random)
+            if found and paste_onto(item["images"], item["masks"], donor["images"], *found, random):
+                item["tags"][found[0] - 1] = item["known"][found[0] - 1] = 1
+                return
 
 
 class BatchPositions:

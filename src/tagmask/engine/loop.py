@@ -102,6 +102,7 @@ def train(
         masks=method.needs_masks,
         mean=method.network.backbone.mean.flatten().tolist(),
         shuffled=config.order == "shuffled",
+        paste=method.paste,
     )
     positions = BatchPositions(config.batch, start, stop, fabric.global_rank, fabric.world_size)
     loader = training_loader(views, positions, config.workers, pin=fabric.device.type == "cuda")

@@ -86,12 +86,14 @@ class Method(nn.Module):
         needs_masks: whether batches must carry ground-truth masks.
         has_decoder: whether `scores` labels images without tags; where not, a segmenter has to be trained.
         staged: whether its trainings are stages of a run, even where nothing comes after the classifier.
+        paste: the probability that something of another image is pasted onto a training view that has a mask.
     """
 
     needs_views: ClassVar[bool] = False
     needs_masks: ClassVar[bool] = False
     has_decoder: ClassVar[bool] = True
     staged: ClassVar[bool] = False
+    paste: float = 0.0
 
     def __init__(self, network: nn.Module, num_classes: int, background: bool) -> None:
         super().__init__()
@@ -222,12 +224,15 @@ class TagMethod(Method):
         num_classes: K.
         background: whether label 0 exists.
         pooling: of tokens before the classifiers, `max` or `mean`.
+        skips: whether the decoder looks at the backbone's finer features, too, where it has such.
     """
 
     network: TagNetwork
 
-    def __init__(self, backbone: Backbone, num_classes: int, background: bool, pooling: str) -> None:
-        network = TagNetwork(backbone, num_classes, num_classes + int(background), pooling)
+    def __init__(
+        self, backbone: Backbone, num_classes: int, background: bool, pooling: str, skips: bool = False
+    ) -> None:
+        network = TagNetwork(backbone, num_classes, num_classes + int(background), pooling, skips)
         super().__init__(network, num_classes, background)
 
     def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
@@ -245,7 +250,7 @@ class TagMethod(Method):
 
     def scores(self, images: Tensor) -> Tensor:
         """Decoder logits (B, C, h, w) of normalised images; C = K + 1 with background, else K."""
-        return self.network.decoder(self.network.backbone(images).patches)
+        return self.network.decode(self.network.backbone(images))
 
 
 def classification_loss(logits: Tensor, tags: Tensor, known: Tensor) -> Tensor:

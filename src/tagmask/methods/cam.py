@@ -55,7 +55,7 @@ class Cam(TagMethod):
             masks = refined_pseudo_masks(
                 self.network.backbone, batch, cams, label_ids, config.pseudo_mask, self.background
             )
-            logits = enlarge(self.network.decoder(outputs.tokens.patches), batch.images.shape[-2:])
+            logits = enlarge(self.network.decode(outputs.tokens), batch.images.shape[-2:])
             losses["seg"], weights["seg"] = segmentation_loss(logits, masks, self.background), config.decoder_weight
         losses["loss"] = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return losses

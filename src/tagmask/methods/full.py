@@ -16,7 +16,7 @@ from tagmask.methods.base import TagMethod, classification_loss, enlarge, segmen
 from tagmask.methods.registry import register
 from tagmask.models.backbone import Backbone
 from tagmask.ops.multi_scale import multi_scale_logits, multi_scale_loss
-from tagmask.recipes.sections import MethodSection
+from tagmask.recipes.sections import Fraction, MethodSection
 
 
 class FullConfig(MethodSection):
@@ -28,6 +28,17 @@ class FullConfig(MethodSection):
         description="Scales of smaller copies of the image that the decoder learns from as well, together with the "
         "largest logits over all of them; DeepLab-v2 has 0.5 and 0.75. The classifier then learns nothing.",
     )
+    decoder: Literal["large_field", "skip"] = Field(
+        default="large_field",
+        description="The decoder: large_field is DeepLab-v2's, on the last features alone; skip adds skip connections "
+        "from finer ones, at 8 and 4 pixels a step, for outlines and thin parts, where the network has such: a ViT has "
+        "none.",
+    )
+    paste: Fraction = Field(
+        default=0.0,
+        description="The probability that the pixels of one class, cut out of another image along its mask, are pasted "
+        "onto a training view: classes that always come together are then seen apart.",
+    )
 
 
 @register(FullConfig)
@@ -37,8 +48,8 @@ class Full(TagMethod):
     needs_masks: ClassVar[bool] = True
 
     def __init__(self, backbone: Backbone, num_classes: int, background: bool, config: FullConfig) -> None:
-        super().__init__(backbone, num_classes, background, pooling="max")
-        self.config = config
+        super().__init__(backbone, num_classes, background, pooling="max", skips=config.decoder == "skip")
+        self.config, self.paste = config, config.paste
 
     def losses(self, batch: Batch, step: int) -> dict[str, Tensor]:
         """Compute segmentation of the masks and classification of the tags; with `copies`, segmentation alone."""
@@ -48,7 +59,7 @@ class Full(TagMethod):
             segmentation = multi_scale_loss(logits, batch.masks, self.background)
             return {"loss": segmentation, "seg": segmentation}
         outputs = self.network(batch.images)
-        logits = enlarge(self.network.decoder(outputs.tokens.patches), batch.images.shape[-2:])
+        logits = enlarge(self.network.decode(outputs.tokens), batch.images.shape[-2:])
         segmentation = segmentation_loss(logits, batch.masks, self.background)
         classification = classification_loss(outputs.logits, batch.tags, batch.known)
         return {"loss": segmentation + classification, "seg": segmentation, "cls": classification}

@@ -259,7 +259,7 @@ class Seco(TagMethod):
         masks = refined_pseudo_masks(
             self.network.backbone, batch, cams, present.label_ids, config.pseudo_mask, self.background
         )
-        logits = enlarge(self.network.decoder(tokens.patches), batch.images.shape[-2:])
+        logits = enlarge(self.network.decode(tokens), batch.images.shape[-2:])
         terms = {"seg": (config.seg_weight, segmentation_loss(logits, masks, self.background))}
         if config.reg_weight > 0:
             pixels = self.network.backbone.pixels(batch.images)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 AUX_BLOCK = -3  # of a ViT's blocks, as in SeCo
 AUX_STAGE = -2  # of other networks' stages
+FINER_STRIDES = 8, 4  # pixels a step of the grids that a decoder with skip connections looks at
 # Pairs of tokens whose scores a block holds, 128 MiB in bf16. For a backward pass every block keeps its own.
 MOST_PAIRS = 2**26
 
@@ -33,11 +34,14 @@ class Tokens(NamedTuple):
         class_token: (B, D) a ViT's class token after the last norm, or a CNN's mean feature.
         patches: (B, D, h, w) features after the last norm.
         aux: (B, D_aux, h, w) features of an earlier block (third from last of a ViT, before any norm).
+        finer: (B, D_i, h_i, w_i) features of earlier stages at 8 and at 4 pixels a step, where the network has such
+            and they are finer than its last; the finest last.
     """
 
     class_token: Tensor
     patches: Tensor
     aux: Tensor
+    finer: tuple[Tensor, ...] = ()
 
 
 class Backbone(nn.Module):
@@ -46,6 +50,7 @@ class Backbone(nn.Module):
     Attributes:
         width, aux_width: D and D_aux.
         tap_widths: channels of `taps`.
+        finer_widths: D_i of `Tokens.finer`; none of a network that sees all images on one grid.
         stride: pixels a token.
         mean, std: (1, 3, 1, 1) of RGB in 0..1, as the weights were trained with.
     """
@@ -113,12 +118,24 @@ class Backbone(nn.Module):
         self.eval()
         with torch.no_grad():
             side = 4 * self.patch[0] if max(self.patch) > 4 else 128
+            if not (self.is_vit or self.is_paper):
+                self._find_stages(torch.zeros(1, 3, side, side))
             tokens = self(torch.zeros(1, 3, side, side))
             # Neither square nor whole patches, as photographs are.
             self.tap_widths = [tap.shape[1] for tap in self.taps(torch.zeros(1, 3, side + 9, side + 44))]
         self.train(training)
         self.width, self.aux_width = tokens.patches.shape[1], tokens.aux.shape[1]
+        self.finer_widths = [features.shape[1] for features in tokens.finer]
         self.stride = round(side / tokens.patches.shape[2])
+
+    def _find_stages(self, images: Tensor) -> None:
+        """Find which of timm's intermediate features are `Tokens.aux` and `finer`: of a grid the deepest counts."""
+        final, stages = self.network.forward_intermediates(images)
+        self._aux = len(stages) + (AUX_BLOCK if isinstance(self.network, Eva) else AUX_STAGE)
+        sides = [0 if final.ndim == 3 else stage.shape[-1] for stage in stages]
+        wanted = [images.shape[-1] // stride for stride in FINER_STRIDES]
+        last = sides[-1]
+        self._finer = [len(sides) - 1 - sides[::-1].index(side) for side in wanted if side in sides and side > last]
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training as any module does, except that what is frozen, batch norm or all, stays in eval mode."""
@@ -159,15 +176,17 @@ class Backbone(nn.Module):
         images = images[:, :, : height // self.patch[0] * self.patch[0], : width // self.patch[1] * self.patch[1]]
         if self.is_vit:
             return self._vit(images)
-        depth = AUX_BLOCK if isinstance(self.network, Eva) else AUX_STAGE
-        final, (early,) = self.network.forward_intermediates(images, indices=[depth])
+        kept = sorted({self._aux, *self._finer})
+        final, found = self.network.forward_intermediates(images, indices=kept)
+        stages = dict(zip(kept, found, strict=True))
+        early = stages[self._aux]
         if final.ndim == 3:
             return self._of_tokens(final, early)
         if final.shape[1] != self.network.num_features and final.shape[-1] == self.network.num_features:
             final = final.permute(0, 3, 1, 2)  # some transformers keep channels last
         if early.shape[-2:] != final.shape[-2:]:
             early = F.interpolate(early, size=final.shape[-2:], mode="bilinear", align_corners=False)
-        return Tokens(final.mean(dim=(2, 3)), final, early)
+        return Tokens(final.mean(dim=(2, 3)), final, early, tuple(stages[index] for index in self._finer))
 
     def normalise(self, images: Tensor) -> Tensor:
         """Turn (B, 3, H, W) RGB in 0..1 into what the network expects."""
