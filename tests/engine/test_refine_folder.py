@@ -88,6 +88,20 @@ def test_between_two_backgrounds_pixels_are_undecided(
     assert (both == np.where(one == other, one, 255)).all()
 
 
+def test_without_background_what_the_crf_changes_is_undecided(cooccur: Path, tmp_path: Path) -> None:
+    records = api.open_data(cooccur, DataConfig()).records[:1]
+    write_cams(tmp_path / f"{records[0].name}.npz", torch.rand(2, 6, 6, generator=torch.manual_seed(0)), [0, 2])
+    masks = []
+    for how, band in (("none", None), ("crf", None), ("crf", "auto")):
+        place = tmp_path / str(len(masks))
+        config = RefineConfig.model_validate({"name": how, "band": band})
+        refine_folder(tmp_path, records, place, config, background=False)
+        masks.append(np.asarray(Image.open(place / f"{records[0].name}.png")))
+    cams, refined, both = masks
+    assert (cams != refined).any()
+    assert (both == np.where(cams == refined, cams, 255)).all()
+
+
 @pytest.mark.parametrize(("how", "band"), [("none", [0.2, 1.5]), ("crf", [0.0, 4.0])])
 def test_band_out_of_range_is_refused(how: str, band: list[float]) -> None:
     with pytest.raises(ValidationError, match=rf"band: .* must be two .* with name {how}"):

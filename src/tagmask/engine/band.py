@@ -54,15 +54,13 @@ def with_band(
         last: label ids that take no part in the competition.
 
     Returns:
-        The config with a band of two powers; with none where there is no background, which such a power is of.
+        The config with a band of two powers; as it is where there is no background, which such a power is of.
 
     Raises:
         TagmaskError: the classifier has no tag logits.
     """
-    if config.band != "auto":
+    if config.band != "auto" or not classifier.background:
         return config
-    if not classifier.background:
-        return config.model_copy(update={"band": None})
     fractions = recognised(config, cams, records, classifier, inference, last=last)
     enough = (fractions >= ENOUGH).nonzero()
     power = POWERS[int(enough[0])] if len(enough) else POWERS[-1]

@@ -94,6 +94,8 @@ def refine_folder(
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
+    Where two members of a band differ, the pixel is undecided, 255; `engine.refiners.refined` says which they are.
+
     Args:
         cams: folder of `NAME.npz`.
         records: name the images, and say where they are.
@@ -109,14 +111,14 @@ def refine_folder(
         what is wrong with the images or CAMs that were left out, a line each.
 
     Raises:
-        TagmaskError: the refinement needs an AffinityNet or a background that is not there, the band is `auto`, or a
-            folder of saliency maps is named that holds none of these images.
+        TagmaskError: the refinement needs an AffinityNet or a background that is not there, the band is still `auto`
+            although there is a background, or a folder of saliency maps is named that holds none of these images.
     """
     if config.name == "affinity" and affinity is None:
         raise TagmaskError("refine.name affinity: no trained AffinityNet; name a run that has one (--run)")
     if config.name in ("affinity", "fusion") and not background:
         raise TagmaskError(f"refine.name {config.name} needs a background class; use crf, par or none")
-    if config.band == "auto":
+    if config.band == "auto" and background:
         raise TagmaskError("refine.band auto: is chosen by a classifier; name its run (--run), or give two powers")
     if config.name == "fusion" and config.saliency is not None:
         check_saliency(config.saliency, records)

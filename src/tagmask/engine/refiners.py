@@ -31,9 +31,11 @@ logger = logging.getLogger(__name__)
 def refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:
     """Label an image by thresholds, PAR or a dense CRF, a map (H, W) for each member of `config`.
 
-    An image without a tag is background everywhere; where there is no background, it is ignored.
+    An image without a tag is background everywhere; where there is no background, it is ignored. Without background a
+    band `auto` has two members: the CAMs as they are, and refined.
     """
     members = config.members()
+    with_cams = config.band == "auto" and not background
     if not len(cams):
         return [torch.full((image.height, image.width), 0 if background else IGNORE)] * len(members)
     pixels = torch.from_numpy(np.array(image))
@@ -49,7 +51,7 @@ def refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig,
             both = scores.flatten(0, 1)[None]
             scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), both).view_as(scores)
     table = F.pad(ids, (1, 0)) if background else ids
-    return [table[own] for own in winners(scores, 1)]
+    return [table[own] for own in winners(torch.cat([cams[None], scores]) if with_cams else scores, 1)]
 
 
 @torch.inference_mode()
