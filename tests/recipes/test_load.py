@@ -81,6 +81,7 @@ def test_overrides_leave_the_mapping_as_it_is() -> None:
         ("optimizer.Lr=1", "optimizer.Lr: unknown key; did you mean 'optimizer.lr'?"),
         ("optimzer.lr=1", "optimzer: unknown key; did you mean 'optimizer'?"),
         ("method.queu=3", "method.queu: unknown key; did you mean 'method.queue'?"),
+        ("segmenter.method.past=1", "segmenter.method.past: unknown key; did you mean 'segmenter.method.paste'?"),
         ("method.pseudo_mask.hig=0.3", "did you mean 'method.pseudo_mask.high'?"),
         ("training.steps=many", "training.steps: input should be a valid integer"),
         ("training.steps=0", "training.steps: input should be greater than 0"),

@@ -176,10 +176,12 @@ def _explain(error: ValidationError, values: Mapping[str, Any], origin: str) -> 
 def _keys(location: tuple[int | str, ...], values: Mapping[str, Any]) -> list[str]:
     """The keys that are valid where the last part of `location` stands, in a recipe of `values`."""
     models: list[type[BaseModel]] = [Recipe]
+    here: Any = values
     for part in location[:-1]:
-        if part == "method" and models == [Recipe]:
-            method = values["method"]
-            section = section_of(method["name"] if isinstance(method, Mapping) else method)
+        here = here.get(part) if isinstance(here, Mapping) else None
+        if part == "method":
+            # A segmenter's method has a name of its own, where it is another than `full`.
+            section = section_of(here.get("name", "full") if isinstance(here, Mapping) else here)
             models = [section] if section else []
             continue
         fields = [model.model_fields for model in models]
