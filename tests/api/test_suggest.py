@@ -126,7 +126,7 @@ def test_masks_that_could_not_be_used_are_refused(cooccur: Path, tmp_path: Path)
         tagmask.train(cooccur, recipe=tiny_recipe("cam", "data.use_masks=true"), output=tmp_path / "run")
     bare = tmp_path / "bare"
     shutil.copytree(cooccur, bare, ignore=shutil.ignore_patterns("masks"))
-    with pytest.raises(TagmaskError, match="no training image has a mask; put masks"):
+    with pytest.raises(TagmaskError, match="no training image has a drawn mask; put masks"):
         tagmask.train(bare, recipe=load_recipe("cam/default", ["data.use_masks=true"]), output=tmp_path / "run")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +146,8 @@ def test_key_takes_yes_no_or_a_folder(folder: Path, dataset: Dataset) -> None:
 
     assert config("data.use_masks=true").use_masks is True
     assert config("data.use_masks=false").use_masks is False
+    with pytest.raises(TagmaskError, match=r"data\.review first\.csv: is of masks that tagmask wrote, and"):
+        masked_by_hand(dataset, config("data.use_masks=true", "data.review=first.csv"))
     assert masked(masked_by_hand(dataset, config())) == [*NAMES, "d"]
     assert masked(masked_by_hand(dataset, config("data.use_masks=true"))) == [*NAMES, "d"]
     assert masked(masked_by_hand(dataset, config(f"data.use_masks={folder}"))) == ["a"]
@@ -152,3 +155,14 @@ def test_key_takes_yes_no_or_a_folder(folder: Path, dataset: Dataset) -> None:
     assert masked(masked_by_hand(dataset, config("data.use_masks=true", f"data.masks={folder}"))) == ["a"]
     (folder / LEDGER).unlink()
     assert masked(masked_by_hand(dataset, config("data.use_masks=true", f"data.masks={folder}"))) == [*NAMES, "d"]
+
+
+def test_masks_beside_the_images_that_tagmask_wrote_teach_once_they_are_mended(folder: Path, dataset: Dataset) -> None:
+    """`tagmask label -o photos/masks`: they are read with the data, as somebody's drawn masks would be."""
+    records = tuple(replace(record, mask=PngMask(folder / f"{record.name}.png")) for record in dataset.records)
+    there, asked = replace(dataset, records=records), load_recipe("cam/default", ["data.use_masks=true"]).data
+    assert masked(masked_by_hand(there, asked)) == []
+    write_mended(folder, "sub/b", LABELS, CLASSES)
+    assert masked(masked_by_hand(there, asked)) == ["sub/b"]
+    (folder / LEDGER).unlink()
+    assert masked(masked_by_hand(there, asked)) == [*NAMES, "d"]

@@ -12,6 +12,7 @@ from typing import cast
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.images import limit_pixels
 from tagmask.data.ledger import LEDGER
+from tagmask.data.masks import PngMask
 from tagmask.data.mended import with_mended
 from tagmask.data.readers import read_dataset
 from tagmask.data.readers.problems import nearest
@@ -106,12 +107,28 @@ def masked_by_hand(dataset: Dataset, config: DataConfig) -> Dataset:
     Raises:
         TagmaskError: the folder or the table of the review is missing or damaged, or the masks are of other classes.
     """
-    folder = config.use_masks if isinstance(config.use_masks, Path) else config.masks
-    if folder is None or not config.use_masks:
+    if not config.use_masks:
         return dataset
-    if folder == config.masks and not (folder / LEDGER).exists():
+    if isinstance(config.use_masks, Path):
+        return with_mended(dataset, config.use_masks, config.review)
+    folder = config.masks or _mask_folder(dataset)
+    if folder is None or not (folder / LEDGER).exists():
+        if config.review is not None:
+            raise TagmaskError(
+                f"data.review {config.review}: is of masks that tagmask wrote, and data.use_masks=true takes all drawn "
+                "ones; name the folder of the reviewed masks in data.use_masks, or leave data.review out"
+            )
         return dataset  # somebody's own masks, read with the data
     return with_mended(dataset, folder, config.review)
+
+
+def _mask_folder(dataset: Dataset) -> Path | None:
+    """Return the folder that holds the masks as `NAME.png`; None where there are none or they are called otherwise."""
+    for record in dataset.records:
+        if isinstance(record.mask, PngMask):
+            folder = Path(record.mask.path.as_posix().removesuffix(f"/{record.name}.png"))
+            return folder if folder.is_dir() else None
+    return None
 
 
 def evaluation_split(dataset: Dataset, config: DataConfig) -> Dataset:
