@@ -62,7 +62,7 @@ bench: .venv/dev.stamp
 	$(PY) benchmarks/$(if $(filter ray,$(NAME)),ray_labelling,$(NAME)).py $(ARGS)
 
 # make constraints: the oldest versions that pyproject.toml allows, and the newest as they are today.
-# `pip install -c constraints/locked.txt tagmask` installs what the tests ran on.
+# `pip install -c constraints/locked.txt .` installs what the tests ran on.
 constraints: .venv/dev.stamp
 	$(PIP) uv
 	.venv/bin/uv pip compile -q pyproject.toml --extra dev --resolution lowest-direct --python-version 3.11 \

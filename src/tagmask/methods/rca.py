@@ -69,7 +69,9 @@ class RcaConfig(MethodSection):
         default=0.7, description="The probability above which the region of a tag is remembered."
     )
     attention: Literal["softmax", "mean"] = Field(
-        default="softmax", description="How a pixel weighs the prototypes: by softmax, as in the paper, or by products."
+        default="softmax",
+        description="How a pixel weighs the prototypes: by softmax, as in the paper; mean: by plain products, averaged "
+        "over all.",
     )
     reduction: Literal["sum", "mean"] = Field(
         default="sum", description="How the contrast is taken over the images of a batch."

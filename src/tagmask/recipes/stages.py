@@ -78,10 +78,10 @@ class RefineConfig(Section):
     band: tuple[float, float] | Literal["auto"] | None = Field(
         default=None,
         description="Two values in place of alpha (crf, affinity, fusion) or of background_score (none, par). Pixels "
-        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing. auto (crf): the smallest "
-        "power by which the classifier, where all but the mask is made grey, recognises two thirds of what it does in "
-        "whole images, and four times it; of data without background what the CRF gives to another class than the CAMs "
-        "do is undecided.",
+        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing. auto (crf) tries growing "
+        "powers: all that lies outside the masks is made grey, and the first power at which the classifier still gives "
+        "the tags two thirds of what it gives them in whole images is taken, and four times it; of data without "
+        "background what the CRF gives to another class than the CAMs do is undecided.",
     )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="The CRF's constants, by name.")
     pixel_classifier: bool = Field(
