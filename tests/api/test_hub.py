@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import huggingface_hub
 import numpy as np
@@ -22,7 +23,8 @@ from tagmask.engine.checkpoint import save_model
 from tagmask.engine.run import create_run
 from tagmask.errors import TagmaskError
 from tagmask.methods.registry import build_method
-from tagmask.recipes.load import load_recipe
+from tagmask.recipes.load import Recipe, load_recipe
+from tagmask.recipes.sections import Section, method_names, section_of
 from tests.conftest import tiny_recipe
 from tests.evaluation.conftest import staged_run
 
@@ -141,12 +143,29 @@ def test_card_holds_classes_recipe_scores_and_licences(stored: Hub, run: Path) -
     assert head["pipeline_tag"] == "image-segmentation"
     assert {"cam", "weakly-supervised-semantic-segmentation"} <= set(head["tags"])
     assert "| 0 | background |\n| 1 | cat |\n| 2 | a\\|b \\*c\\* |" in card
-    assert "mIoU 41.25 % at step 6: protocol seco" in card
-    assert "no tags given" in card
+    assert "mIoU 41.25 % at step 6: protocol seco; " in card
+    assert "`cam` on images with tags, without any mask." in card
     assert "- this model: cc-by-4.0" in card
     recipe = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
     assert recipe["method"]["name"] == "cam"
     assert "zhou2016cam" in card
+
+
+def test_card_says_how_training_evaluates_and_not_how_the_recipe_predicts(run: Path) -> None:
+    further = ("inference.scales=[1.0, 1.5]", "inference.flip=true", "inference.refine=crf", "data.evaluate=[val]")
+    recipe = tiny_recipe("cam", *further, "data.averaged=[cat]")
+    card = hub.model_card(hub.Run(run, recipe, CLASSES), "ada/cats")
+    conditions = "split val; labels from decoder; no tags given; scales 1.0; no flip; refinement none"
+    assert f"protocol seco; {conditions}; means over cat and the background." in card
+
+
+@pytest.mark.parametrize("masks", ["true", "/home/ada/masks"])
+def test_card_of_a_run_that_learnt_from_drawn_masks_says_so(masks: str) -> None:
+    recipe = load_recipe("cam/default", [f"data.use_masks={masks}"])
+    card = hub.model_card(hub.Run(Path("nowhere"), recipe, CLASSES), "ada/cats")
+    assert "`cam` on images with tags, and on masks that people drew or mended of some of them." in card
+    assert "without any mask" not in card
+    assert "/home/ada" not in card
 
 
 def test_card_prefers_recorded_scores(stored: Hub, run: Path) -> None:
@@ -191,6 +210,28 @@ def test_paths_leave_every_section_and_weights_are_named_once() -> None:
     assert "/home/ada" not in hub.without_paths(recipe).dump()
     assert hub.started_from(recipe) == ["/home/ada/resnet38.params", "timm/resnet101.tv_in1k"]
     assert hub.started_from(hub.without_paths(recipe)) == ["timm/resnet101.tv_in1k"]
+
+
+def path_keys(section: type[Section], *above: str) -> Iterator[tuple[str, ...]]:
+    """Find the keys of a section and its parts that may hold a path."""
+    for name, field in section.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if kind is Path:
+                yield (*above, name)
+            elif isinstance(kind, type) and issubclass(kind, Section):
+                yield from path_keys(kind, *above, name)
+
+
+def test_a_recipe_with_any_path_can_be_read_again_without_it() -> None:
+    methods = [section for name in method_names() if (section := section_of(name))]
+    keys = [*path_keys(Recipe), *(key for section in methods for key in path_keys(section, "method"))]
+    assert {("data", "path"), ("data", "use_masks"), ("data", "review"), ("refine", "saliency")} <= set(keys)
+    for key in keys:
+        recipe = load_recipe({"method": "cam"}, [f"{'.'.join(key)}=/home/ada/folder"])
+        assert "/home/ada" in recipe.dump()
+        cleaned = hub.without_paths(recipe)
+        assert "/home/ada" not in cleaned.dump()
+        assert load_recipe(yaml.safe_load(cleaned.dump())) == cleaned, key
 
 
 def test_local_weights_leave_the_recipe_but_frozen_norms_stay() -> None:

@@ -81,6 +81,19 @@ def test_a_decoder_that_never_finds_a_class_is_told_at_the_end(
     assert "what speaks against this run's masks: 'train', 'cow': in next to none of the masks" in caplog.text
 
 
+def test_a_decoder_that_never_learnt_is_not_judged(
+    cooccur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(
+        Cam, "scores", lambda method, images: torch.eye(4)[0, :, None, None].expand(len(images), 4, 3, 3)
+    )
+    for begins, judged in ((3, False), (2, True)):
+        recipe = tiny_recipe("cam", "training.steps=3", f"method.decoder_from={begins}")
+        run = api.train(cooccur, recipe=recipe, output=tmp_path / f"from{begins}")
+        assert ("what speaks against this run's masks" in caplog.text) == judged
+        assert bool(json.loads((run / "notes.json").read_text())) == judged
+
+
 def test_a_class_list_without_the_last_class_is_refused_before_training(cooccur: Path, tmp_path: Path) -> None:
     with pytest.raises(TagmaskError, match=r"data.last: no class 'boot'; did you mean 'boat'\?"):
         api.train(cooccur, recipe=staged_recipe("cam", data={"last": ["boot"]}), output=tmp_path / "run")

@@ -210,3 +210,28 @@ def test_a_package_that_is_missing_for_every_mask_is_told_once(tmp_path, monkeyp
     found = [str(problem) for problem in report.errors]
     assert len(found) == 1, found
     assert found[0].endswith("needs pycocotools; pip install 'tagmask[coco]' (said once for all such images)")
+
+
+def test_masks_of_two_values_are_an_error_where_all_are(tmp_path):
+    table = write_table(tmp_path, "image,tags\na.jpg,cow\nb.jpg,cow;grass\n")
+    (tmp_path / "classes.txt").write_text("cow\ngrass\n")
+    for name in "ab":
+        write_image(tmp_path / f"images/{name}.jpg", (8, 6))
+        write_mask(tmp_path / f"masks/{name}.png", np.full((6, 8), 255))
+    found = " ".join(messages(check_dataset(table).errors))
+    assert "all masks that were looked at (2) hold only 0 and 255, and 255 means ignored" in found
+    write_mask(tmp_path / "masks/b.png", np.ones((6, 8)))
+    assert check_dataset(table).ok
+
+
+def test_masks_whose_ids_are_in_another_order_are_doubted(tmp_path):
+    table = write_table(tmp_path, "image,tags\na.jpg,cow\nb.jpg,grass\nc.jpg,cow;grass\n")
+    (tmp_path / "classes.txt").write_text("cow\ngrass\n")
+    for name, label in (("a", 2), ("b", 1), ("c", 1)):
+        write_image(tmp_path / f"images/{name}.jpg", (8, 6))
+        write_mask(tmp_path / f"masks/{name}.png", np.full((6, 8), label))
+    report = check_dataset(table)
+    assert report.ok
+    assert "2 of 3 show a class that is no tag of their image" in " ".join(messages(report.warnings))
+    write_mask(tmp_path / "masks/a.png", np.ones((6, 8)))
+    assert "no tag of their image" not in " ".join(messages(check_dataset(table).warnings))

@@ -71,6 +71,44 @@ def test_a_second_thread_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_second_thread_that_is_refused_leaves_the_lock_where_it_is(tmp_path: Path) -> None:
+    with locked(tmp_path):
+        with pytest.raises(TagmaskError, match=f"process {os.getpid()} on "), locked(tmp_path):
+            pass
+        other = subprocess.run(
+            [sys.executable, "-c", HOLDER, str(tmp_path), "kept"],
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        assert other.returncode == 1
+        assert f"process {os.getpid()} on " in other.stderr.splitlines()[-1]
+
+
+def test_of_threads_that_come_at_once_one_has_the_folder(tmp_path: Path) -> None:
+    together, inside, most = threading.Barrier(8), [0], [0]
+
+    def work() -> None:
+        together.wait()
+        for _ in range(50):
+            try:
+                with locked(tmp_path):
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                    inside[0] -= 1
+            except TagmaskError:
+                continue
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_was_written_stays_and_an_empty_folder_goes(tmp_path: Path) -> None:
     with locked(tmp_path / "empty"):
         pass

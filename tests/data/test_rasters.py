@@ -66,6 +66,54 @@ def test_parts_of_a_geotiff_are_those_of_the_picture(tmp_path: Path) -> None:
     assert np.array_equal(part, np.asarray(open_image(path))[10:50, 30:90])
 
 
+def same_whole_and_in_parts(path: Path) -> np.ndarray:
+    """Assert that `open_image` and `open_raster` give the same pixels, and return them."""
+    whole = np.asarray(open_image(path))
+    with open_raster(path) as raster:
+        assert isinstance(raster, rasters.GeoTiff)
+        np.testing.assert_array_equal(np.asarray(raster.read((0, 0, *raster.size))), whole)
+        np.testing.assert_array_equal(np.asarray(raster.read((3, 5, 20, 40))), whole[5:40, 3:20])
+    return whole
+
+
+@pytest.mark.parametrize("bits", [1, 4, 8])
+def test_parts_of_a_palette_have_its_colours(bits: int, tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="the extra `geo` is not installed")
+    path, values = tmp_path / "map.tif", pixels(64, 96)[:1] >> (8 - bits)
+    write_geotiff(path, values, photometric="PALETTE", nbits=bits)
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {number: (255 - number, 7 * number % 256, 128) for number in range(2**bits)})
+    found = same_whole_and_in_parts(path)
+    assert np.array_equal(found[..., 0], 255 - values[0])
+    assert (found[..., 2] == 128).all()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("meaning", ["MINISBLACK", "MINISWHITE"])
+def test_parts_of_few_greys_go_from_black_to_white(bits: int, meaning: str, tmp_path: Path) -> None:
+    path, values = tmp_path / "map.tif", pixels(64, 96)[:1] >> (8 - bits)
+    values[0, -1] = 2**bits - 1
+    write_geotiff(path, values, photometric=meaning, nbits=bits)
+    found = same_whole_and_in_parts(path)
+    first, last = (0, 255) if meaning == "MINISBLACK" else (255, 0)
+    assert (found[0] == first).all()
+    assert (found[-1] == last).all()
+
+
+@pytest.mark.parametrize("bands", [2, 4])
+@pytest.mark.parametrize("alpha", ["PREMULTIPLIED", "NON-PREMULTIPLIED"])
+def test_parts_that_are_transparent_are_laid_over_white(
+    bands: int, alpha: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, values = tmp_path / "map.tif", np.random.default_rng(0).integers(0, 256, (bands, 64, 96)).astype(np.uint8)
+    values[-1, 10] = 0
+    write_geotiff(path, values, photometric="RGB" if bands == 4 else "MINISBLACK", alpha=alpha)
+    found = same_whole_and_in_parts(path)
+    if (bands, alpha) != (2, "PREMULTIPLIED"):  # which Pillow does not know, and rasterio reads as grey for both
+        assert (found[10] == 255).all()
+    assert "bands the first three" not in caplog.text
+
+
 def test_bands_and_depths_that_pillow_does_not_know(tmp_path: Path) -> None:
     path, low = tmp_path / "map.tif", pixels(64, 64, 4)
     write_geotiff(path, low.astype(np.uint16) << 4)  # 12 bits, four bands, as of a camera in the air

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tagmask.data import untaught
 from tagmask.data.dataset import Dataset, Record
-from tagmask.data.untaught import everywhere, inseparable, untaught_classes
+from tagmask.data.untaught import EVERYWHERE, FEW, TOGETHER, everywhere, inseparable, untaught_classes
+from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
 
 
-def dataset(rows: list[tuple[int, ...]], classes: str = "abc", **more: object) -> Dataset:
+def dataset(rows: list[tuple[int, ...]], classes: Sequence[str] = "abc", **more: object) -> Dataset:
     records = tuple(Record(f"{n}", Path(f"{n}.png"), tags) for n, tags in enumerate(rows))
     return Dataset(records, tuple(classes), **more)  # pyright: ignore
 
@@ -38,6 +43,50 @@ def test_images_of_which_nobody_knows_do_not_count() -> None:
     rows = [Record(f"{n}", Path("x.png"), (0, n % 2 + 1)) for n in range(20)]
     unsure = [Record(f"u{n}", Path("x.png"), (1,), unknown=(0,)) for n in range(20)]
     assert everywhere(Dataset((*rows, *unsure), ("a", "b", "c"))) == (0,)
+
+
+def dense(whole: Dataset, common: tuple[int, ...]) -> dict[tuple[int, int], tuple[int, int]]:
+    """`inseparable` by a matrix of all pairs of classes."""
+    borne = np.zeros((len(whole), len(whole.classes)), np.int64)
+    for row, record in enumerate(whole.records):
+        borne[row, list(record.tags)] = 1
+    together, images = borne.T @ borne, borne.sum(axis=0)
+    either = images[:, None] + images - together
+    near = np.triu((together >= FEW) & (together >= TOGETHER * either), 1)
+    pairs = [(first, second) for first, second in np.argwhere(near).tolist() if not {first, second} & {*common}]
+    return {pair: (int(together[pair]), int(either[pair])) for pair in pairs}
+
+
+@pytest.mark.parametrize("rows", [3, 512])
+def test_pairs_are_those_of_the_matrix_of_all_pairs_in_its_order(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untaught, "ROWS", rows)
+    random, found = np.random.default_rng(0), 0
+    for _ in range(40):
+        classes, images = random.integers(1, 30), random.integers(0, 120)
+        groups = random.random((images, 5)) < random.random(5)
+        tags = groups[:, random.integers(0, 5, classes)] ^ (random.random((images, classes)) < 0.03)
+        given = dataset([tuple(np.flatnonzero(row).tolist()) for row in tags], [f"c{k}" for k in range(classes)])
+        often = tuple(np.flatnonzero((tags.sum(0) >= FEW) & (tags.sum(0) > EVERYWHERE * images)).tolist())
+        assert everywhere(given) == (often if classes > 1 else ())
+        expected = dense(given, everywhere(given))
+        assert list(inseparable(given).items()) == list(expected.items())
+        said = [str(each.where) for each in untaught_classes(given)][len(everywhere(given)) :]
+        assert said == [f"classes 'c{first}' and 'c{second}'" for first, second in expected]
+        found += len(expected)
+    assert found > 100
+
+
+def test_very_many_classes_need_no_matrix_of_all_pairs() -> None:
+    names = [f"{k}" if k != IGNORE - 1 else IGNORED_CLASS for k in range(5000)]
+    many = dataset([(n, n + 1, 4999) for n in range(200)] * 10, names)
+    tracemalloc.start()
+    try:
+        assert untaught_classes(many)
+        assert inseparable(many) == {}
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5000 * 5000  # bytes, and the matrix would have eight for each pair
 
 
 def test_context_classes_are_looked_at_too() -> None:

@@ -11,6 +11,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.engine import loop
 from tagmask.engine.checkpoint import STATE_FILE, load_model
 from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method
 from tagmask.methods.registry import build_method
 from tagmask.recipes.load import DataConfig
 from tests.conftest import tiny_recipe
@@ -97,6 +98,26 @@ def test_training_stops_with_a_reason_when_the_loss_is_not_finite(records: Datas
     with pytest.raises(TagmaskError, match=r"the loss of step \d is not finite.*optimizer\.lr"):
         loop.train(recipe, records, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_model_that_cannot_be_scored_at_the_end_is_saved(
+    records: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unscored(_: Method) -> dict[str, float]:
+        raise TagmaskError("no pixel has ground truth")
+
+    loop.train(tiny_recipe("cam"), records, tmp_path, evaluate=unscored)
+    assert "the trained model is saved without a score: no pixel has ground truth" in caplog.text
+    assert (tmp_path / "model.safetensors").exists()
+    logged = (tmp_path / "metrics.jsonl").read_text()
+    assert '"step": 6' in logged
+    assert "eval/" not in logged
+
+    def broken(_: Method) -> dict[str, float]:
+        raise ValueError("no fault of the data")
+
+    with pytest.raises(ValueError, match="no fault"):
+        loop.train(tiny_recipe("cam"), records, tmp_path, evaluate=broken)
 
 
 def test_image_that_does_not_open_is_skipped_and_named(

@@ -15,10 +15,13 @@ from tagmask.api import Model
 from tagmask.data.images import open_image
 from tagmask.data.masks import PngMask
 from tagmask.data.pictures import display_palette, outlines
-from tagmask.engine.inference import Item, stream
+from tagmask.engine.inference import Item, predict_pictures, stream
+from tagmask.engine.model import segmenter_recipe
 from tagmask.engine.result import Result, uncertainty
 from tagmask.errors import TagmaskError
-from tests.conftest import tiny_recipe
+from tagmask.methods.combined import Combined
+from tagmask.methods.registry import build_method
+from tests.conftest import staged_recipe, tiny_recipe
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,27 @@ def test_one_map_and_one_score_a_class(model: Model, photo: Path) -> None:
     np.testing.assert_allclose(model.predict(photo).cams, cams.scores, atol=1e-6)
     assert found.tag_scores.shape == (count,)
     assert 0 < found.tag_scores.min() < found.tag_scores.max() < 1
+
+
+def test_tag_scores_are_of_the_classifier_that_learnt_and_not_of_a_segmenters(photo: Path) -> None:
+    """With `copies` nothing teaches the segmenter's own classifier."""
+    recipe = staged_recipe("rca", data={"context": ["sky"]})
+    methods = [build_method(recipe, 4), build_method(segmenter_recipe(recipe), 3)]
+    classifier, segmenter = (method.eval() for method in methods)
+    classifier.network.backbone.mean += 0.1  # the two may see images otherwise
+    with torch.inference_mode():
+        for weight in segmenter.network.classifier.parameters():
+            weight.zero_()
+    combined = Combined(classifier, segmenter)
+    (found,) = predict_pictures(combined, [open_image(photo)], None, recipe.inference)
+    scores = Result(found, open_image(photo), ("boat", "train", "cow"), combined, recipe.inference).tag_scores
+    with torch.inference_mode():
+        small = open_image(photo).resize((32, 32), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
+        expected = classifier.tag_logits(classifier.network.backbone.normalise(pixels))[0].sigmoid()
+    assert expected.shape == (4,)
+    np.testing.assert_allclose(scores, expected[:3].numpy(), atol=1e-5)
+    assert (scores != 0.5).all()
 
 
 def test_overlay_colours_what_the_labels_say_and_is_what_a_notebook_shows(model: Model, photo: Path) -> None:

@@ -12,7 +12,8 @@ import tagmask
 from tagmask.data import files
 from tagmask.engine import run as run_module
 from tagmask.engine import stage as stage_module
-from tagmask.engine.run import create_run, open_run
+from tagmask.engine.pipeline import changeable
+from tagmask.engine.run import CAMS, create_run, open_run
 from tagmask.engine.stage import DONE
 from tagmask.errors import TagmaskError
 from tests.conftest import staged_recipe, tiny_recipe
@@ -61,6 +62,31 @@ def test_bad_input_files_of_the_user_are_no_beginning_of_a_run(content: dict[str
     with pytest.raises(TagmaskError, match="not empty and no run folder; choose another output"):
         create_run(tmp_path, tiny_recipe("cam"), CLASSES)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == content
+
+
+@pytest.mark.parametrize("changed", ["cam_head=auxiliary", "scale_from=photograph"])
+def test_cams_half_written_are_not_gone_on_with_by_another_head_or_other_scales(changed: str, tmp_path: Path) -> None:
+    key, _, value = changed.partition("=")
+    before = staged_recipe("seco")
+    run = create_run(tmp_path / "run", before, CLASSES).folder
+    after = before.model_copy(update={"inference": before.inference.model_copy(update={key: value})})
+    with pytest.raises(TagmaskError, match=rf"holds a run with other inference\.{key};.* --from STAGE makes it anew"):
+        create_run(run, after, CLASSES)
+    create_run(run, after, CLASSES, free=changeable(after, CAMS))
+    assert getattr(open_run(run).recipe.inference, key) == value
+    # A run of one stage has no CAMs on disk: it only looks at its training otherwise.
+    create_run(tmp_path / "one", tiny_recipe("seco"), CLASSES)
+    create_run(tmp_path / "one", tiny_recipe("seco", f"inference.{changed}"), CLASSES)
+
+
+def test_a_run_of_before_there_were_these_keys_goes_on(tmp_path: Path) -> None:
+    recipe = staged_recipe("seco")
+    run = create_run(tmp_path / "run", recipe, CLASSES).folder
+    lines = (run / "recipe.yaml").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if line.strip() not in ("cam_head: class", "scale_from: size")]
+    assert len(kept) == len(lines) - 2
+    (run / "recipe.yaml").write_text("".join(kept))
+    assert create_run(run, recipe, CLASSES).recipe == recipe
 
 
 def test_a_kill_on_the_way_to_another_recipe_keeps_the_old_one(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -47,6 +48,29 @@ def test_vit_at_its_own_size_is_timms() -> None:
         tokens = backbone(images)
     torch.testing.assert_close(tokens.class_token, features[:, 0])
     torch.testing.assert_close(tokens.patches.flatten(2).transpose(1, 2), features[:, 1:])
+
+
+def test_positions_are_those_asked_for_though_another_thread_forgets_them() -> None:
+    backbone = Backbone(BackboneConfig(options=TINY)).eval()
+    expected = backbone._positions(6, 9)[1]
+
+    class Emptied(dict[Any, Any]):
+        """What another thread empties as soon as anybody has looked into it or put something there."""
+
+        def __contains__(self, key: object) -> bool:
+            found = super().__contains__(key)
+            self.clear()
+            return found
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            self.clear()
+
+    backbone._resized = Emptied(backbone._resized)
+    for height, width in ((6, 9), (9, 6), (6, 9)):
+        _, grid = backbone._positions(height, width)
+        assert grid.shape == expected.shape
+    torch.testing.assert_close(grid, expected)
 
 
 def test_normalising_and_back() -> None:

@@ -7,10 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tagmask.data.images import open_image
+from tagmask.data.mended import with_mended
 from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError
 from tagmask.serve.photos import Photo, Photos
+from tagmask.serve.photos import _of_dataset as photos_of
 from tagmask.serve.review import VERDICTS, Candidate, Review, find_candidates
+from tests.data.readers.test_shards import picture, write_tar
 
 CLASSES = ("cat", "cow", "dog")
 
@@ -244,6 +248,38 @@ def test_masks_beside_the_table_would_be_taken_for_the_ground_truth(
     review.decide("a", "keep", ["cat"])
     assert "../photos/a.png,cat,train,keep\n" in review.file.read_text()
     assert len(read_dataset(review.file)) == 4
+
+
+def test_training_reads_a_review_of_images_in_shards(tmp_path: Path) -> None:
+    tags = {"a/0": b"cat", "b/0": b"dog;cow"}
+    for shard in ("train-0", "train-1"):
+        parts = [(f"{key}.png", picture(len(key + shard))) for key in tags] + [
+            (f"{key}.cls", tags[key]) for key in tags
+        ]
+        write_tar(tmp_path / "shards" / f"{shard}.tar", dict(sorted(parts)))
+    (tmp_path / "shards" / "classes.txt").write_text("\n".join(CLASSES))
+    dataset = read_dataset(tmp_path / "shards")
+    masks = tmp_path / "labelled"
+    for record in dataset.records:
+        (masks / record.name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("P", (24, 16)).save(masks / f"{record.name}.png")
+    lines = [f"{record.name},0.5,cat\n" for record in dataset.records]
+    (masks / "confidence.csv").write_text("image,confidence,classes\n" + "".join(lines))
+    candidates, left_out = find_candidates(masks, photos_of(dataset, tmp_path / "shards"), CLASSES)
+    assert not left_out
+    review = Review(candidates, tmp_path / "reviews" / "first.csv", CLASSES)
+    review.decide("train-1/b/0", "tags", ["dog"])
+    again = read_dataset(review.file, classes=CLASSES)
+    wanted = {record.name: record for record in dataset.records}
+    assert {record.name for record in again.records} == set(wanted)
+    for record in again.records:
+        assert record.tags == ((2,) if record.name == "train-1/b/0" else wanted[record.name].tags)
+        assert record.split == "train"
+        assert open_image(record.image).tobytes() == open_image(wanted[record.name].image).tobytes()
+    review.decide("train-0/a/0", "keep", ["cat"])
+    kept = [record.name for record in with_mended(again, masks, review.file).records if record.mask is not None]
+    assert "train-0/a/0" in kept
+    assert Review(candidates, review.file, CLASSES).decisions == review.decisions
 
 
 @settings(max_examples=15, deadline=None)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from benchmarks.soak import Client
@@ -194,12 +196,14 @@ def test_the_page_remembers_so_many_sessions_and_masks_and_no_more(
 
 
 def test_uploads_and_masks_are_removed_after_their_time(
-    run: Path, cooccur: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gradio", reason="the page needs the extra `web`")
     monkeypatch.setattr(server, "KEPT", 30.0)
     with server.serving(run, port=free_port()) as (address, _):
-        client = Client(address, sorted((cooccur / "images").iterdir())[:1], Counter(), 0)
+        photo = tmp_path / "photo.png"  # none of the examples, which stay
+        Image.new("RGB", (64, 48), "red").save(photo)
+        client = Client(address, [photo], Counter(), 0)
         given = client.upload(client.photos[0])
         assert client.join("s", given, []) == 200
         files = [mask_of(client.wait("s")), Path(given)]
@@ -213,6 +217,32 @@ def test_uploads_and_masks_are_removed_after_their_time(
             time.sleep(0.2)
         assert [file.exists() for file in files] == [False, False]
         assert kept.exists()
+
+
+def test_the_examples_of_the_page_stay(
+    run: Path, cooccur: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra `web`")
+    monkeypatch.setattr(server, "KEPT", 3.0)
+    for photo in sorted((cooccur / "images").iterdir())[:3]:
+        os.utime(shutil.copyfile(photo, tmp_path / photo.name), (1, 1))
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with server.serving(run, images=tmp_path, port=free_port()) as (address, _):
+        page = Path(os.environ["GRADIO_TEMP_DIR"])
+        examples = [path for path in page.rglob("*") if path.is_file()]
+        assert len(examples) == 3
+        for path in (*examples, made := page / "masks" / "made.png"):
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+            os.utime(path, (1, 1))
+        end = time.monotonic() + 120
+        while made.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not made.exists()
+        time.sleep(1.0)  # the sweep that took it has gone through the others, too
+        for path in examples:
+            with direct.open(f"{address}gradio_api/file={path}", timeout=300) as answer:
+                assert answer.status == 200
 
 
 def test_more_connections_than_the_page_takes_are_refused(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

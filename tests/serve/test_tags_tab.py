@@ -62,6 +62,20 @@ def test_photographs_outside_and_broken_ones_are_said_on_the_page(table: Path, t
     assert "tm-alert" in page.show(2)[1]
 
 
+def test_a_table_that_something_else_changed_is_not_written(table: Path) -> None:
+    page, second = TagsPage(table), TagsPage(table)
+    page.confirm(0, ["boat"])
+    answer = second.confirm(1, ["boat"])
+    assert "tm-alert" in answer[-1]
+    assert "changed by something else since the page read it" in answer[-1]
+    assert (answer[0], second.rows[1].confirmed) == (1, False)
+    assert tags(table) == [(("boat",), True), (("cow",), False), (("cow",), False)]
+    assert TagsPage(table).confirm(1, ["boat"])[0] == 2, "a page that was started again takes it up"
+    table.unlink()
+    assert "changed by something else" in page.confirm(2, [])[-1]
+    assert not table.exists()
+
+
 def test_a_table_that_cannot_be_written_is_said_and_nothing_counts_as_confirmed(
     table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

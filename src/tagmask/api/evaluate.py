@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from tagmask.data.cam_files import CLASSES
-from tagmask.data.dataset import PathLike, listed_classes
+from tagmask.data.dataset import Dataset, PathLike, listed_classes
 from tagmask.data.splits import open_data, to_evaluate
 from tagmask.engine.inference import Source, check_source
 from tagmask.engine.model import is_run, load, overridden
@@ -16,6 +19,8 @@ from tagmask.evaluation.method import evaluate_cams, evaluate_method
 from tagmask.evaluation.result import Result
 from tagmask.evaluation.sweep import Sweep
 from tagmask.recipes.load import load_recipe
+
+logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -58,9 +63,10 @@ def evaluate(
         found = open_data(data, chosen.data, model.classes)
         dataset = to_evaluate(found, chosen.data, split)
         if source == "cam":
-            return evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)
+            result, sweep = evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)
+            return _with_warning(result, dataset), sweep
         result = evaluate_method(model.method, dataset, chosen.inference, source=source, protocol=protocol, tags=tags)
-        return result, None
+        return _with_warning(result, dataset), None
     if source != "decoder" or tags:
         raise TagmaskError(
             f"{predictions}: a folder of masks, which have no source and are told no tags; leave both out"
@@ -73,4 +79,14 @@ def evaluate(
             f"{listed}: the label ids there stand for {', '.join(names)}, those of the data for "
             f"{', '.join(dataset.classes)}; give --set 'data.classes=[{', '.join(names)}]' if these are the same things"
         )
-    return evaluate_folder(Path(predictions), dataset, protocol=protocol), None
+    return _with_warning(evaluate_folder(Path(predictions), dataset, protocol=protocol), dataset), None
+
+
+def _with_warning(result: Result, dataset: Dataset) -> Result:
+    """Warn where the ground truth shows no class, so that the scores are those of the background alone."""
+    if dataset.background and np.isnan(result.scores.recall[1:]).all():
+        logger.warning(
+            "the ground truth shows none of the classes: the score is of the background alone. A mask holds a class's "
+            "id, 1 for the first one; 255 means ignored"
+        )
+    return result

@@ -15,6 +15,7 @@ from tagmask.engine.run import SEGMENTER, Run, open_run, rounds_of
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.costs import read_logs, recorded_scores
+from tagmask.evaluation.result import Conditions
 from tagmask.evaluation.tables import describe
 from tagmask.methods.registry import without_weights
 from tagmask.models.weight_files import hub_answers
@@ -96,7 +97,9 @@ def _cleaned(section: SectionT) -> SectionT:
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Path):
-            changes[name] = None
+            field = type(section).model_fields[name]
+            # Not None for all: that of a key which holds a path or something else may be no value of it.
+            changes[name] = None if field.is_required() else field.get_default(call_default_factory=True)
         elif isinstance(value, Section):
             changes[name] = _cleaned(value)
     if isinstance(section, BackboneConfig) and section.weights and not is_on_hub(section.weights):
@@ -133,8 +136,7 @@ def model_card(run: Run, repository: str, license: str | None = None) -> str:
         f"---\n{about.to_yaml()}\n---",
         f"# {repository.split('/')[1]}",
         f"A semantic segmentation model of {count_classes(run.classes)} classes, trained by tagmask's method "
-        f"`{method}` on images with tags"
-        + (", and on ground-truth masks." if recipe.method.method_class.needs_masks else ", without any mask."),
+        f"`{method}` on images with tags{_masks(run.recipe)}.",
         "## Use",
         f'```python\nimport tagmask\n\nmodel = tagmask.load("{PREFIX}{repository}")\n'
         f'mask = model.predict("photo.jpg")  # (H, W) {label_dtype(len(run.classes))}\n```',
@@ -146,11 +148,20 @@ def model_card(run: Run, repository: str, license: str | None = None) -> str:
         "## Licences",
         _licences(recipe, license),
         "## Recipe",
-        f"```yaml\n{recipe.dump()}```",
+        f"Files and folders of its author's machine are left out.\n\n```yaml\n{recipe.dump()}```",
         "## Citing",
         "\n\n".join(f"```bibtex\n{work.bibtex}\n```" for work in citations(method)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _masks(recipe: Recipe) -> str:
+    """Say which masks of people a run learnt from; asked of the whole recipe, for without paths it lacks some."""
+    if recipe.method.method_class.needs_masks:
+        return ", and on ground-truth masks"
+    return (
+        ", and on masks that people drew or mended of some of them" if recipe.data.use_masks else ", without any mask"
+    )
 
 
 def _scores(run: Run) -> str:
@@ -166,13 +177,19 @@ def _scores(run: Run) -> str:
     logged = [line for lines in read_logs(run.folder).values() for line in lines]
     evaluations = [line for line in logged if "eval/decoder_miou" in line]
     if evaluations:
-        last, inference = evaluations[-1], run.recipe.inference
-        splits = ", ".join(run.recipe.data.evaluate or ()) or "the data's val or test"
-        return (
-            f"mIoU {last['eval/decoder_miou']:.2f} % at step {last['step']:.0f}: protocol seco; split {splits}; labels "
-            f"from decoder; no tags given; scales {', '.join(map(str, inference.scales))}; "
-            f"{'with flip' if inference.flip else 'no flip'}; refinement {inference.refine}."
+        last, data = evaluations[-1], run.recipe.data
+        # How `train` evaluates while it trains, whatever the recipe says of inference.
+        quick = Conditions(
+            split=", ".join(data.evaluate or ()) or "the data's val or test",
+            source="decoder",
+            tags_given=False,
+            scales=(1.0,),
+            flips=False,
+            refinement="none",
+            averaged=data.averaged or None,
         )
+        miou, step = last["eval/decoder_miou"], last["step"]
+        return f"mIoU {miou:.2f} % at step {step:.0f}: protocol seco; {describe(quick)}."
     return "None recorded. `tagmask evaluate` measures them."
 
 

@@ -13,7 +13,7 @@ from tagmask.data.splits import masked_by_hand, open_data, training_split
 from tagmask.data.untaught import inseparable
 from tagmask.engine.inference import Item, stream
 from tagmask.engine.model import load
-from tagmask.engine.progress import track
+from tagmask.engine.progress import report_skipped, track
 from tagmask.errors import TagmaskError
 
 
@@ -56,8 +56,12 @@ def suggest(run: PathLike, data: PathLike | None = None, *, count: int = 16) -> 
     source = "decoder" if model.has_decoder else "cam"
     inference = model.run.recipe.inference.model_copy(update={"refine": "none"})
     items = [Item(record.name, record.image, record.tags, record.context) for record in without]
-    found = stream(model.method, items, inference, source=source, on_error=lambda *_: None)
+    skipped: list[str] = []
+    found = stream(model.method, items, inference, source=source, on_error=lambda _, error: skipped.append(str(error)))
     doubt = {each.item.name: 1 - each.confidence for each in track(found, "images", len(items))}
+    report_skipped(skipped)
+    if not doubt:
+        raise TagmaskError(f"{data or config.path}: none of the {len(items)} images without a mask opens; mend them")
     return choose(dataset, doubt, count)
 
 

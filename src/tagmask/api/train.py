@@ -6,8 +6,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tagmask.api.drawn_masks import check_apart, check_masks
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.doubts import doubtful_classes
+from tagmask.data.drawn import LOOKED_AT, check_drawn, masks_digest
 from tagmask.data.lock import locked
 from tagmask.data.splits import check_context, evaluation_split, last_ids, masked_by_hand, open_data, training_split
 from tagmask.data.untaught import untaught_classes
@@ -17,7 +19,7 @@ from tagmask.engine.evidence import folder_evidence, model_evidence
 from tagmask.engine.loop import OnLog, check_batch, has_tensorboard
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load, overridden
-from tagmask.engine.pipeline import changeable, check_stages, stages_of
+from tagmask.engine.pipeline import changeable, check_stages, left_out, stages_of
 from tagmask.engine.processes import run_on_processes, together
 from tagmask.engine.run import MASKS, NOTES, SEGMENTER, create_run, open_run, write_notes
 from tagmask.engine.stage import check_start, forget_stages, run_stages
@@ -111,13 +113,16 @@ def _train(
         check_context(training)
     if chosen.data.use_masks:
         training = masked_by_hand(training, chosen.data)
-        _check_masks(chosen, training)
+        check_masks(chosen, training)
     elif chosen.data.review:
         raise TagmaskError("data.review: says which masks to learn from; add data.use_masks=FOLDER, or remove it")
+    elif chosen.method.method_class.needs_masks:
+        check_drawn(training, LOOKED_AT)
     last_ids(dataset, chosen.data)  # a name that is no class is told before the first stage
     where = Path(data or chosen.data.path or "").resolve()
     chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
     folder = _folder(data, chosen, output)
+    check_apart(chosen, folder)
     if chosen.staged:
         check_stages(chosen)
     elif from_stage is not None:
@@ -142,6 +147,7 @@ def _train(
     if not (folder / "run.json").exists():
         _check_weights(chosen)
     stages = stages_of(chosen, training, folder, scores, on_log) if chosen.staged else []
+    learns_masks = bool(chosen.data.use_masks) or chosen.method.method_class.needs_masks
     check_start(stages, from_stage)
     free = changeable(chosen, from_stage)
 
@@ -164,8 +170,9 @@ def _train(
             chosen,
             dataset.classes,
             training=training.digest(),
+            masks=masks_digest(training) if learns_masks else "",
             free=free,
-            forget=lambda: forget_stages(folder, stages, from_stage),
+            forget=lambda: forget_stages(folder, [*stages, *left_out(stages, training, from_stage)], from_stage),
         )
         if output is None:
             logger.info("run folder: %s", folder)
@@ -216,26 +223,6 @@ def next_steps(folder: Path) -> list[str]:
     return [*lines, f"look: tagmask report {folder}{curves}"]
 
 
-def _check_masks(recipe: Recipe, training: Dataset) -> None:
-    """Say how many masks `data.use_masks` finds; raise a TagmaskError where nothing would come of them."""
-    if recipe.segmenter is None:
-        raise TagmaskError(
-            "data.use_masks: masks of a few images teach a segmenter, and this recipe has none; choose one with "
-            "stages, or add --set segmenter.start=weights"
-        )
-    masks = sum(record.mask is not None for record in training.records)
-    if not masks:
-        where = recipe.data.use_masks
-        raise TagmaskError(
-            "data.use_masks: no training image has a mask; put masks NAME.png into masks/ beside images/, or name "
-            "their folder in data.masks"
-            if where is True
-            else f"data.use_masks: no mask in {where} was mended; mend some on the page (tagmask serve), or name its "
-            "table in data.review to take those that were kept"
-        )
-    logger.info("%d of %d training images have a mask, which takes the place of the one made", masks, len(training))
-
-
 def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[str]) -> None:
     """Say what the run's masks say against themselves, and keep it with the untaught classes for the report."""
     if recipe.method.method_class.needs_masks or ((folder / NOTES).exists() and not (folder / MASKS).is_dir()):
@@ -243,7 +230,7 @@ def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[s
     found: list[str] = []
     if (folder / MASKS).is_dir():
         found = folder_evidence(folder / MASKS, training, recipe.data.last)
-    elif not recipe.staged and recipe.method.method_class.has_decoder:
+    elif not recipe.staged and open_run(folder).decoder_learnt:
         found = model_evidence(load(folder).method, training, recipe.inference)
     for sentence in found:
         logger.warning("what speaks against this run's masks: %s", sentence)

@@ -17,6 +17,7 @@ from scipy import sparse
 
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.doubts import doubts
+from tagmask.data.drawn import TWO_VALUES, dataset_masks, is_two_valued, shows_untagged
 from tagmask.data.images import open_image
 from tagmask.data.readers import collect
 from tagmask.data.readers.assemble import Collected
@@ -110,7 +111,7 @@ def check_dataset(
         problems.add("file", str(path), _without_place(str(error), str(path)))
         return CheckReport(path, tuple(problems.found), ())
     dataset = collected.dataset
-    sizes = _open_all(collected, problems, workers or os.cpu_count() or 1, progress)
+    sizes, doubtful = _open_all(collected, problems, workers or os.cpu_count() or 1, progress)
     if not dataset.records and not problems.found:
         problems.add("file", str(path), "holds no image")
     tagged = dataset.with_context()  # context classes are counted like the others
@@ -120,7 +121,7 @@ def check_dataset(
     return CheckReport(
         path=path,
         errors=tuple(problems.found),
-        warnings=tuple(doubts(collected, problems, tagged.classes, _column_sums(table), by_area)),
+        warnings=(*doubts(collected, problems, tagged.classes, _column_sums(table), by_area), *doubtful),
         images=len(dataset),
         classes=tagged.classes,
         num_context=len(dataset.context),
@@ -154,14 +155,17 @@ def cooccurrence(tags: np.ndarray | sparse.csr_array) -> np.ndarray:
 
 def _open_all(
     collected: Collected, problems: Problems, workers: int, progress: Callable[[int, int], None] | None
-) -> list[tuple[int, int]]:
-    """Decode every image and mask, and return the (width, height) of those that opened."""
+) -> tuple[list[tuple[int, int]], list[Problem]]:
+    """Decode every image and mask; return the (width, height) of those that opened, and what to doubt of the masks."""
     sizes: list[tuple[int, int]] = []
+    shown: list[tuple[bool, bool]] = []
     records, places = collected.dataset.records, collected.places()
     not_installed: set[str] = set()
     with ThreadPoolExecutor(workers) as pool:
-        for done, (record, (size, found)) in enumerate(zip(records, pool.map(_open, records), strict=True), start=1):
+        opened = zip(records, pool.map(_open, records), strict=True)
+        for done, (record, (size, mask, found)) in enumerate(opened, start=1):
             where = places[record.name]
+            shown += [] if mask is None else [mask]
             for problem in found:
                 message = _without_place(problem.message, where)
                 if "pip install" in message:  # a package is missing for one image as for the next
@@ -174,20 +178,36 @@ def _open_all(
                 sizes.append(size)
             if progress is not None:
                 progress(done, len(records))
-    return sizes
+    if shown and all(two_valued for two_valued, _ in shown):
+        drawn = [record for record in records if record.mask is not None]
+        problems.add("mask", dataset_masks(drawn), TWO_VALUES.format(count=len(shown)))
+    return sizes, _doubtful_masks([untagged for _, untagged in shown])
 
 
-def _open(record: Record) -> tuple[tuple[int, int] | None, list[Problem]]:
+def _doubtful_masks(untagged: list[bool]) -> list[Problem]:
+    """Say where half of the masks or more show a class that their image is not tagged with."""
+    count = sum(untagged)
+    if 2 * count < max(len(untagged), 1):
+        return []
+    said = (
+        f"{count} of {len(untagged)} show a class that is no tag of their image; are the ids in the class list's order?"
+    )
+    return [Problem("mask", "masks", said)]
+
+
+def _open(record: Record) -> tuple[tuple[int, int] | None, tuple[bool, bool] | None, list[Problem]]:
+    """Give an image's size, whether its mask holds only 0 and 255 or shows what is not tagged, and what is wrong."""
     try:
         width, height = open_image(record.image).size
     except TagmaskError as error:
-        return None, [Problem("unreadable image", "", str(error))]
+        return None, None, [Problem("unreadable image", "", str(error))]
+    if record.mask is None:
+        return (width, height), None, []
     try:
-        if record.mask is not None:
-            record.mask.load(height, width)
+        labels = record.mask.load(height, width)
+        return (width, height), (is_two_valued(labels, record), shows_untagged(labels, record)), []
     except TagmaskError as error:
-        return (width, height), [Problem("mask", "", str(error))]
-    return (width, height), []
+        return (width, height), None, [Problem("mask", "", str(error))]
 
 
 def _without_place(message: str, place: str) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,12 @@ except ImportError:  # Windows has no such locks; two processes at one folder ar
 LOCK = ".tagmask.lock"
 _LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # file systems that know no locks
 
-_held: set[str] = set()
-"""Lock files of this process: the system's lock keeps other processes out, but not other threads."""
+_held: dict[str, dict[str, Any]] = {}
+"""Lock files of this process with what stands in them: the system's lock keeps out other processes, but no threads.
+
+A process that closes such a file, however often it opened it, loses the lock. So none of its threads may look into it.
+"""
+_guard = threading.Lock()  # of `_held`, between asking whether a folder is free and taking it
 
 
 @contextlib.contextmanager
@@ -49,12 +54,14 @@ def locked(output: Path, *, replaced: bool = False) -> Iterator[None]:
     made = not folder.exists()
     make_folder(folder)
     path = folder.resolve() / name
-    if str(path) in _held:
-        raise _refused(output, path)
-    _held.add(str(path))
+    own = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    with _guard:
+        holder = _held.setdefault(str(path), own)
+    if holder is not own:
+        raise _refused(output, holder)
     try:
         try:
-            file = _take(output, path)
+            file = _take(output, path, own)
         except OSError as error:
             raise unwritable(path, error) from error
         try:
@@ -68,10 +75,11 @@ def locked(output: Path, *, replaced: bool = False) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
     finally:
-        _held.discard(str(path))
+        with _guard:
+            del _held[str(path)]
 
 
-def _take(output: Path, path: Path) -> int:
+def _take(output: Path, path: Path, who: dict[str, Any]) -> int:
     """Open the lock file, lock it and write down who we are; the lock lasts as long as the file stays open."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -83,13 +91,12 @@ def _take(output: Path, path: Path) -> int:
             if error.errno not in _LOCKLESS:
                 os.close(file)
                 if error.errno in (errno.EACCES, errno.EAGAIN):
-                    raise _refused(output, path) from None
+                    raise _refused(output, _written(path)) from None
                 raise
         if _is_there(path, file):
             break
         os.close(file)  # its holder removed it in between
     os.truncate(file, 0)
-    who = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.write(file, json.dumps(who).encode())
     return file
 
@@ -101,10 +108,14 @@ def _is_there(path: Path, file: int) -> bool:
         return False
 
 
-def _refused(output: Path, path: Path) -> TagmaskError:
-    who: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        who = dict(json.loads(path.read_text(encoding="utf-8")))
+def _written(path: Path) -> dict[str, Any]:
+    """Read what another process wrote into its lock file; never to be called for one that this process holds."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    return {}
+
+
+def _refused(output: Path, who: dict[str, Any]) -> TagmaskError:
     holder = "another process" if "pid" not in who else f"process {who['pid']} on {who.get('host')}"
     since = f" since {who['since']}" if "since" in who else ""
     return TagmaskError(

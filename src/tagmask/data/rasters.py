@@ -6,6 +6,7 @@ import importlib
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 from xml.sax.saxutils import escape
@@ -20,7 +21,9 @@ from tagmask.errors import TagmaskError
 GEO_SUFFIXES = frozenset({".tif", ".tiff"})
 GEO_KEYS = 34735  # the TIFF tag by which a GeoTIFF says what its coordinates are
 BITS, SAMPLES, EXTRA_SAMPLES = 258, 277, 338  # TIFF tags: bits a sample, samples a pixel, what those beyond colour mean
-TRANSPARENCY = (1, 2)
+MEANING, COLOURS = 262, 320  # TIFF tags: what the samples of colour mean, and the palette where they count its colours
+WHITE_IS_ZERO, PALETTE = 0, 3  # values of MEANING
+MULTIPLIED, PLAIN = TRANSPARENCY = (1, 2)  # values of EXTRA_SAMPLES: whether colours are multiplied by the transparency
 LOOK = 1024  # pixels of the longer side of the small copy that tells the range of 16-bit values
 
 
@@ -134,8 +137,53 @@ class Picture:
         return self.image.crop(box)
 
 
+@dataclass(frozen=True)
+class Samples:
+    """What the samples of a TIFF of at most 8 bits mean.
+
+    rasterio gives them as they are stored. Here they become what Pillow makes of them, so that an image read in parts
+    has the pixels of the same image read whole by `open_image`.
+
+    Attributes:
+        bits: of a sample.
+        white_is_zero: whether the lowest is white.
+        palette: (n, 3) uint8 colours that the samples count; None where they are colours themselves.
+        alpha: of `TRANSPARENCY`, where the last band is that; else 0.
+    """
+
+    bits: int
+    white_is_zero: bool
+    palette: np.ndarray | None
+    alpha: int
+
+    @classmethod
+    def of(cls, path: Path) -> Samples | None:
+        """Read a GeoTIFF's header; None where it has more bits, or rasterio reads it for `open_image`, too."""
+        if is_beyond_pillow(path):
+            return None
+        with Image.open(path, formats=["TIFF"]) as image:
+            tags: Any = image.tag_v2  # pyright: ignore[reportAttributeAccessIssue]
+            bits, meaning, extra = max(tags.get(BITS, (1,))), tags.get(MEANING, 0), tags.get(EXTRA_SAMPLES, (0,))[0]
+            palette = (np.array(tags[COLOURS]).reshape(3, -1).T // 256).astype(np.uint8) if meaning == PALETTE else None
+        return cls(bits, meaning == WHITE_IS_ZERO, palette, extra * (extra in TRANSPARENCY)) if bits <= 8 else None
+
+    def picture(self, planes: np.ndarray) -> Image.Image:
+        """Make an RGB picture of (bands, H, W) uint8 planes; what is transparent is laid over white."""
+        colours, alpha = (planes[:-1], planes[-1:]) if self.alpha else (planes, planes[:0])
+        if self.palette is not None:
+            colours = self.palette[colours[0]].transpose(2, 0, 1)
+        else:
+            colours = colours * np.uint8(255 // (2**self.bits - 1))
+        colours = 255 - colours if self.white_is_zero else colours
+        if not self.alpha:
+            return picture_of(_interleaved(colours))
+        four = np.concatenate([np.broadcast_to(colours, (3, *colours.shape[1:])), alpha])
+        raw, size = "RGBa" if self.alpha == MULTIPLIED else "RGBA", (four.shape[2], four.shape[1])
+        return picture_of(Image.frombytes("RGBA", size, _interleaved(four).tobytes(), "raw", raw))
+
+
 class GeoTiff:
-    """A GeoTIFF: its first three bands are red, green and blue; with fewer the first is grey.
+    """A GeoTIFF: its first three bands are red, green and blue; with fewer the first is grey, or of a palette.
 
     Integers of 16 bits are scaled by the bits that the brightest of a small copy needs, as `open_image` scales them;
     floats lie in 0..1.
@@ -145,8 +193,11 @@ class GeoTiff:
         self.path, self.file = path, file
         self.size: tuple[int, int] = (file.width, file.height)
         _check_pixels(path, self.size)
+        self.samples = Samples.of(path)
         self.bands = [1, 2, 3] if file.count >= 3 else [1]
-        if file.count > 3:
+        if self.samples is not None and self.samples.alpha:
+            self.bands.append(file.count)
+        elif file.count > 3:
             tell_once(f"of {file.count} bands the first three are taken, as red, green and blue", path)
         self.shift = 0
         if file.dtypes[0] not in ("uint8", "uint16", "float32", "float64"):
@@ -161,10 +212,11 @@ class GeoTiff:
         left, top, right, bottom = box
         with _failures(self.path):
             pixels = self.file.read(self.bands, window=((top, bottom), (left, right)))
+        if self.samples is not None:
+            return self.samples.picture(pixels)
         if pixels.dtype == np.uint16:
             pixels = np.minimum(pixels >> self.shift, 255).astype(np.uint8)
-        pixels = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-        return picture_of(np.ascontiguousarray(pixels))
+        return picture_of(_interleaved(pixels))
 
 
 class Slide:
@@ -197,6 +249,11 @@ class Slide:
         corner = (round(left * self.factor), round(top * self.factor))  # places are named in pixels of the finest level
         with _failures(self.path):
             return self.slide.read_region(corner, self.level, (right - left, bottom - top)).convert("RGB")
+
+
+def _interleaved(planes: np.ndarray) -> np.ndarray:
+    """Turn (bands, H, W) into (H, W) of one band, or (H, W, bands)."""
+    return np.ascontiguousarray(planes[0] if len(planes) == 1 else planes.transpose(1, 2, 0))
 
 
 def _check_pixels(path: Path, size: tuple[int, int]) -> None:

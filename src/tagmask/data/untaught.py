@@ -16,6 +16,7 @@ EVERYWHERE = 0.9
 TOGETHER = 0.85
 """The fraction of the images with either of two classes that bear both, from which on tags hardly tell them apart."""
 FEW = 10  # images that bear a class, below which nothing is said of its company
+ROWS = 512  # classes whose company is counted at a time
 
 
 def everywhere(dataset: Dataset) -> tuple[int, ...]:
@@ -25,23 +26,24 @@ def everywhere(dataset: Dataset) -> tuple[int, ...]:
     images to say, has none.
     """
     whole = dataset.with_context()
-    return _everywhere(whole, _together(whole))
+    return _everywhere(whole, _images_of(_borne(whole)))
 
 
-def _everywhere(whole: Dataset, together: np.ndarray) -> tuple[int, ...]:
+def _everywhere(whole: Dataset, images: np.ndarray) -> tuple[int, ...]:
+    """Find them, given (K,) in how many images each class is."""
     if len(whole.classes) < 2:
         return ()
     doubted = np.fromiter(chain.from_iterable(record.unknown for record in whole.records), np.int64)
     known = len(whole) - np.bincount(doubted, minlength=len(whole.classes))
-    borne = np.diag(together)
-    return tuple(int(k) for k in np.flatnonzero((borne >= FEW) & (borne > EVERYWHERE * known)))
+    return tuple(int(k) for k in np.flatnonzero((images >= FEW) & (images > EVERYWHERE * known)))
 
 
 def untaught_classes(dataset: Dataset) -> list[Problem]:
     """Say which classes tags cannot teach, a sentence each: how often they occur, why that matters, what would help."""
     whole = dataset.with_context()
-    images, together = len(whole), _together(whole)
-    borne, common = np.diag(together), _everywhere(whole, together)
+    images, tags = len(whole), _borne(whole)
+    borne = _images_of(tags)
+    common = _everywhere(whole, borne)
     found: list[Problem] = []
     for k in common:
         without = images - int(borne[k])
@@ -54,7 +56,7 @@ def untaught_classes(dataset: Dataset) -> list[Problem]:
                 "images without it, or leave it out (data.classes)",
             )
         )
-    for (first, second), (both, either) in _inseparable(together, common).items():
+    for (first, second), (both, either) in _inseparable(tags, common).items():
         found.append(
             Problem(
                 "class",
@@ -73,24 +75,38 @@ def inseparable(dataset: Dataset) -> dict[tuple[int, int], tuple[int, int]]:
         for two indices into classes and context classes, in how many images both stand, and in how many either.
     """
     whole = dataset.with_context()
-    together = _together(whole)
-    return _inseparable(together, _everywhere(whole, together))
+    tags = _borne(whole)
+    return _inseparable(tags, _everywhere(whole, _images_of(tags)))
 
 
-def _inseparable(together: np.ndarray, common: Sequence[int]) -> dict[tuple[int, int], tuple[int, int]]:
-    borne = np.diag(together)
-    either = borne[:, None] + borne - together
-    near = np.triu((together >= FEW) & (together >= TOGETHER * either), 1)
-    pairs = [(first, second) for first, second in np.argwhere(near).tolist() if not {first, second} & {*common}]
-    return {pair: (int(together[pair]), int(either[pair])) for pair in pairs}
+def _inseparable(tags: sparse.csr_array, common: Sequence[int]) -> dict[tuple[int, int], tuple[int, int]]:
+    """Find them in the order of their indices, given the (N, K) tags of the images and the classes of `everywhere`."""
+    borne, columns, left_out = _images_of(tags), tags.tocsc(), {*common}
+    found: dict[tuple[int, int], tuple[int, int]] = {}
+    # Of tens of thousands of classes a matrix of all pairs finds no room, and most never meet: some rows at a time.
+    for start in range(0, len(borne), ROWS):
+        together = sparse.coo_array(columns[:, start : start + ROWS].T @ tags)
+        firsts, seconds, both = together.row + start, together.col, together.data
+        either = borne[firsts] + borne[seconds] - both
+        near = (firsts < seconds) & (both >= FEW) & (both >= TOGETHER * either)
+        pairs = np.stack([each[near] for each in (firsts, seconds, both, either)], axis=1).tolist()
+        for first, second, *images in sorted(pairs):
+            if not {first, second} & left_out:
+                found[first, second] = images[0], images[1]
+    return found
 
 
-def _together(dataset: Dataset) -> np.ndarray:
-    """Return the (K, K) int64 number of images that bear both of two classes; on the diagonal, that bear one."""
+def _borne(dataset: Dataset) -> sparse.csr_array:
+    """Return the (N, K) int64 matrix of the images and the classes they bear: 1 where they do."""
     rows, tags = dataset.tag_pairs()
     borne = sparse.csr_array((np.ones(len(tags), np.int64), (rows, tags)), shape=(len(dataset), len(dataset.classes)))
     borne.data[:] = 1  # of a tag that a record names twice, too
-    return (borne.T @ borne).toarray()
+    return borne
+
+
+def _images_of(tags: sparse.csr_array) -> np.ndarray:
+    """Count the images that bear each class, (K,) int64, in their (N, K) tags."""
+    return np.asarray(tags.sum(axis=0))
 
 
 def _percent(fraction: float) -> str:

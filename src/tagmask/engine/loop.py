@@ -57,7 +57,8 @@ def train(
         dataset: the training records.
         folder: an existing folder for `training_state.pt`, `metrics.jsonl`, `model.safetensors`, and the events
             of TensorBoard where that is installed.
-        evaluate: called every `evaluate_every` steps and at the end; its numbers are logged.
+        evaluate: called every `evaluate_every` steps and at the end; its numbers are logged. Where it raises a
+            TagmaskError at the end, that is logged, and the model is saved all the same.
         fabric: devices and precision; by default those of the processes that were started, and of the recipe.
         build: makes the method; by default as the recipe says.
         clusters: (N, K) of the training images, for a round of a method that has such.
@@ -144,11 +145,21 @@ def train(
         bad_images.update(gather_lists(sorted(bad_images)))
         if log:
             if evaluate:
-                log.evaluation(stop, evaluate(method))
+                _evaluate_trained(log, stop, evaluate, method)
             report_skipped(sorted(bad_images))
             save_model(folder, method.network)
     wait_for_all()
     return method
+
+
+def _evaluate_trained(log: Log, step: int, evaluate: Evaluate, method: Method) -> None:
+    """Log the scores of the trained method, or why it has none: masks that do not fit are no reason to lose it."""
+    try:
+        scores = evaluate(method)
+    except TagmaskError as error:
+        logger.warning("the trained model is saved without a score: %s", error)
+        return
+    log.evaluation(step, scores)
 
 
 def training_set(recipe: Recipe, dataset: Dataset, clusters: Tensor | None = None) -> TrainingSet:

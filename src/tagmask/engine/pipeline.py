@@ -22,7 +22,7 @@ from tagmask.engine.model import load_affinity, load_classifier, segmenter_recip
 from tagmask.engine.pixels import Pixels, fit_pixels, lost_labels
 from tagmask.engine.progress import report_skipped
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
-from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, rounds_of
+from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, STAGES, rounds_of
 from tagmask.engine.stage import Stage
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
@@ -65,6 +65,22 @@ def stages_of(
     if recipe.segmenter is not None:
         stages.append(Stage(SEGMENTER, work.train_segmenter, _trained))
     return stages
+
+
+def left_out(stages: Sequence[Stage], dataset: Dataset, start: str | None) -> list[Stage]:
+    """The stages from `start` on that an earlier recipe of a run may have had, and this one has not.
+
+    What they made is to be forgotten with the others: a later recipe would take it for its own.
+
+    Args:
+        stages: of the recipe.
+        dataset: the training records.
+        start: name of the first stage that runs anew.
+    """
+    names, own = [record.name for record in dataset.records], {stage.name for stage in stages}
+    later = STAGES[STAGES.index(start) :] if start in STAGES else STAGES
+    products = {CAMS: _named(names, SUFFIX), LABELS: _named(names, ".png"), MASKS: _named(names, ".png")}
+    return [Stage(name, _unmade, products.get(name, _trained)) for name in later if name not in own]
 
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
@@ -238,13 +254,13 @@ class _Work:
 
     def _masked(self, dataset: Dataset, masks: Path) -> Dataset:
         """The records that a stage wrote a mask of, with it; or with their ground truth, where that is to be used."""
-        records = []
+        records, ids = [], {each: each for each in range(not dataset.background, len(dataset.classes) + 1)}
         for record in dataset.records:
             path = masks / f"{record.name}.png"
             if self.recipe.data.use_masks and record.mask is not None:
                 records.append(record)
             elif path.exists():
-                records.append(replace(record, mask=PngMask(path)))
+                records.append(replace(record, mask=PngMask(path, ids)))
         return replace(dataset, records=tuple(records))
 
 
@@ -280,6 +296,10 @@ def _report(skipped: Sequence[str]) -> None:
     reasons = gather_lists(skipped)
     if is_first_process():
         report_skipped(reasons)
+
+
+def _unmade(_: Path) -> None:
+    raise NotImplementedError("a stage that the recipe does not have is forgotten, never made")
 
 
 def _trained(place: Path) -> list[Path]:

@@ -122,6 +122,10 @@ def fit_pixels(method: Method, records: Sequence[Record], config: InferenceConfi
     features, labels, weights = (torch.cat(parts) for parts in zip(*found, strict=True))
     present = labels.unique()
     if len(present) < 2 or (method.background and present[0] != 0):
+        logger.warning(
+            "the drawn masks teach no other image: they show %s",
+            "no background" if len(present) > 1 else "one label alone",
+        )
         return None
     logger.info(
         "%d drawn masks teach the masks of the other images what %d classes look like", len(drawn), len(present)

@@ -84,7 +84,8 @@ class Result(np.ndarray):
     def tag_scores(self) -> np.ndarray:
         """The probability of each tag by the classifier, (K,) float32 in 0..1."""
         method, _, _ = self._asked
-        return method.network(self._normalised()).logits[0, : method.num_classes].float().sigmoid().cpu().numpy()
+        # Those behind the classes are of context classes.
+        return method.tag_logits(self._normalised())[0, : method.num_classes].float().sigmoid().cpu().numpy()
 
     @property
     def uncertainty(self) -> np.ndarray:

@@ -20,7 +20,7 @@ from tagmask.recipes.load import Recipe, load_recipe
 
 FORMAT = 1
 NAMED = 5  # keys named in a message
-CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
+STAGES = CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
 """Folders of the stages that follow the classifiers."""
 NOTES = "notes.json"
 """What a training has to say of its data and masks: a list of sentences, for the report."""
@@ -61,6 +61,7 @@ def create_run(
     classes: tuple[str, ...],
     *,
     training: str = "",
+    masks: str = "",
     free: Sequence[str] = (),
     forget: Callable[[], None] = lambda: None,
 ) -> Run:
@@ -71,6 +72,7 @@ def create_run(
         recipe: of the run.
         classes: K names in id order.
         training: digest of the training set, where there is one.
+        masks: digest of the drawn masks, where they are learnt from.
         free: keys of the recipe, or sections of them, that may have changed: what follows from them is made anew.
         forget: removes what follows from them. It is called before the recipe changes, so that no kill leaves the new
             recipe beside products of the old one.
@@ -90,24 +92,32 @@ def create_run(
                 "remove the folder"
                 + ("; where nothing but a later stage changes, --from STAGE makes it anew" if recipe.staged else "")
             )
-        before = _description(folder / "run.json").get("training", training)
+        described = _description(folder / "run.json")
+        before = described.get("training", training)
         anew = "data" in free
         if before != training and not anew:
             raise TagmaskError(
                 f"{folder}: its training images or their tags were others; choose another output, or remove the folder"
+                + (f", or add --from {rounds_of(recipe)[0].name} to train all anew" if recipe.staged else "")
             )
+        redrawn = masks != described.get("masks", masks)
+        if redrawn and "data.use_masks" not in free and not anew:
+            mend = (
+                "add --from refine to learn from them" if recipe.staged else "choose another output to learn from them"
+            )
+            raise TagmaskError(f"{folder}: the masks to learn from were others; {mend}")
         forget()
         if free:
             write_text(folder / "recipe.yaml", recipe.dump())
-        if anew:
-            _describe(folder, training)
+        if anew or (redrawn or ("masks" not in described and masks)):
+            _describe(folder, training, masks)
         return run
     if folder.exists() and not _is_begun(folder, classes):
         raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "recipe.yaml", recipe.dump())
     write_classes(folder, classes)
-    _describe(folder, training)  # the last: with it the folder is a run
+    _describe(folder, training, masks)  # the last: with it the folder is a run
     return run
 
 
@@ -130,8 +140,9 @@ def _is_begun(folder: Path, classes: tuple[str, ...]) -> bool:
     return own and listed in (None, classes_text(classes))
 
 
-def _describe(folder: Path, training: str) -> None:
-    values = {"format": FORMAT, "tagmask": version("tagmask")} | ({"training": training} if training else {})
+def _describe(folder: Path, training: str, masks: str) -> None:
+    digests = {name: digest for name, digest in (("training", training), ("masks", masks)) if digest}
+    values = {"format": FORMAT, "tagmask": version("tagmask")} | digests
     write_text(folder / "run.json", json.dumps(values) + "\n")
 
 
@@ -194,8 +205,8 @@ def _what_matters(recipe: Recipe) -> dict[str, object]:
             for name in ("workers", "log_every", "checkpoint_every", "evaluate_every", "compile", "devices")
         ),
     ]
-    # CAMs on disk are made with the first ones; all else of the section only serves to look at what was trained.
-    making = ("size", "long_side", "scales", "cam_scales", "precision")
+    # CAMs on disk are made with these; all else of the section only serves to look at what was trained.
+    making = ("size", "long_side", "scales", "cam_scales", "cam_head", "scale_from", "precision")
     serving = [f"inference.{name}" for name in making if recipe.staged]
     return {
         key: value

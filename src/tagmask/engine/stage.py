@@ -21,6 +21,7 @@ from tagmask.ops.distributed import from_first, wait_for_all
 logger = logging.getLogger(__name__)
 DONE = "done.json"  # in a stage's folder, once the stage is finished
 COSTS = "stages.json"  # in the run folder
+SLACK = 2.0  # seconds by which a copy of a run folder may mix up the times of its files
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class Stage:
 
 def forget_stages(folder: Path, stages: Sequence[Stage], start: str | None) -> None:
     """Remove what a stage and all later ones made, so that they run anew; files that the stages did not write stay.
+
+    A mask that somebody changed after its stage was done is moved into a folder `STAGE-changed`.
 
     Args:
         folder: of the run.
@@ -127,9 +130,36 @@ def _account(folder: Path, names: Sequence[str], name: str, seconds: float, done
 
 def _forget(place: Path, stage: Stage) -> None:
     """Remove what a stage wrote, its mark of being done first, and its costs."""
+    products = stage.products(place)
+    _move_changed(place, products)
     (place / DONE).unlink(missing_ok=True)
-    for product in stage.products(place):
+    for product in products:
         product.unlink(missing_ok=True)
     costs = read_costs(place.parent)
     if costs.pop(stage.name, None) is not None:
         write_text(place.parent / COSTS, json.dumps(costs, indent=1) + "\n")
+
+
+def _move_changed(place: Path, products: Sequence[Path]) -> None:
+    """Move the masks that were changed since their stage was done into a folder beside the stage's."""
+    if not (place / DONE).exists():
+        return
+    done = (place / DONE).stat().st_mtime + SLACK
+    changed = [path for path in products if path.suffix == ".png" and path.exists() and path.stat().st_mtime > done]
+    if not changed:
+        return
+    aside = place.with_name(f"{place.name}-changed")
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}-2")
+    for path in changed:
+        target = aside / path.relative_to(place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    logger.warning(
+        "%d masks in %s were changed since the run made them, and are now in %s; to learn from them: --set "
+        "data.use_masks=%s",
+        len(changed),
+        place,
+        aside,
+        aside,
+    )

@@ -23,14 +23,24 @@ class Combined(Method):
 
     def cams(self, images: Tensor, scales: Sequence[float] = (1.0,)) -> Tensor:
         """The classifier's CAMs (B, K, H, W) in [0, 1]; the two backbones may normalise images differently."""
-        pixels = self.network.backbone.pixels(images) / 255
-        return self.classifier.cams(self.classifier.network.backbone.normalise(pixels), scales)
+        return self.classifier.cams(self._for_classifier(images), scales)
 
     def cams_of(self, head: str, images: Tensor, scales: Sequence[float]) -> Tensor:
         """The CAMs of another head of the classifier."""
-        pixels = self.network.backbone.pixels(images) / 255
-        return self.classifier.cams_of(head, self.classifier.network.backbone.normalise(pixels), scales)
+        return self.classifier.cams_of(head, self._for_classifier(images), scales)
+
+    def tag_logits(self, images: Tensor) -> Tensor:
+        """The classifier's logits of the tags: a segmenter's own classifier may never have learnt.
+
+        Those of context classes, which the segmenter does not know, follow those of the K classes.
+        """
+        return self.classifier.tag_logits(self._for_classifier(images))
 
     def scores(self, images: Tensor) -> Tensor:
         """The segmenter's logits (B, C, h, w)."""
         return self.segmenter.scores(images)
+
+    def _for_classifier(self, images: Tensor) -> Tensor:
+        """Normalise images as the classifier wants them, which come as the segmenter does."""
+        pixels = self.network.backbone.pixels(images) / 255
+        return self.classifier.network.backbone.normalise(pixels)

@@ -253,14 +253,17 @@ class Backbone(nn.Module):
         what the blocks add to them stays float32, too, while products are taken in bf16.
         """
         key = (height, width, self.network.pos_embed.device)
-        if key not in self._resized:
+        # Another thread may empty what is kept at any time, so what was found or made is held here.
+        found = self._resized.get(key)
+        if found is None:
             before, grid = self.position_grid()
             if (height, width) != tuple(grid.shape[-2:]):
                 grid = F.interpolate(grid, size=(height, width), mode="bicubic", align_corners=False)
             if len(self._resized) > 64:
                 self._resized.clear()
-            self._resized[key] = before.float(), grid.flatten(2).transpose(1, 2)
-        return self._resized[key]
+            found = before.float(), grid.flatten(2).transpose(1, 2)
+            self._resized[key] = found
+        return found
 
     def position_grid(self) -> tuple[Tensor, Tensor]:
         """Return a ViT's position embeddings as they are: (1, n, D) of the prefix, (1, D, h, w) of its own grid."""

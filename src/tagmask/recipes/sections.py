@@ -295,8 +295,8 @@ class InferenceConfig(Section):
     )
     cam_head: Literal["class", "auxiliary", "subclasses"] = Field(
         default="class",
-        description="Which head CAMs are read off when images are labelled or scored: that of the classes, SeCo's "
-        "auxiliary one, or SC-CAM's sub-categories, of which the largest of a class counts.",
+        description="Which head CAMs are read off, also those that become masks: that of the classes, SeCo's auxiliary "
+        "one, or SC-CAM's sub-categories, of which the largest of a class counts.",
     )
     scale_from: Literal["size", "photograph"] = Field(
         default="size",

@@ -85,7 +85,6 @@ def serving(
         _listening(port) as listener,
         tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary,
         _environment(temporary),
-        _swept(Path(temporary)),
     ):
         _check_gradio()  # before the runs are loaded
         models = [load(folder) for folder in (run, other) if folder is not None]
@@ -95,7 +94,8 @@ def serving(
         page, left_out = _review(models[0], photos, masks, review)
         examples = photos.examples(EXAMPLES) if photos else []
         blocks = build_page(models, examples, Path(temporary) / "masks", page)
-        with _answering(Guard(_application(blocks, Editor(page) if page else None), port), listener):
+        application = Guard(_application(blocks, Editor(page) if page else None), port)
+        with _swept(Path(temporary)), _answering(application, listener):
             yield f"http://{HOST}:{port}/", left_out
             blocks.is_running = False
 
@@ -119,11 +119,11 @@ def confirming(table: Path, *, port: int = PORT) -> Iterator[str]:
         _listening(port) as listener,
         tempfile.TemporaryDirectory(prefix="tagmask-page-") as temporary,
         _environment(temporary),
-        _swept(Path(temporary)),
     ):
         _check_gradio()
         blocks = build_tags_page(page)
-        with _answering(Guard(_application(blocks, None), port), listener):
+        application = Guard(_application(blocks, None), port)
+        with _swept(Path(temporary)), _answering(application, listener):
             yield f"http://{HOST}:{port}/"
             blocks.is_running = False
 
@@ -246,14 +246,18 @@ def _review(
 def _swept(folder: Path) -> Iterator[None]:
     """Remove files of a folder that are KEPT seconds old, again and again, while the context lasts.
 
+    What lies there at the beginning stays: the page is built by then, and those are its own files, as its examples.
     gradio's own `delete_cache` ends for good when an upload comes in while it looks, and takes minutes at the end.
     """
     ended = threading.Event()
+    own = {path for path, _ in files_below(folder)}
 
     def sweep() -> None:
         while not ended.wait(KEPT / 6):
             oldest = time.time() - KEPT
             for path, _ in files_below(folder):
+                if path in own:
+                    continue
                 with contextlib.suppress(OSError):
                     if os.lstat(path).st_mtime < oldest:
                         os.remove(path)

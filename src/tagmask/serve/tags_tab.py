@@ -32,6 +32,7 @@ class TagsPage:
 
     def __init__(self, table: Path) -> None:
         self.table, self.photos = table, photo_folder(table)
+        self._written = _content(table)  # read first: a change in between is then noticed, and not written over
         self.rows = read_proposed(table)
         self._lock = threading.Lock()
 
@@ -66,7 +67,7 @@ class TagsPage:
             chosen = tuple(name for name in before.scores if name in tags)
             self.rows[place] = replace(before, tags=chosen, confirmed=True)
             try:
-                write_proposed(self.table, self.rows)
+                self._write()
             except TagmaskError as error:
                 self.rows[place] = before
                 return self.show(place, pictures.alert(str(error)))
@@ -80,6 +81,15 @@ class TagsPage:
         """Show the photograph `by` places on, without storing anything."""
         return self.show((int(number) + by) % len(self.rows))
 
+    def _write(self) -> None:
+        if _content(self.table) != self._written:
+            raise TagmaskError(
+                f"{self.table}: changed by something else since the page read it, so it was not written; start the "
+                "page again to take up the file as it is"
+            )
+        write_proposed(self.table, self.rows)
+        self._written = _content(self.table)
+
     def _following(self, place: int) -> int | None:
         order = [*range(place + 1, len(self.rows)), *range(max(0, place + 1))]
         return next((number for number in order if not self.rows[number].confirmed), None)
@@ -91,6 +101,14 @@ class TagsPage:
             f'<span style="width: {done / total:.1%}"></span></div>'
             f'<p class="tm-note">{done} of {total} confirmed · saved to {escape(self.table.name)}</p>'
         )
+
+
+def _content(table: Path) -> bytes | None:
+    """Return what stands in the file; None where it cannot be read."""
+    try:
+        return table.read_bytes()
+    except OSError:
+        return None
 
 
 def build(page: TagsPage, blocks: Any) -> None:

@@ -131,6 +131,38 @@ def test_archives_beside_other_data_are_let_alone(tmp_path):
     assert read_dataset(tmp_path, classes=("cat", "dog")).classes == ("cat", "dog")
 
 
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_table_of_images_in_shards_has_them_and_their_names(tmp_path, form):
+    files = {f"{key}.png": picture(shade) for shade, key in enumerate(("0", "a/0", "b/0", f"{'long/' * 30}0"))}
+    files |= {name.replace(".png", ".cls"): b"cow" for name in files}
+    for shard in ("train-0", "train-1"):
+        write_tar(tmp_path / "shards" / f"{shard}.tar", dict(sorted(files.items())), FORMATS[form])
+    expected = read_dataset(tmp_path / "shards").records
+    rows = [f"../{record.image.relative_to(tmp_path)},cow\n" for record in expected]
+    table = write_table(tmp_path / "reviews", "image,tags\n" + "".join(rows), images="")
+    found = read_dataset(table).records
+    assert [record.name for record in found] == [record.name for record in expected]
+    assert {"train-0/0", "train-1/0", "train-0/a/0", "train-0/b/0"} < {record.name for record in found}
+    for own, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(open_image(own.image)), np.asarray(open_image(other.image)))
+
+
+def test_a_table_of_shards_that_were_written_anew_is_an_error(tmp_path):
+    archive = write_tar(tmp_path / "x.tar", {"a.png": picture(1), "a.cls": b"cow"})
+    image = read_dataset(archive).records[0].image.relative_to(tmp_path)
+    table = write_table(tmp_path, f"image,tags\n{image},cow\n", images="")
+    assert read_dataset(table).records[0].name == "x/a"
+    write_tar(archive, {"a.png": picture(2, size=(25, 16)), "a.cls": b"cow"})
+    with pytest.raises(TagmaskError, match=r"no image file .*a\.png; the archive is gone or was written anew"):
+        read_dataset(table)
+    archive.unlink()
+    with pytest.raises(TagmaskError, match="the archive is gone"):
+        read_dataset(table)
+    archive.write_bytes(b"no tar file" * 100)
+    with pytest.raises(TagmaskError, match=r"x\.tar: is no whole tar file"):
+        read_dataset(table)
+
+
 def test_a_training_from_shards_is_that_from_the_folder(tmp_path):
     names, files, rows = [f"{number:02}" for number in range(12)], {}, ["image,tags,split\n"]
     (tmp_path / "folder" / "images").mkdir(parents=True)

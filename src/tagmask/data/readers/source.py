@@ -14,6 +14,7 @@ from tagmask.data.dataset import PathLike, check_class_list
 from tagmask.data.images import is_image_name
 from tagmask.data.limits import parse_json
 from tagmask.data.masks import AgreedMask, PolygonMask
+from tagmask.data.members import is_member, member_path, samples
 from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
 from tagmask.errors import TagmaskError, no_such
@@ -108,11 +109,15 @@ class Source:
 
 
 class FileIndex:
-    """An index that tells whether files exist; it lists each folder once and does not ask the disk for each file."""
+    """An index that tells whether files exist; it lists each folder once and does not ask the disk for each file.
+
+    The paths of images inside tar archives are looked up too: a review of shards writes them into its table.
+    """
 
     def __init__(self) -> None:
         self._folders: dict[str, frozenset[str]] = {}
         self._stems: dict[str, dict[str, str]] = {}
+        self._samples: dict[str, dict[str, str]] = {}
 
     def names(self, folder: str) -> frozenset[str]:
         """Return the names of the files of a folder; none where the folder does not exist."""
@@ -125,9 +130,30 @@ class FileIndex:
         return self._folders[folder]
 
     def has(self, path: str) -> bool:
-        """Tell whether a path names a file."""
+        """Tell whether a path names a file, in a folder or inside an archive."""
+        if "/@" in path and is_member(Path(path)):
+            return self.sample(path) is not None
         folder, _, name = path.rpartition(os.sep)
         return name in self.names(folder or os.curdir)
+
+    def sample(self, path: str) -> str | None:
+        """Return the record's name of an image inside an archive, `SHARD/KEY` as for shards; None where it is none.
+
+        Raises:
+            TagmaskError: the archive is damaged.
+        """
+        if "/@" not in path or not is_member(Path(path)):
+            return None
+        archive = os.path.dirname(os.path.dirname(path))
+        if archive not in self._samples:
+            shard = os.path.splitext(os.path.basename(archive))[0]
+            self._samples[archive] = {
+                member_path("", *place, ""): f"{shard}/{key}"
+                for key, parts, _ in (samples(Path(archive)) if os.path.isfile(archive) else ())
+                for ending, place in parts.items()
+                if is_image_name(f"x.{ending}")
+            }
+        return self._samples[archive].get(path[len(archive) : path.rindex("/") + 1])
 
     def images(self, folder: str) -> dict[str, str]:
         """Return the images of a folder: file names by names without suffix."""
@@ -158,7 +184,8 @@ def find_image(
     found = next((place for place in places if index.has(place)), None)
     if found is None:
         problems.add("missing image", where, missing_image(places[0], index))
-    return record_name(found or places[0], bases), found
+        return record_name(places[0], bases), None
+    return index.sample(found) or record_name(found, bases), found
 
 
 def record_name(path: str, bases: Iterable[str]) -> str:
@@ -174,6 +201,10 @@ def missing_image(path: str, index: FileIndex) -> str:
     """Say that an image file is not there, and what to do."""
     if os.path.isdir(path):
         return f"{path} is a folder, expected an image file; name the file inside it"
+    if is_member(Path(path)):
+        return (
+            f"no image file {path}; the archive is gone or was written anew: correct the path, or make the table anew"
+        )
     alike = index.alike(path)
     hint = f"did you mean {alike!r}?" if alike else "correct the path, or name the folder of images (image_folder)"
     return f"no image file {path}; {hint}"

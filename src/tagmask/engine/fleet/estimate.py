@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from tagmask.data.members import is_member
 from tagmask.engine.fleet.sources import Piece, count_samples, open_chunks
 from tagmask.engine.fleet.store import Store, is_remote, of_file
 from tagmask.engine.fleet.work import Job
@@ -79,12 +81,18 @@ def count_images(pieces: Sequence[Piece]) -> tuple[int, int, bool]:
         if is_remote(pieces[0].place):
             there = Store(pieces[0].place).sizes()
             return images, sum(there.get(item.path.as_posix(), 0) for piece in pieces for item in piece.items), True
-        paths = (item.path for piece in pieces for item in piece.items)
-        return images, sum(os.path.getsize(path) for path in paths if path.exists()), True
+        return images, sum(_bytes_of(item.path) for piece in pieces for item in piece.items), True
     files = [of_file(piece.place) for piece in pieces]
     sizes = [store.size(name) for store, name in files]
     first = count_samples(pieces[0])
     return round(first * sum(sizes) / max(1, sizes[0])), sum(sizes), len(pieces) == 1
+
+
+def _bytes_of(path: Path) -> int:
+    """Return the length of an image's file, 0 where there is none; one inside an archive has it in its path."""
+    if is_member(path):
+        return int(path.parent.name.rpartition("+")[2])  # of `shards/00.tar/@1536+20480/cow.jpg`
+    return os.path.getsize(path) if path.exists() else 0
 
 
 def duration(hours: float) -> str:

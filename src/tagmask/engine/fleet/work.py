@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tagmask.data.images import limit_pixels
+from tagmask.data.members import is_member, read_member
 from tagmask.data.rasters import georeference
 from tagmask.engine.fleet.shards import Mask, Sink, make_mask, manifest_name, read_manifests, write_shard
 from tagmask.engine.fleet.sources import Chunk, Piece, open_chunks
@@ -132,10 +133,15 @@ def open_piece(job: Job, piece: Piece) -> Iterator[Opened]:
             photographs = open_ahead((item.path for item in whole), job.config, most=4 * BATCH)
             groups = same_size(whole, photographs, BATCH, chunk.refuse)
             opened.photographs += groups
-            opened.large += [(item, item.path.read_bytes()) for item in large]
+            opened.large += [(item, _content(item.path)) for item in large]
         kept = [item for group in opened.photographs for item, _ in group] + [item for item, _ in opened.large]
         opened.places = {item.name: place for item in kept if (place := place_on_map(job, item)) is not None}
         yield opened
+
+
+def _content(path: Path) -> bytes:
+    """Read an image's file, in a folder or inside an archive."""
+    return read_member(path) if is_member(path) else path.read_bytes()
 
 
 @torch.inference_mode()
