@@ -196,7 +196,7 @@ def test_the_page_remembers_so_many_sessions_and_masks_and_no_more(
 
 
 def test_uploads_and_masks_are_removed_after_their_time(
-    run: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("gradio", reason="the page needs the extra `web`")
     monkeypatch.setattr(server, "KEPT", 30.0)
