@@ -40,6 +40,7 @@ SETTINGS = (
     "refine.name=crf",
     "refine.band=auto",
     "segmenter.start=weights",
+    "segmenter.method={name: full, decoder: skip, paste: 0.5}",
     "segmenter.views={crop: 192, scale: [0.7, 1.4]}",
     "segmenter.training={steps: 240, batch: 8, workers: 0, log_every: 20, checkpoint_every: 60, precision: 32-true}",
     "data.use_masks=true",
