@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 
-from tagmask.data.names import collision, image_name_fault, split_name_fault, text_fault
+from tagmask.data.names import collision, image_name_fault, is_background, split_name_fault, text_fault
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import HIGHEST, IGNORE, IGNORED_CLASS
 
@@ -279,7 +279,7 @@ def check_class_list(classes: Iterable[str], source: str, *, most: int | None = 
             raise TagmaskError(
                 f"{source}: {name!r} stands for the label id 255, which is ignored; rename class {position}"
             )
-        if name.lower() == "background":
+        if is_background(name):
             raise TagmaskError(f"{source}: 'background' is id 0 and no class; remove it (data key `background`)")
         seen[name] = position
     return names

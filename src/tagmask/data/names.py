@@ -25,6 +25,11 @@ def printable(text: str) -> str:
     return _UNFIT.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def is_background(name: object) -> bool:
+    """Tell whether a class name is that of id 0, which is no class: some tools list it, LabelMe as `_background_`."""
+    return isinstance(name, str) and name.strip().strip("_").lower() == "background"
+
+
 def text_fault(name: str) -> str | None:
     """Say what no name may hold, and how to mend it; None where the name is fit."""
     if found := _UNFIT.search(name):

@@ -44,6 +44,21 @@ def test_tags_and_shapes_count(tmp_path, place):
     assert dataset.tag_source == "tags and shapes of annotations.xml (CVAT)"
 
 
+def test_a_label_background_is_id_0_and_no_class(tmp_path):
+    """Datumaro lists it among the labels, and draws it, where the masks came from a VOC tree."""
+    head = HEAD.replace("<labels>", "<labels><label><name>background</name></label>")
+    images = """<image id="1" name="a.jpg" width="8" height="6">
+    <mask label="cat" rle="0,48" left="0" top="0" width="8" height="6" z_order="0"/>
+    <mask label="background" rle="0,8" left="0" top="5" width="8" height="1" z_order="1"/></image>"""
+    write_cvat(tmp_path, images, head, "a.jpg")
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("dog", "cat", "bird")
+    assert dataset.records[0].tags == (1,)
+    labels = dataset.records[0].mask.load(6, 8)
+    assert (labels[:5] == 2).all()
+    assert (labels[5] == 0).all()
+
+
 def test_projects_and_images_under_their_subset(tmp_path):
     head = HEAD.replace("task>", "project>")
     write_cvat(tmp_path, '<image name="b.jpg" subset="val"><tag label="dog"/></image>', head, "val/b.jpg")

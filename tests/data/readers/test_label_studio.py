@@ -145,6 +145,16 @@ def test_brushes_and_polygons_are_the_ground_truth_and_later_ones_lie_above(tmp_
     np.testing.assert_array_equal(chosen.records[0].mask.load(6, 8), expected == 1)
 
 
+def test_a_region_called_background_is_id_0_and_no_tag_nor_unknown(tmp_path):
+    ground = [brush(square(0, 0, 6, 8), "dog"), brush(square(2, 2, 4, 4), "Background")]
+    write_export(tmp_path, task("a.jpg", ground), task("b.jpg", ground[:1], ground))
+    dataset = read_dataset(tmp_path)
+    assert dataset.classes == ("dog",)
+    assert [(record.tags, record.unknown) for record in dataset.records] == [((0,), ())] * 2
+    assert (dataset.records[0].mask.load(6, 8) == ~square(2, 2, 4, 4)).all()
+    assert (dataset.records[1].mask.load(6, 8) == np.where(square(2, 2, 4, 4), 255, 1)).all()
+
+
 def test_where_annotators_differ_the_mask_is_ignored(tmp_path):
     write_export(tmp_path, task("a.jpg", [brush(square(0, 0, 4, 4), "cat")], [brush(square(0, 0, 4, 6), "cat")]))
     (record,) = read_dataset(tmp_path).records

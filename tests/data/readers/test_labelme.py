@@ -52,6 +52,26 @@ def test_polygons_and_masks_are_the_ground_truth_and_later_ones_lie_above(tmp_pa
     assert not dataset.records[1].mask.load(6, 8).any()
 
 
+def test_a_shape_called_background_is_id_0_and_no_class(tmp_path):
+    everywhere = [[0, 0], [8, 0], [8, 6], [0, 6]]
+    write_labelme(tmp_path, shape("cat", everywhere), shape("_background_", SQUARE), shape("dog", SQUARE[:2] + [[4, 2]]))
+    dataset = read_dataset(tmp_path)
+    expected = np.ones((6, 8), dtype=np.uint8)
+    expected[0:3, 2:6] = 0
+    labels = dataset.records[0].mask.load(6, 8)
+    assert dataset.classes == ("cat", "dog")
+    assert dataset.records[0].tags == (0, 1)
+    assert (labels[labels != 2] == expected[labels != 2]).all()
+    assert (labels == 2).any()
+
+
+@pytest.mark.parametrize("label", [None, "", " "])
+def test_bad_input_a_shape_without_a_label(tmp_path, label):
+    path = write_labelme(tmp_path, shape("cat", SQUARE), shape(label, SQUARE))
+    with pytest.raises(TagmaskError, match=rf"{path}: a shape has no label.*name it in LabelMe"):
+        read_dataset(tmp_path)
+
+
 def test_flags_are_tags_and_what_is_boxed_or_flagged_alone_leaves_no_mask(tmp_path):
     write_labelme(tmp_path, shape("cat", SQUARE), name="a", flags={"dog": False, "cat": True})
     write_labelme(tmp_path, shape("cat", SQUARE), name="b", flags={"dog": True})

@@ -13,6 +13,7 @@ from typing import Any
 from tagmask.data.dataset import check_class_list
 from tagmask.data.limits import parse_json
 from tagmask.data.masks import Outline, PolygonMask
+from tagmask.data.names import is_background
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, find_image
 from tagmask.errors import TagmaskError
@@ -114,17 +115,13 @@ def _load(file: Path) -> dict[str, Any]:
 
 def _without_background(content: dict[str, Any]) -> dict[str, Any]:
     """Leave out a category `background`, which segmentation formats bring along when they are converted."""
-    ground = [category.get("id") for category in content["categories"] if _is_ground(category.get("name"))]
+    ground = [category.get("id") for category in content["categories"] if is_background(category.get("name"))]
     if not ground:
         return content
     return content | {
         "categories": [category for category in content["categories"] if category.get("id") not in ground],
         "annotations": [item for item in content["annotations"] if item.get("category_id") not in ground],
     }
-
-
-def _is_ground(name: Any) -> bool:
-    return isinstance(name, str) and name.strip().lower() == "background"
 
 
 def _categories(file: Path, content: dict[str, Any]) -> dict[int, str]:

@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element
 from tagmask.data.codes import BoxRuns
 from tagmask.data.dataset import check_class_list
 from tagmask.data.limits import parse_xml
+from tagmask.data.names import is_background
 from tagmask.data.readers.drawings import ClassIds, Drawing, polygon, with_masks
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, find_image
@@ -56,8 +57,9 @@ def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
     file = (find_cvat(path) or path / FILE) if path.is_dir() else path
     root = _parsed(file)
     names = tuple(dict.fromkeys((label.text or "").strip() for label in root.iterfind(LABELS)))
-    if names:
-        check_class_list(names, f"{file}, labels", most=None)
+    classes = tuple(name for name in names if not is_background(name))
+    if classes:
+        check_class_list(classes, f"{file}, labels", most=None)
     folders = [options.image_folder] if options.image_folder else [file.parent / "images", file.parent]
     bases = [os.path.normpath(folder) for folder in folders]
     index = FileIndex()
@@ -69,7 +71,7 @@ def read_cvat(path: Path, options: Options, problems: Problems) -> Source:
     return Source(
         path=path,
         rows=rows,
-        classes=names or None,
+        classes=classes or None,
         classes_from=f"the labels of {file}",
         tag_source=f"tags and shapes of {file.name} (CVAT)",
         skipped=without,

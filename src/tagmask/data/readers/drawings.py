@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tagmask.data.masks import Outline, PolygonMask
+from tagmask.data.names import is_background
 from tagmask.data.readers.source import Row
 
 
@@ -81,12 +82,14 @@ def polygon(points: Iterable[tuple[float, float]]) -> tuple[array[float], ...]:
 def with_masks(rows: list[Row], source: object) -> tuple[list[Row], tuple[str, ...]]:
     """Keep the masks of rows where anything is outlined at all, and count in words the images that have none.
 
-    Where nobody drew a region, empty masks of images without tags would say that tags alone are outlines.
+    Where nobody drew a region, empty masks of images without tags would say that tags alone are outlines. A region
+    called `background` is id 0 in the masks, and no tag.
 
     Args:
         rows: with their masks.
         source: the file they come from, for the message.
     """
+    rows = [row._replace(tags=_classes(row.tags), unknown=row.unknown and _classes(row.unknown)) for row in rows]
     if not any(row.mask is not None and row.tags for row in rows):
         return [row._replace(mask=None) for row in rows], ()
     without = sum(row.mask is None for row in rows)
@@ -96,3 +99,7 @@ def with_masks(rows: list[Row], source: object) -> tuple[list[Row], tuple[str, .
         f"{source}: {without} of {len(rows)} images have no ground truth mask, for in each something is tagged or boxed"
         " that nobody outlined",
     )
+
+
+def _classes(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if not is_background(name))

@@ -99,7 +99,9 @@ def _row(file: Path, root: Path, ids: ClassIds, options: Options, index: FileInd
     name, image = find_image(str(file), places, [top], index, problems)
     flags = content.get("flags")
     flagged = [flag for flag, is_set in flags.items() if is_set is True] if isinstance(flags, dict) else []
-    labels = [str(label).strip() for shape in shapes if (label := shape.get("label"))]
+    labels = [str(shape.get("label") or "").strip() for shape in shapes]
+    if not all(labels):
+        raise TagmaskError("a shape has no label, so nobody knows what it is; name it in LabelMe, or remove it")
     tags = tuple(dict.fromkeys((*labels, *flagged)))
     split = next((part for part in inner.parts if part.lower() in SPLIT_NAMES), "")
     return Row(str(file), name, image, tags, split=split, mask=_drawing(file, content, ids).mask(tags))
@@ -114,9 +116,7 @@ def _drawing(file: Path, content: dict[str, Any], ids: ClassIds) -> Drawing:
     height, width = content.get("imageHeight"), content.get("imageWidth")
     drawing = Drawing(str(file), (height, width) if isinstance(height, int) and isinstance(width, int) else None)
     for shape in content["shapes"]:
-        kind, label = shape.get("shape_type") or "polygon", str(shape.get("label") or "").strip()
-        if not label:
-            continue
+        kind, label = shape.get("shape_type") or "polygon", str(shape["label"]).strip()
         try:
             if kind == "polygon":
                 drawing.add([label], ids, polygons=polygon(shape.get("points")))
