@@ -77,7 +77,7 @@ def figures(result: Result) -> dict[str, float | None]:
         "miou": round(100 * result.scores.miou, 2),
         "confusion_ratio": round(result.scores.mean_confusion_ratio, 3),
         "coverage": round(result.scores.coverage, 4),
-        "background_score": result.conditions.threshold and round(result.conditions.threshold, 2),
+        "background_score": (score := result.conditions.background_score) and round(score, 2),
     }
 
 

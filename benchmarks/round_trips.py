@@ -2,9 +2,9 @@
 
     make bench NAME=round_trips
 
-Sixty masks of the synthetic set, with a border of ignored pixels, are exported in each format and read by the tool; what
-the tool then writes is read by tagmask. Ignored pixels become background in every format but VOC, so they are compared
-as background there. The tools live in an environment of their own, whose Python is named by TAGMASK_TOOLS:
+Sixty masks of the synthetic set, with a border of ignored pixels, are exported in each format and read by the tool;
+what the tool then writes is read by tagmask. Ignored pixels become background in every format but VOC, so they are
+compared as background there. The tools live in an environment of their own, whose Python is named by TAGMASK_TOOLS:
 
     python -m venv tools && tools/bin/pip install 'datumaro[cli]' label-studio-sdk pycocotools supervision
 """
@@ -173,7 +173,7 @@ def synthetic_masks(place: Path) -> dict[str, np.ndarray]:
 
 def differing(folder: Path, truth: dict[str, np.ndarray], images: Path) -> int:
     """Count the pixels in which what tagmask reads of a folder is not what was exported, ignored as background."""
-    config = DataConfig(untagged="negative", image_folder=None if folder.name == "yolo" else str(images))
+    config = DataConfig(untagged="negative", image_folder=None if folder.name == "yolo" else images)
     dataset = open_data(folder, config)
     order = {name: label for label, name in enumerate((images.parent / "masks/classes.txt").read_text().split(), 1)}
     change = np.zeros(256, np.uint8)
@@ -216,7 +216,9 @@ def main() -> None:
                 [*command, "-f", kind, "-o", out, "--", "--save-media", *words], check=True, stdout=subprocess.DEVNULL
             )
             ours[f"Datumaro writes {label}: tagmask"] = differing(out, truth, place / "photos")
-    rows = {name: {"pixels": count, "share": round(count / pixels, 5)} for name, count in (theirs["rows"] | ours).items()}
+    rows = {
+        name: {"pixels": count, "share": round(count / pixels, 5)} for name, count in (theirs["rows"] | ours).items()
+    }
     for label, row in rows.items():
         print(f"{label:45} {row['pixels']:8} of {pixels}  {100 * row['share']:.2f} %")
     write_results("round_trips", {"images": IMAGES, "pixels": pixels, "rows": rows, "versions": theirs["versions"]})

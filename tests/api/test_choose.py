@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from tagmask import api
-from tagmask.api.choose import ALARM, SCRATCH, choose_recipe
+from tagmask.api.choose import ALARM, choose_recipe
 from tagmask.api.machine import GB, Machine, find_weights, in_words, time_forward
+from tagmask.api.plans import SCRATCH
 from tagmask.data.dataset import Dataset, Record
 from tagmask.engine.run import open_run
 from tagmask.errors import TagmaskError

@@ -39,7 +39,7 @@ def test_cost_counts_each_step_by_its_phase(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_part_that_fails_names_what_it_said(tmp_path: Path) -> None:
     with ExitStack() as started:
-        part = Part("cam", tmp_path, started, 0, 1)  # there is no data set
+        part = Part("cam", tmp_path, started, 0, 1, 0)  # there is no data set
         assert not part.is_done()
         assert part.step() == 0
         assert part.seconds() is None
@@ -51,7 +51,7 @@ def test_a_part_that_fails_names_what_it_said(tmp_path: Path) -> None:
 
 def test_a_part_ends_with_whoever_started_it(tmp_path: Path) -> None:
     with ExitStack() as started:
-        part = Part("cam", tmp_path, started, 0, 1)
+        part = Part("cam", tmp_path, started, 0, 1, 0)
         assert part.process.stdin is not None
         part.process.stdin.close()
         assert part.process.wait(timeout=300) == 0  # it was never told to begin
@@ -60,7 +60,7 @@ def test_a_part_ends_with_whoever_started_it(tmp_path: Path) -> None:
 def test_time_left_is_reckoned_from_what_was_done(tmp_path: Path) -> None:
     (tmp_path / "cam").mkdir()
     with ExitStack() as started:
-        part = Part("cam", tmp_path, started, 0, 1)
+        part = Part("cam", tmp_path, started, 0, 1, 0)
         part.begun = time.monotonic() - 10
         (tmp_path / "cam" / "metrics.jsonl").write_text('{"step": 100}\n{"step": 300}\n')
         assert part.step() == 300

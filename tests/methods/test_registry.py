@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -110,3 +112,18 @@ def test_weights_are_fetched_unless_a_state_is_about_to_be_loaded(
     with pytest.raises(Asked):
         registry.build_method(made, 3, pretrained=pretrained)
     assert asked[0].weights == ("a.pth" if pretrained else None)
+
+
+def test_no_line_asks_which_method_it_is() -> None:
+    """What differs from method to method is an attribute of the method's class or section (docs/adding_a_method.md)."""
+    root, names, found = Path(sections.__file__).parents[1], set(sections.method_names()), []
+    for file in sorted(root.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Compare):
+                continue
+            sides = [node.left, *node.comparators]
+            said = {part.value for side in sides for part in ast.walk(side) if isinstance(part, ast.Constant)}
+            asked = [ast.unparse(side).rpartition(".")[2] for side in sides]
+            if said & names and {"method", "name"} & set(asked):
+                found.append(f"{file.relative_to(root)}:{node.lineno}: {ast.unparse(node)}")
+    assert not found, "\n".join(found)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from tagmask.api.machine import GB, Machine, Weights, find_weights, in_words, this_machine, time_forward
+from tagmask.api.plans import CAM, FROM_SCRATCH, MOBILENET, SECO, VIT_BASE, VIT_SMALL, Plan
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.data.untaught import everywhere
@@ -18,47 +19,12 @@ from tagmask.recipes.load import BackboneConfig, Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
 
-EPOCHS = {"seco": 20, "cam": 12}  # plain CAM: as many for the classifier as for the segmenter after it
-CAM_SCALES = [1.0, 1.5, 2.25]  # of the CAMs that become masks: small things need more than a step of 16 pixels
 CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
 LONG_RUN = 12 * 3600  # seconds from which the expected time comes with a way to shorten it
 ALARM = "NO PRETRAINED WEIGHTS"
 
-VIT_BASE = {"name": "vit_base_patch14_reg4_dinov2", "weights": "timm/vit_base_patch14_reg4_dinov2.lvd142m"}
-VIT_SMALL = {"name": "vit_small_patch14_reg4_dinov2", "weights": "timm/vit_small_patch14_reg4_dinov2.lvd142m"}
-MOBILENET = {"name": "mobilenetv2_100", "weights": "timm/mobilenetv2_100.ra_in1k", "options": {"pad_type": "same"}}
 UNSEEN = "No result of ours was made with these weights; the paper's ViT-B/16 is --recipe seco/default"
-SCRATCH: dict[str, Any] = {
-    "name": "vit_tiny_patch16_224",
-    "stem": "conv",
-    "options": {"patch_size": 8, "embed_dim": 96, "depth": 4, "num_heads": 3},
-}
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A method on a network, before it is fitted to the data.
-
-    Attributes:
-        crop: side of the crops in pixels, at the most.
-        multiple: what that side has to be a multiple of, so that crops are whole patches of the network.
-    """
-
-    method: Literal["seco", "cam"]
-    backbone: dict[str, Any]
-    crop: int
-    batch: int
-    rates: dict[str, float] = field(default_factory=dict)
-    multiple: int = 32
-
-    def steps(self, images: int) -> int:
-        """Return the steps of some epochs, but no fewer than learning needs and no more than people wait for."""
-        low, high = (2000, 20_000) if self.method == "seco" else (300, 3000)
-        return max(low, min(high, EPOCHS[self.method] * images // self.batch))
-
-
-FROM_SCRATCH = Plan("cam", SCRATCH, crop=128, batch=16, rates={"lr": 5e-4, "head_scale": 2.0})
 
 
 @dataclass(frozen=True)
@@ -107,7 +73,7 @@ def choose_recipe(
     plan = replace(plan, crop=max(2 * plan.multiple, min(plan.crop, round(side / plan.multiple) * plan.multiple)))
     last = _last_classes(dataset, plan, reasons)
     steps = _given(overrides, "training.steps") or plan.steps(len(dataset))
-    recipe = load_recipe(_values(plan, steps, machine, dataset, last), overrides)
+    recipe = load_recipe(plan.values(steps, machine, dataset, last), overrides)
     crop, training = recipe.views.crop, recipe.training
     epochs = training.steps * training.batch / len(dataset)
     twice = ", for the classifier and again for the segmenter" if recipe.segmenter else ""
@@ -122,7 +88,7 @@ def choose_recipe(
         f"expected to take {in_words(seconds)} on this machine, from a timed forward pass"
         + (shorter if seconds >= LONG_RUN else "")
     )
-    return Chosen(recipe, tuple(reasons), plan.backbone is SCRATCH)
+    return Chosen(recipe, tuple(reasons), plan.from_scratch)
 
 
 def tell(chosen: Chosen) -> None:
@@ -157,7 +123,7 @@ def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
             "context classes are tagged (data.context): plain CAM on a small network and a segmenter, the stages in "
             "which they can be learnt and become background"
         )
-        return Plan("cam", MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
+        return Plan(CAM, MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
     if not machine.cuda:
         reasons.append(
             f"no GPU ({machine.cores} {'core' if machine.cores == 1 else 'cores'}, {memory:.0f} GB): plain CAM on a "
@@ -165,14 +131,14 @@ def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
             "SeCo parts better what occurs together, but a step of it costs about three times as much and it needs "
             "several times as many: it is what a GPU would get, and --recipe seco/default gives it to you here"
         )
-        return Plan("cam", MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
+        return Plan(CAM, MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
     if memory >= 10:
         reasons.append(f"a GPU with {memory:.0f} GB: SeCo on DINOv2's ViT-B/14. {UNSEEN}")
-        return Plan("seco", VIT_BASE, crop=448, batch=4, multiple=28)
+        return Plan(SECO, VIT_BASE, crop=448, batch=4, multiple=28)
     reasons.append(
         f"a GPU with {memory:.0f} GB: SeCo on DINOv2's ViT-S/14, since ViT-B/14 asks for about 10 GB. {UNSEEN}"
     )
-    return Plan("seco", VIT_SMALL, crop=448 if memory >= 6 else 336, batch=4, multiple=28)
+    return Plan(SECO, VIT_SMALL, crop=448 if memory >= 6 else 336, batch=4, multiple=28)
 
 
 def _weighed(plan: Plan, overrides: tuple[str, ...], find: Callable[[str], Weights], reasons: list[str]) -> Plan:
@@ -209,66 +175,12 @@ def _last_classes(dataset: Dataset, plan: Plan, reasons: list[str]) -> list[str]
     names = [(*dataset.classes, *dataset.context)[k] for k in everywhere(dataset)]
     if not names:
         return []
-    stages = "; for that, a segmenter is trained on masks" if plan.method == "seco" else ""
+    stages = "; for that, a segmenter is trained on masks" if not plan.course.staged else ""
     reasons.append(
         f"{', '.join(names)} in nearly every image: the masks give {'it' if len(names) == 1 else 'them'} what the "
         f"other classes leave (data.last){stages}"
     )
     return names
-
-
-def _values(plan: Plan, steps: int, machine: Machine, dataset: Dataset, last: list[str]) -> dict[str, Any]:
-    """Return the recipe as a mapping; phases begin at about the same fractions of the schedule as in `seco/default`."""
-    seco, crop = plan.method == "seco", plan.crop
-    patch = 14 if plan.multiple % 14 == 0 else 16
-    staged = not seco or bool(last)
-    sections: dict[str, dict[str, Any]] = {
-        "seco": {
-            "patch_size": max(1, crop // 7 // patch) * patch,
-            "prototypes_from": steps // 25,
-            "contrast_from": steps // 13,
-            "decoder_from": steps // 6,
-            "region_last_from": steps // 2,
-            "quirks": [],
-        },
-        # Trained beside the classifier, a decoder spreads the CAMs it learns from: the segmenter comes after it.
-        "cam": {"pooling": "mean", "scales": [1.0, 1.5], "decoder_from": steps},
-    }
-    stages: dict[str, Any] = {
-        "refine": {"name": "crf", "band": "auto"},
-        "segmenter": {
-            "start": "classifier" if plan.backbone is SCRATCH else "weights",
-            "method": {"name": "full", "decoder": "skip", "paste": 0.5},
-        },
-    }
-    backbone = {**plan.backbone}
-    if plan.backbone is SCRATCH:
-        backbone["options"] = {**backbone["options"], "img_size": crop}
-    # Photographs come in any size: the long side, not a factor, says how much of one a crop shows.
-    low, high = (0.6, 2.0) if seco else (0.9, 1.7)
-    workers = min(4 if machine.cuda else 1, machine.cores - 1)
-    return {
-        "method": {"name": plan.method, **sections[plan.method]},
-        "data": {"background": dataset.background, "last": last},
-        "views": {"crop": crop, "resize_long": [round(crop * low), round(crop * high)]},
-        "backbone": backbone,
-        "optimizer": {**plan.rates, "warmup": steps // 20},
-        "training": {
-            "steps": steps,
-            "batch": plan.batch,
-            "workers": workers,
-            "checkpoint_every": min(500, max(50, steps // 10)),
-        },
-        "inference": {
-            "size": None,
-            "long_side": round((1.25 if seco else 1.5) * crop),
-            "scales": [1.0, 1.25] if seco else [1.0],
-            "cam_scales": CAM_SCALES if staged else None,
-            "background_score": 0.5 if seco else 0.4,
-            "precision": "auto",
-        },
-        **(stages if staged else {}),
-    }
 
 
 def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:

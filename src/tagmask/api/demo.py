@@ -24,6 +24,7 @@ from tagmask.errors import TagmaskError
 logger = logging.getLogger(__name__)
 
 LOOK = 0.5  # seconds between looks at how far the parts are
+YIELDING = 5  # added to the niceness of plain CAM
 PHASES = {
     "cam": ((0, 0.12), (300, 0.20), (700, 10.0)),
     "seco": ((0, 0.13), (100, 0.17), (214, 0.54), (700, 10.0)),
@@ -55,7 +56,11 @@ def demo(output: Path | str = "demo", *, method: str = "seco", seed: int = 0) ->
     at_once = min(cores, len(names))
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as started:
-        parts = [Part(name, folder, started, seed, cores // at_once) for name in names]
+        # Plain CAM is done long before the other method: what it leaves of the cores the other one takes.
+        nices = [YIELDING, *[0] * (len(names) - 1)]
+        parts = [
+            Part(name, folder, started, seed, cores // at_once, nice) for name, nice in zip(names, nices, strict=True)
+        ]
         data = make_demo_set(output, seed)
         logger.info("training %s%s", " and ".join(names), " at the same time" if at_once > 1 else "")
         _wait(parts, at_once, folder, start)
@@ -81,12 +86,13 @@ class Part:
         started: stops the process, if it still runs, and closes its files.
         seed: of the training.
         threads: cores that it may use.
+        nice: added to the niceness of its process.
     """
 
-    def __init__(self, name: str, folder: Path, started: ExitStack, seed: int, threads: int) -> None:
+    def __init__(self, name: str, folder: Path, started: ExitStack, seed: int, threads: int, nice: int) -> None:
         self.name, self.run, self.said = name, folder / name, folder / f"{name}.log"
         self.begun: float | None = None
-        words = (folder / "data", self.run, name, seed, threads)
+        words = (folder / "data", self.run, name, seed, threads, nice)
         log = started.enter_context(self.said.open("w", encoding="utf-8"))
         self.process = started.enter_context(
             subprocess.Popen(

@@ -21,7 +21,6 @@ from tagmask.errors import TagmaskError
 from tagmask.evaluation.tables import to_json
 from tagmask.recipes.load import load_recipe
 
-YIELDING = 5  # added to the niceness of a process
 SCORES = "scores.json"
 """What a part leaves last: the scores of its decoder and of its CAMs."""
 
@@ -50,7 +49,7 @@ def train_and_score(data: Path, run: Path, name: str, seed: int) -> None:
     write_text(run / SCORES, json.dumps({"decoder": to_json(decoder), "cam": to_json(cams)}, indent=1) + "\n")
 
 
-def main(data: str, run: str, name: str, seed: str, threads: str) -> None:
+def main(data: str, run: str, name: str, seed: str, threads: str, nice: str) -> None:
     """Wait for a byte from the process that started this one, which says that the set is made, and do the part.
 
     It ends when that process does: its end of the pipe is then closed.
@@ -59,9 +58,8 @@ def main(data: str, run: str, name: str, seed: str, threads: str) -> None:
     if not os.read(0, 1):
         return
     threading.Thread(target=lambda: (os.read(0, 1), os._exit(1)), daemon=True).start()
-    if name == "cam" and hasattr(os, "nice"):
-        # Plain CAM is done long before the other method: what it leaves of the cores the other one takes.
-        os.nice(YIELDING)
+    if hasattr(os, "nice"):
+        os.nice(int(nice))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(int(threads))
     try:

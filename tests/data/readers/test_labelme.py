@@ -54,7 +54,9 @@ def test_polygons_and_masks_are_the_ground_truth_and_later_ones_lie_above(tmp_pa
 
 def test_a_shape_called_background_is_id_0_and_no_class(tmp_path):
     everywhere = [[0, 0], [8, 0], [8, 6], [0, 6]]
-    write_labelme(tmp_path, shape("cat", everywhere), shape("_background_", SQUARE), shape("dog", SQUARE[:2] + [[4, 2]]))
+    write_labelme(
+        tmp_path, shape("cat", everywhere), shape("_background_", SQUARE), shape("dog", [*SQUARE[:2], [4, 2]])
+    )
     dataset = read_dataset(tmp_path)
     expected = np.ones((6, 8), dtype=np.uint8)
     expected[0:3, 2:6] = 0
