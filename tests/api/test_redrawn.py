@@ -168,3 +168,22 @@ def test_a_score_of_the_background_alone_is_said(
         write_label_map(path, np.where(PngMask(path).ids() > 0, 255, 0).astype(np.uint8))
     tagmask.evaluate(run, photos)
     assert "the ground truth shows none of the classes: the score is of the background alone" in caplog.text
+
+
+def test_masks_named_from_one_folder_are_found_from_another(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "masks").rename(tmp_path / "drawn")
+    monkeypatch.chdir(tmp_path)
+    train(photos, Path("run"), "data.masks=drawn", "data.use_masks=true")
+    described = (tmp_path / "run/recipe.yaml").read_text()
+    train(photos, Path("run"), "data.masks=drawn", "data.use_masks=true")  # the same run, not another one
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(suggest(tmp_path / "run", photos, count=1)) == 1
+    train(photos, tmp_path / "run", f"data.masks={tmp_path / 'drawn'}", "data.use_masks=true")
+    assert (tmp_path / "run/recipe.yaml").read_text() == described
+    # A run of before, whose recipe names the folder from where it was started.
+    (tmp_path / "run/recipe.yaml").write_text(described.replace(str(tmp_path / "drawn"), "drawn"))
+    monkeypatch.chdir(tmp_path)
+    train(photos, Path("run"), "data.masks=drawn", "data.use_masks=true")

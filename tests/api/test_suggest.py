@@ -14,8 +14,9 @@ from tagmask.api.suggest import choose, suggest
 from tagmask.cli import app
 from tagmask.data.confidence import CONFIDENCE, read_confidence
 from tagmask.data.dataset import Dataset, Record
+from tagmask.data.label_maps import write_label_map
 from tagmask.data.masks import PngMask
-from tagmask.data.mended import write_mended
+from tagmask.data.mended import with_mended, write_mended
 from tagmask.engine.pipeline import stages_of
 from tagmask.engine.run import MASKS, SEGMENTER
 from tagmask.errors import TagmaskError
@@ -85,6 +86,36 @@ def test_suggest_names_images_without_a_mask(run: Path, half_masked: Path) -> No
         assert not (half_masked / "masks" / f"{each.name}.png").exists()
     said = CliRunner().invoke(app, ["suggest", str(run), str(half_masked), "-n", "4"]).output.splitlines()
     assert [line.split("\t")[0] for line in said if "\t" in line] == [str(each.image) for each in found]
+
+
+def test_masks_of_the_suggested_images_are_written_to_be_mended(run: Path, half_masked: Path, tmp_path: Path) -> None:
+    draw = tmp_path / "draw"
+    arguments = ["suggest", str(run), str(half_masked), "-n", "3", "--masks", str(draw)]
+    result = CliRunner().invoke(app, arguments)
+    named = [Path(line.split("\t")[0]).stem for line in result.stdout.splitlines()]
+    assert named == [each.name for each in suggest(run, count=3)]
+    assert sorted(path.stem for path in draw.glob("*.png")) == sorted(named)
+    assert f"tagmask serve {run} --images {half_masked} --masks {draw} --review" in result.stderr
+    whole = tagmask.api.label(run, half_masked, output=tmp_path / "all")
+    for name in named:
+        assert (draw / f"{name}.png").read_bytes() == (whole.folder / f"{name}.png").read_bytes()
+    # One is mended: it counts as drawn, stays as it is, and another takes its place. The rest is made anew.
+    first = PngMask(draw / f"{named[0]}.png").load(48, 48)
+    write_label_map(draw / f"{named[0]}.png", np.where(first == 0, 1, 0).astype(np.uint8))
+    kept = (draw / f"{named[0]}.png").read_bytes()
+    again = [each.name for each in suggest(run, half_masked, count=3, masks=draw)]
+    assert named[0] not in again
+    assert (draw / f"{named[0]}.png").read_bytes() == kept
+    assert {path.stem for path in draw.glob("*.png")} == {*named, *again}
+    recipe = tiny_recipe("cam", *STAGED)
+    training = api.training_split(api.open_data(half_masked, recipe.data), recipe.data)
+    assert [record.name for record in with_mended(training, draw).records if record.mask] == [named[0]]
+
+
+def test_masks_of_other_classes_are_no_place_for_suggestions(run: Path, half_masked: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("other\n")
+    with pytest.raises(TagmaskError, match="lists other classes than"):
+        suggest(run, half_masked, masks=tmp_path)
 
 
 def test_suggest_says_where_all_have_a_mask(run: Path, cooccur: Path) -> None:

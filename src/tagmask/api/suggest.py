@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from tagmask.api.mask_folder import check_classes
+from tagmask.api.write_masks import write_masks
 from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.ledger import LEDGER
+from tagmask.data.mended import with_mended
 from tagmask.data.splits import masked_by_hand, open_data, training_split
 from tagmask.data.untaught import inseparable
 from tagmask.engine.inference import Item, stream
@@ -32,7 +36,9 @@ class Suggestion:
     reason: str
 
 
-def suggest(run: PathLike, data: PathLike | None = None, *, count: int = 16) -> list[Suggestion]:
+def suggest(
+    run: PathLike, data: PathLike | None = None, *, count: int = 16, masks: PathLike | None = None
+) -> list[Suggestion]:
     """Name the tagged images whose masks would help most, the most useful first.
 
     An image counts the more, the less sure the run is of it, the fewer masks there are yet of its classes, and where it
@@ -43,26 +49,49 @@ def suggest(run: PathLike, data: PathLike | None = None, *, count: int = 16) -> 
         data: tagged images, in any format that `train` reads; by default the run's own. Of its splits those count that
             are learnt from.
         count: how many images.
+        masks: a folder for the run's own masks of these images, to be mended on the page. What was mended there before
+            counts as drawn.
 
     Raises:
-        TagmaskError: whatever is wrong with run or data; or every image has a mask.
+        TagmaskError: whatever is wrong with run, data or masks; or every image has a mask.
     """
     model = load(run)
     config = model.run.recipe.data
     dataset = masked_by_hand(training_split(open_data(data, config, model.classes), config), config)
+    if masks is not None:
+        dataset = _with_mended(dataset, Path(masks))
+        check_classes(Path(masks), model.classes)  # told before the long look at all images
     without = [record for record in dataset.records if record.mask is None]
     if not without:
         raise TagmaskError(f"{data or config.path}: every training image has a mask; there is nothing to suggest")
     source = "decoder" if model.has_decoder else "cam"
-    inference = model.run.recipe.inference.model_copy(update={"refine": "none"})
+    inference = model.run.recipe.inference
     items = [Item(record.name, record.image, record.tags, record.context) for record in without]
     skipped: list[str] = []
-    found = stream(model.method, items, inference, source=source, on_error=lambda _, error: skipped.append(str(error)))
+    found = stream(
+        model.method,
+        items,
+        inference.model_copy(update={"refine": "none"}),
+        source=source,
+        on_error=lambda _, error: skipped.append(str(error)),
+    )
     doubt = {each.item.name: 1 - each.confidence for each in track(found, "images", len(items))}
     report_skipped(skipped)
     if not doubt:
         raise TagmaskError(f"{data or config.path}: none of the {len(items)} images without a mask opens; mend them")
-    return choose(dataset, doubt, count)
+    chosen = choose(dataset, doubt, count)
+    if masks is not None:
+        by_name = {item.name: item for item in items}
+        write_masks(model, [by_name[each.name] for each in chosen], Path(masks), inference, source)
+    return chosen
+
+
+def _with_mended(dataset: Dataset, masks: Path) -> Dataset:
+    """Give the records those masks of a folder that a person mended; the others keep what they have."""
+    if not (masks / LEDGER).exists():
+        return dataset
+    mended = {record.name: record for record in with_mended(dataset, masks).records if record.mask is not None}
+    return dataset.keep([mended.get(record.name, record) for record in dataset.records])
 
 
 def choose(dataset: Dataset, doubt: dict[str, float], count: int) -> list[Suggestion]:

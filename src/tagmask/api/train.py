@@ -21,7 +21,7 @@ from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load, overridden
 from tagmask.engine.pipeline import changeable, check_stages, left_out, stages_of
 from tagmask.engine.processes import run_on_processes, together
-from tagmask.engine.run import MASKS, NOTES, SEGMENTER, create_run, open_run, write_notes
+from tagmask.engine.run import MASKS, NOTES, SEGMENTER, create_run, open_run, with_whole_paths, write_notes
 from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method
@@ -120,7 +120,7 @@ def _train(
         check_drawn(training, LOOKED_AT)
     last_ids(dataset, chosen.data)  # a name that is no class is told before the first stage
     where = Path(data or chosen.data.path or "").resolve()
-    chosen = chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})})
+    chosen = with_whole_paths(chosen.model_copy(update={"data": chosen.data.model_copy(update={"path": where})}))
     folder = _folder(data, chosen, output)
     check_apart(chosen, folder)
     if chosen.staged:

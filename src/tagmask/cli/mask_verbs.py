@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
@@ -202,6 +203,9 @@ def suggest(
     run: Annotated[Path, typer.Argument(help="Run folder.")],
     data: DataPath = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many images.")] = 16,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder for the run's masks of these images, to be mended on the page.")
+    ] = None,
 ) -> None:
     """Name the tagged images whose masks, drawn by hand, would help the run most, and say why.
 
@@ -210,5 +214,9 @@ def suggest(
     """
     from tagmask.api.suggest import suggest as find
 
-    for each in find(run, data, count=count):
+    for each in find(run, data, count=count, masks=masks):
         typer.echo(f"{each.image}\t{each.reason}")
+    if masks is not None:
+        shown = [] if data is None else ["--images", str(data)]
+        page = ["tagmask", "serve", str(run), *shown, "--masks", str(masks), "--review", "reviews/first.csv"]
+        typer.echo(f"their masks are in {masks}; to mend them: {shlex.join(page)}", err=True)

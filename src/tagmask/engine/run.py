@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from tagmask.data.dataset import listed_classes
 from tagmask.data.files import check_folder, classes_text, is_temporary, write_classes, write_text
@@ -17,6 +17,7 @@ from tagmask.errors import TagmaskError, no_such
 from tagmask.methods.base import Round
 from tagmask.models.weights import with_normalisation
 from tagmask.recipes.load import Recipe, load_recipe
+from tagmask.recipes.sections import Section
 
 FORMAT = 1
 NAMED = 5  # keys named in a message
@@ -24,6 +25,9 @@ STAGES = CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "
 """Folders of the stages that follow the classifiers."""
 NOTES = "notes.json"
 """What a training has to say of its data and masks: a list of sentences, for the report."""
+
+
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,7 @@ def _what_changed(old: Run, new: Run, free: Sequence[str]) -> list[str]:
 
 def _what_matters(recipe: Recipe) -> dict[str, object]:
     """All that a run's products follow from, by key."""
-    values = _by_key(with_normalisation(recipe).model_dump(mode="json"), "")
+    values = _by_key(with_whole_paths(with_normalisation(recipe)).model_dump(mode="json"), "")
     idle = [
         "data.path",
         "data.averaged",
@@ -213,6 +217,17 @@ def _what_matters(recipe: Recipe) -> dict[str, object]:
         for key, value in values.items()
         if key not in idle and (not key.startswith("inference.") or key in serving)
     }
+
+
+def with_whole_paths(section: SectionT) -> SectionT:
+    """Return a recipe, or a part of it, whose folders and files are found from everywhere.
+
+    They are named from where the training was started. What takes up the run, such as `suggest`, may start elsewhere.
+    """
+    inner = {name: getattr(section, name) for name in type(section).model_fields}
+    changes: dict[str, object] = {name: value.resolve() for name, value in inner.items() if isinstance(value, Path)}
+    changes |= {name: with_whole_paths(value) for name, value in inner.items() if isinstance(value, Section)}
+    return section.model_copy(update=changes)
 
 
 def _by_key(values: Mapping[str, object], prefix: str) -> dict[str, object]:
