@@ -241,6 +241,20 @@ def test_bad_input_duplicate_rows_and_names_that_collide(tmp_path):
     assert lines[2].endswith("both have the name 'a', which masks are written under; rename one")
 
 
+def test_bad_input_one_image_in_two_splits(tmp_path):
+    write_table(tmp_path, "image,tags,split\na.jpg,cat,train\na.jpg,cat,val\n")
+    with pytest.raises(
+        TagmaskError, match=r"row 3: image 'a' stands twice, in split 'train' \(.* row 2\) and in 'val'; k"
+    ):
+        read_dataset(tmp_path)
+
+
+def test_rows_below_a_line_for_spreadsheets_have_their_own_numbers(tmp_path):
+    write_table(tmp_path, "sep=;\nimage;tags\na.jpg;cat\n;dog\n")
+    with pytest.raises(TagmaskError, match="row 4: names no image"):
+        read_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -345,6 +359,8 @@ def test_columns_of_classes_keep_their_order_and_say_what_nobody_knows(tmp_path)
         ("image_name\ttags\na\tcat dog\nb\tdog\n", {"separator": "tab", "tag_separator": "space"}),
         ("image;cat;dog\na.jpg;1;1\nb.jpg;0;1\n", {"separator": ";"}),
         ('image,tags\na.jpg,"cat, dog"\nb.jpg,dog\n', {"tag_separator": "comma"}),
+        ("sep=,\nimage,tags\na.jpg,cat;dog\nb.jpg,dog\n", {}),
+        ('"sep=|"\r\nimage|tags\r\na.jpg|cat;dog\r\nb.jpg|dog\r\n', {}),
     ],
 )
 def test_separators_by_name(tmp_path, text, options):

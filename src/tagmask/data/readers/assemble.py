@@ -213,6 +213,11 @@ def _repeats(row: Row, first_rows: dict[str, Row], problems: Problems) -> bool:
             f"{row.image} and {first.image} ({first.where}) both have the name {row.name!r}, which masks are"
             " written under; rename one"
         )
+    elif row.split != first.split:
+        message = (
+            f"image {row.name!r} stands twice, in split {first.split!r} ({first.where}) and in {row.split!r}; keep one"
+            " of the two rows"
+        )
     else:
         message = f"image {row.name!r} stands twice (first: {first.where}); join the two, their tags by `;`"
     problems.add("duplicate name", row.where, message)

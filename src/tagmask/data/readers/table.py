@@ -159,8 +159,14 @@ def _csv_rows(
     return _header(path, header, first[1] if first else []), chain([first] if first else [], rows)
 
 
+_TOLD_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
+"""A first line by which spreadsheets are told what stands between the columns."""
+
+
 def _csv_cells(path: Path, text: str, separator: str, problems: Problems) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and cells of the header, then of each row below it that is no longer."""
+    if told := _TOLD_SEPARATOR.match(text):
+        separator, text = told[1], "\n" + text[told.end() :]
     # Line by line: StringIO would hold the text in four bytes a character.
     reader = csv.reader((line[0] for line in re.finditer(r".*\n|.+", text)), delimiter=separator, strict=True)
     header: list[str] | None = None
