@@ -48,8 +48,8 @@ PRELOADED = """
 """  # of tagmask, only what imports none of the modules that are changed
 DEVICES = "ops/test_devices.py"
 EVERY_METHOD = "methods/test_every_method.py"
-VIEWS = ["data/test_views.py", "data/test_numbered_views.py", "data/test_training_stream.py"]
-INFERENCE = ["engine/test_inference.py", "engine/test_flips.py", "engine/test_photographs.py"]
+VIEWS = [f"data/test_{name}.py" for name in ("views", "numbered_views", "training_stream", "paste")]
+INFERENCE = [f"engine/test_{name}.py" for name in ("inference", "flips", "photographs", "tiles")]
 OPTIM = ["engine/test_optim.py", "engine/test_schedule.py", "test_golden.py"]
 # Modules under src/tagmask and the tests that are theirs, under tests/.
 MODULES = {

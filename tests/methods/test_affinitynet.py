@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tagmask.data.batch import Batch
+from tagmask.methods import affinitynet
 from tagmask.methods.affinitynet import Affinity, AffinityHead, affinity_loss
 from tagmask.methods.registry import build_method
 from tests.conftest import STAGED_SIDE, staged_recipe
@@ -95,3 +96,8 @@ def test_the_loss_is_a_quarter_of_each_kind_of_alike_pairs_and_half_of_unlike_on
     loss, background, foreground, negative = (float(part) for part in affinity_loss(features, labels))
     assert len({round(part, 4) for part in (background, foreground, negative)}) == 3
     assert math.isclose(loss, background / 4 + foreground / 4 + negative / 2, rel_tol=1e-5)
+
+
+def test_features_grow_as_if_pixels_were_areas() -> None:
+    grown = affinitynet._resize(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
+    assert grown.flatten().tolist() == [0, 1, 3, 4]

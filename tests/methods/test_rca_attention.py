@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tagmask.methods import rca_attention
 from tagmask.methods.rca_attention import AttentionStore, Precision
 
 TAGS = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]])
@@ -62,3 +63,10 @@ def test_an_image_twice_in_a_batch_keeps_the_larger_of_its_maps() -> None:
     maps = torch.tensor([[[1.0, 4.0]], [[0.0, 0.0]], [[0.0, 0.0]]])[None]
     store.update(torch.tensor([0, 0]), torch.cat([maps.flip(-1), maps]), torch.ones(2, 3), last=False)
     assert store.maps[0].flatten().tolist() == [1, 1]
+
+
+def test_a_faint_map_is_not_stretched_to_the_whole() -> None:
+    store = AttentionStore(TAGS, (1, 2))
+    maps = torch.tensor([[[rca_attention.EPSILON, 0.0]], [[0.0, 0.0]], [[0.0, 0.0]]])[None]
+    store.update(torch.tensor([0]), maps, torch.ones(1, 3), last=False)
+    assert store.maps[0].flatten().tolist() == pytest.approx([0.5, 0])

@@ -13,6 +13,7 @@ from tagmask.methods import sccam
 from tagmask.methods.base import Round, TrainingSet
 from tagmask.methods.registry import build_method
 from tagmask.methods.sccam import Sccam, cluster_subcategories, sub_labels
+from tagmask.recipes.load import load_recipe
 from tests.conftest import STAGED_SIDE, staged_recipe
 
 IMAGES = torch.randn(4, 3, STAGED_SIDE, STAGED_SIDE, generator=torch.Generator().manual_seed(0))
@@ -115,3 +116,8 @@ def test_how_clusters_are_sought(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_a_round_needs() -> None:
     assert (Sccam.has_decoder, Sccam.staged, Sccam.needs_views, Sccam.needs_masks) == (False, True, False, False)
+
+
+def test_it_goes_through_stages_where_nobody_asks_for_masks() -> None:
+    assert load_recipe({"method": "sccam"}).staged
+    assert not load_recipe({"method": "cam"}).staged

@@ -443,3 +443,24 @@ def test_groups_of_the_contrasts_have_to_divide_the_batch() -> None:
     with pytest.raises(TagmaskError, match=r"method\.contrast_groups 3: a batch of 4 on 1 devices"):
         Seco.check(tiny_recipe("seco", "method.contrast_groups=3"))
     Seco.check(tiny_recipe("seco", "method.contrast_groups=2"))
+
+
+def test_the_auxiliary_classifier_has_cams_of_its_own_over_scales() -> None:
+    method, images = make_seco().eval(), make_batch().images
+
+    def forward(views: torch.Tensor) -> tuple[torch.Tensor]:
+        return (method.network.maps(method.network.backbone(views))[1],)
+
+    with torch.no_grad():
+        found = method.cams_of("auxiliary", images, [1.0, 0.5])
+        (expected,) = multiscale_cams(forward, images, [1.0, 0.5])
+        assert torch.equal(found, expected)
+        assert not torch.equal(found, method.cams_of("auxiliary", images, [1.0]))
+        assert not torch.equal(found, method.cams(images, [1.0, 0.5]))
+
+
+def test_patches_of_the_first_class_bear_it() -> None:
+    regions = torch.zeros(1, 8, 8, dtype=torch.int64)
+    regions[0, :, :4] = 1
+    tags = tag_views(regions, torch.tensor([[[0, 0]]]), 8, 0.2, torch.tensor([0]))
+    assert tags[0, -1] == 1

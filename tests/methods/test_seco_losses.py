@@ -228,3 +228,14 @@ def test_groups_count_their_own_pairs_and_classes(form: str) -> None:
     assert float(losses[1]) != pytest.approx(float(together[1]), rel=1e-3), "classes of the other half stand against"
     if form == "reference":  # pairs are counted in a half: the loss is about twice as large
         assert float(losses[0]) > 1.5 * float(together[0])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_similarities_of_rounded_keys_are_not_rounded_again(kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    keys = F.normalize(torch.randn(30, 32, generator=generator), dim=1).to(kind)
+    tags = torch.arange(30) % 3 + 1
+    rounded, _ = local_contrast(keys[:9], tags[:9], keys, tags, temperature=0.08, form="supcon")
+    whole, _ = local_contrast(keys[:9].float(), tags[:9], keys.float(), tags, temperature=0.08, form="supcon")
+    assert rounded.dtype == torch.float32
+    assert float(rounded) == pytest.approx(float(whole), rel=1e-6)

@@ -93,6 +93,8 @@ def test_a_saliency_map_is_the_background_score_in_place_of_the_crf_s() -> None:
     saliency = torch.tensor([[20, 200]], dtype=torch.uint8)  # background of 0.92 and 0.22
     assert fuse_labels(marginals, torch.tensor([4]), saliency).tolist() == [[0, 4]]
     assert fuse_labels(marginals, torch.tensor([4])).tolist() == [[255, 255]]  # background alone is no label
+    full = torch.full((1, 2), 255, dtype=torch.uint8)  # no background at all: the least sure class wins
+    assert fuse_labels(torch.tensor([[[0.9, 0.9]], [[0.002, 0.5]]]), torch.tensor([4]), full).tolist() == [[4, 4]]
 
 
 def test_the_power_of_the_background_score() -> None:
