@@ -19,6 +19,7 @@ from tagmask.engine.device import default_device, is_first_process
 from tagmask.engine.loop import Evaluate, OnLog, check_batch, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
+from tagmask.engine.pairs import Pairs, fit_pairs
 from tagmask.engine.pixels import Pixels, fit_pixels, lost_labels
 from tagmask.engine.progress import report_skipped
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
@@ -87,7 +88,8 @@ def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
     later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", "data.use_masks", "data.masks", "data.review")}
     walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
-    masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in ("affinity", "crf", "longest")]
+    of_labels = ("affinity", "crf", "longest", "pixel_classifier", "tell_apart")  # what AffinityNet learnt from, too
+    masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in of_labels]
     affinity = recipe.refine is not None and recipe.refine.name == "affinity"
     later[MASKS] = (*later[SEGMENTER], "data.last", *((*masks, *walk) if affinity else ("refine",)))
     later[AFFINITY] = (*later[MASKS], *(f"refine.affinity.{name}" for name in StageTraining.model_fields))
@@ -182,7 +184,7 @@ class _Work:
     def write_labels(self, place: Path) -> None:
         refine = self._refine
         records, cams = share(self.dataset.records), self.folder / CAMS
-        args = cams, records, place, refine, refine.affinity, self.num_classes, self._pixels
+        args = cams, records, place, refine, refine.affinity, self.num_classes, self._pixels, self._pairs
         _report(write_affinity_labels(*args))
 
     def train_affinity(self, place: Path) -> None:
@@ -210,6 +212,7 @@ class _Work:
                 num_classes=self.num_classes,
                 last=last_ids(self.things, self.recipe.data),
                 pixels=self._pixels,
+                pairs=self._pairs,
             )
         )
 
@@ -235,6 +238,13 @@ class _Work:
         cams, classes = self.folder / CAMS, self.dataset.classes
         lost = from_first(lambda: lost_labels(fitted, records, cams, refine, classes))
         return fitted.without(lost)
+
+    @cached_property
+    def _pairs(self) -> Pairs | None:
+        """What tells classes apart that come together, where no drawn masks do."""
+        if self._pixels is not None or not self._refine.tell_apart:
+            return None
+        return fit_pairs(self._trained_classifier(), self.things, self.folder / CAMS, self.recipe.inference)
 
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter

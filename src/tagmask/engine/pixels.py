@@ -130,7 +130,7 @@ def fit_pixels(method: Method, records: Sequence[Record], config: InferenceConfi
     logger.info(
         "%d drawn masks teach the masks of the other images what %d classes look like", len(drawn), len(present)
     )
-    mean, std = _spread(method, records, config)
+    mean, std = spread_of(method, records, config)
     return Pixels(method, fit_pixel_classifier(features, labels, weights, mean=mean, std=std, penalty=PENALTY), config)
 
 
@@ -213,8 +213,8 @@ def features_of(method: Method, image: Image.Image, config: InferenceConfig) -> 
     return torch.cat([resize(each, maps[-1].shape[-2:]) for each in maps], dim=1)[0].cpu()
 
 
-def _spread(method: Method, records: Sequence[Record], config: InferenceConfig) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (D,) of the features of some images, spread over the set."""
+def spread_of(method: Method, records: Sequence[Record], config: InferenceConfig) -> tuple[Tensor, Tensor]:
+    """Give mean and standard deviation (D,) of the features of some images, spread over the set; none is 0."""
     sums = squares = torch.zeros(())
     pixels = 0
     for record in records[:: -(-len(records) // LOOKED_AT)]:

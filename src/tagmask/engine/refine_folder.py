@@ -20,6 +20,7 @@ from tagmask.data.images import open_image, shrunk
 from tagmask.data.label_maps import write_label_map
 from tagmask.engine.device import keep_freed_memory, on_cores
 from tagmask.engine.inference import Item, stream
+from tagmask.engine.pairs import Pairs
 from tagmask.engine.pixels import Pixels
 from tagmask.engine.progress import track
 from tagmask.engine.refiners import at_size, check_saliency, context_to_background, fused, refined, saliency_map, walked
@@ -91,6 +92,7 @@ def refine_folder(
     num_classes: int | None = None,
     last: Collection[int] = (),
     pixels: Pixels | None = None,
+    pairs: Pairs | None = None,
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
@@ -106,6 +108,7 @@ def refine_folder(
         num_classes: K; CAMs with higher ids are of context classes and become background. None: there are no such.
         last: label ids that take no part in the competition and get what it leaves to the background.
         pixels: what drawn masks teach; it corrects the CAMs, and has to agree with the masks.
+        pairs: what tells classes apart that come together; it corrects the CAMs before all else.
 
     Returns:
         what is wrong with the images or CAMs that were left out, a line each.
@@ -154,7 +157,8 @@ def refine_folder(
 
     # A walk runs a network and multiplies matrices of pairs of pixels, which use all cores: one image at a time.
     memory = math.inf if affinity is not None else PIXEL_MEMORY
-    return _each(cams, records, output, config.longest, label, SHOWN.get(config.name, config.name), memory=memory)
+    what = SHOWN.get(config.name, config.name)
+    return _each(cams, records, output, config.longest, label, what, pairs=pairs, memory=memory)
 
 
 def write_affinity_labels(
@@ -165,6 +169,7 @@ def write_affinity_labels(
     affinity: AffinityConfig,
     num_classes: int | None = None,
     pixels: Pixels | None = None,
+    pairs: Pairs | None = None,
 ) -> list[str]:
     """Write the masks that AffinityNet learns from: what two CRFs, of a strong and a weak background, agree on.
 
@@ -188,7 +193,7 @@ def write_affinity_labels(
         labels = table[planes].numpy()
         return labels if pixels is None or judged is None else pixels.agree(labels, judged)
 
-    return _each(cams, records, output, config.longest, label, "labels for AffinityNet")
+    return _each(cams, records, output, config.longest, label, "labels for AffinityNet", pairs=pairs)
 
 
 def _pooled_labels(low: Tensor, high: Tensor, pool: int) -> Tensor:
@@ -213,6 +218,7 @@ def _each(
     label: Labelled,
     what: str,
     *,
+    pairs: Pairs | None,
     memory: float = PIXEL_MEMORY,
 ) -> list[str]:
     """Write each record's mask by `label`, several images at a time, and give what is wrong with those left out.
@@ -221,6 +227,7 @@ def _each(
         longest: side in pixels; larger images are labelled at this size, and their labels enlarged.
         label: given record, image, CAMs (n, H, W) at the image's size and their label ids, gives the mask.
         what: the work, for the progress bar.
+        pairs: corrects the CAMs.
         memory: bytes a pixel that one image takes; it bounds how many are worked on at once.
     """
 
@@ -230,7 +237,8 @@ def _each(
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
             full = open_image(record.image)
             image = shrunk(full, longest)
-            labels = label(record, image, at_size(own, image), ids)
+            own = at_size(own, image)
+            labels = label(record, image, own if pairs is None else pairs.corrected(image, own, ids), ids)
             labels = labels.astype(label_dtype(labels.max()))
         except TagmaskError as error:
             return str(error)

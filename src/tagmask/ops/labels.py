@@ -17,6 +17,7 @@ from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.resize import resize
 
 UNCERTAIN = -1  # of regions between the thresholds, which contrasts mix in
+LEAST_SHARE = 1e-3  # of a CAM, for a class told apart: not 0, so that a class that an image bears stays in the contest
 NO_BACKGROUND_SHARPNESS = 10  # of the softmax over CAMs that have no background to win against
 
 
@@ -70,6 +71,21 @@ def beside_context(cams: Tensor, context: Tensor) -> Tensor:
     if not len(context):
         return cams
     return torch.where(cams >= context.amax(dim=0), cams, 0.0)
+
+
+def told_apart(cams: Tensor, second: Tensor) -> Tensor:
+    """Give the higher of two classes' CAMs at each pixel to one of them, and nearly nothing to the other.
+
+    Args:
+        cams: (2, H, W) in [0, 1].
+        second: (H, W) in [0, 1], how far a pixel belongs to the second class.
+
+    Returns:
+        (2, H, W): at most `LEAST_SHARE` of the higher CAM goes to a class that a pixel does not belong to at all; half
+        way between both get all of it.
+    """
+    shares = torch.stack([1 - second, second]).clamp(min=LEAST_SHARE)
+    return cams.amax(dim=0) * shares / shares.amax(dim=0)
 
 
 def winners(planes: Tensor, dim: int) -> Tensor:

@@ -91,6 +91,13 @@ class RefineConfig(Section):
         "classes, and where it labels a pixel otherwise than the mask does, the pixel is undecided, 255. A class that "
         "would nearly vanish from the masks by it keeps those that tags alone make.",
     )
+    tell_apart: bool = Field(
+        default=True,
+        description="Whether classes that come together in 85 % or more of the images with either, such as face and "
+        "body, are told apart without masks: the pixels of their CAMs are put into two clusters by the network's "
+        "features, and the images that show one of the classes alone say which cluster is whose. Where drawn masks "
+        "are used, those tell the classes apart.",
+    )
     saliency: Path | None = Field(
         default=None, description="The folder of grey saliency maps NAME.png (fusion); none does without."
     )
