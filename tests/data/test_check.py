@@ -141,6 +141,16 @@ def test_names_that_look_like_several_tags_or_like_each_other_are_warned_of(tmp_
     assert "class 'cow': differs from 'Cow' in capitals alone" in warnings
 
 
+def test_a_rare_class_that_is_spelt_nearly_as_a_common_one_is_warned_of(tmp_path):
+    names = [f"{number}.jpg" for number in range(33)]
+    tags = ["sheep", "horse"] * 15 + ["sheeep", "house", "sheepdog"]
+    rows = "".join(f"{name},{tag}\n" for name, tag in zip(names, tags, strict=True))
+    write_table(tmp_path, "image,tags\n" + rows, " ".join(names))
+    warnings = messages(check_dataset(tmp_path).warnings)
+    said = "class 'sheeep': in 1 image only, and spelt nearly as 'sheep', which is in 15; did you mean that?"
+    assert [line for line in warnings if "nearly" in line] == [said]
+
+
 def test_images_in_no_row_of_a_table_are_warned_of(tmp_path):
     write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,\ngone.jpg,cat\n", "a.jpg b.jpg c.jpg d.jpg")
     (tmp_path / "images/notes.txt").write_text("no image")

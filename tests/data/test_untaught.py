@@ -27,6 +27,16 @@ def test_a_class_of_more_than_nine_images_in_ten_is_named_with_its_fraction() ->
     assert "add images without it" in found[0].message
 
 
+def test_one_class_in_every_image_is_named_but_is_not_learnt_last() -> None:
+    alone = dataset([(0,)] * 20, "a")
+    assert everywhere(alone) == ()
+    found = untaught_classes(alone)
+    assert [str(problem.where) for problem in found] == ["class 'a'"]
+    assert "in 100 % of the images (all of them)" in found[0].message
+    assert found[0].message.endswith("such as images with no tag, which count with data.untagged=negative")
+    assert untaught_classes(dataset([(0,)] * 15 + [()] * 5, "a")) == []
+
+
 @pytest.mark.parametrize(("without", "said"), [(0, "in 100 % of the images (all of them)"), (1, "99 %"), (9, "91 %")])
 def test_all_is_said_where_it_is_all(without: int, said: str) -> None:
     rows = [(0, 1)] * 40 + [(0, 2)] * (60 - without) + [(2,)] * without

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+
+import numpy as np
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import is_image_name
@@ -19,6 +22,9 @@ from tagmask.ops.label_ids import IGNORED_CLASS
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32
+ALIKE = 0.85  # of two names, as difflib has it: "sheeep" and "sheep" have 0.91, "horse" and "house" 0.8
+OFTENER = 10  # times as many images, from which the other of two like names is taken to be the one that was meant
+MOST_NAMES = 2000  # classes whose names are compared, for it takes the square of their number
 
 
 def doubts(
@@ -91,6 +97,24 @@ def doubtful_classes(dataset: Dataset) -> list[Problem]:
         other = spellings.setdefault(name.casefold().strip(), name)
         if other != name:
             found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
+    return found + _misspelt(dataset)
+
+
+def _misspelt(dataset: Dataset) -> list[Problem]:
+    """Return a warning for each class of a few images that is spelt nearly as one of many images is."""
+    whole = dataset.with_context()
+    if len(whole.classes) > MOST_NAMES:
+        return []
+    images = np.bincount(whole.tag_pairs()[1], minlength=len(whole.classes)).tolist()
+    counts = dict(zip(whole.classes, images, strict=True))
+    found: list[Problem] = []
+    for name, count in counts.items():
+        often = [other for other, images in counts.items() if images >= OFTENER * count]
+        near = difflib.get_close_matches(name, often, 1, ALIKE) if 0 < count < FEW_IMAGES else []
+        if near:
+            many = f"{count} image{'' if count == 1 else 's'}"
+            said = f"in {many} only, and spelt nearly as {near[0]!r}, which is in {counts[near[0]]}; did you mean that?"
+            found.append(Problem("class", f"class {name!r}", said))
     return found
 
 

@@ -31,8 +31,11 @@ def everywhere(dataset: Dataset) -> tuple[int, ...]:
 
 def _everywhere(whole: Dataset, images: np.ndarray) -> tuple[int, ...]:
     """Find them, given (K,) in how many images each class is."""
-    if len(whole.classes) < 2:
-        return ()
+    return _nearly_all(whole, images) if len(whole.classes) > 1 else ()
+
+
+def _nearly_all(whole: Dataset, images: np.ndarray) -> tuple[int, ...]:
+    """Find them in a set of one class, too."""
     doubted = np.fromiter(chain.from_iterable(record.unknown for record in whole.records), np.int64)
     known = len(whole) - np.bincount(doubted, minlength=len(whole.classes))
     return tuple(int(k) for k in np.flatnonzero((images >= FEW) & (images > EVERYWHERE * known)))
@@ -43,7 +46,10 @@ def untaught_classes(dataset: Dataset) -> list[Problem]:
     whole = dataset.with_context()
     images, tags = len(whole), _borne(whole)
     borne = _images_of(tags)
-    common = _everywhere(whole, borne)
+    common = _nearly_all(whole, borne)
+    mend = "or leave it out (data.classes)"
+    if len(whole.classes) == 1:
+        mend = "such as images with no tag, which count with data.untagged=negative"
     found: list[Problem] = []
     for k in common:
         without = images - int(borne[k])
@@ -52,8 +58,7 @@ def untaught_classes(dataset: Dataset) -> list[Problem]:
                 "class",
                 f"class {whole.classes[k]!r}",
                 f"in {_percent(borne[k] / images)} of the images ({_all_but(without)}), so tags cannot teach what it "
-                "looks like: its masks will be poor; add "
-                "images without it, or leave it out (data.classes)",
+                "looks like: its masks will be poor; add images without it, " + mend,
             )
         )
     for (first, second), (both, either) in _inseparable(tags, common).items():

@@ -32,6 +32,7 @@ def test_largest_confusions_name_eater_and_eaten() -> None:
     assert background.company is None
     assert companion.of_eaten == pytest.approx(10 / 109)
     assert companion.company == pytest.approx(1 / 2)
+    assert [each.tagged for each in found] == [2, 2, 2]
     assert last.of_eater == pytest.approx(0.01)
 
 

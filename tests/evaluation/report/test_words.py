@@ -43,17 +43,20 @@ def looked_at(found: Result | None, *shown: frozenset[int]) -> Study:
 
 
 def test_headline_counts_pixels_of_100() -> None:
-    everything, easiest, hardest = headline(result(GOOD))
+    everything, easiest, hardest, few = headline(result(GOOD))
     # Found: 71 of 91, 90 of 100, 40 of 100; right: 71 of 71, 90 of 160, 40 of 50.
     assert "Of 100 pixels of a class, 69 are found." in everything
     assert "give to a class, 79 are right." in everything
     assert easiest == "Easiest: cow. 78 of 100 of its pixels are found; 100 of 100 pixels called so are right."
     assert hardest == "Hardest: rail. 40 of 100 of its pixels are found; 80 of 100 pixels called so are right."
+    assert few == "These scores are of 4 images alone: with others they may be quite different."
+    assert headline(replace(result(GOOD), images=20)) == [everything, easiest, hardest]
+    assert "of one image alone:" in headline(replace(result(GOOD), images=1))[-1]
 
 
 def test_headline_names_a_class_that_no_mask_shows() -> None:
     counts = [[100, 0, 0, 0], [0, 50, 0, 0], [0, 0, 50, 0], [30, 0, 0, 0]]
-    everything, _, hardest = headline(result(counts))
+    everything, _, hardest, _ = headline(result(counts))
     assert hardest == "Hardest: rail, which no mask shows."
     assert "67 are found" in everything
     assert "100 are right" in everything
@@ -77,15 +80,18 @@ def test_tags_of_no_image_leave_only_the_pictures() -> None:
 def test_steps_name_poor_classes_company_and_spreading() -> None:
     found = result(POOR)
     study = looked_at(found)
-    confusions = largest_confusions(found.matrix, RECORDS, 12)
+    confusions = largest_confusions(found.matrix, RECORDS * 3, 12)
     last = Step("at last", "tagmask predict")
     poor, together, wide, further = next_steps(study, NOTHING, confusions, "runs/my run", further=[last])
     assert poor.why.startswith("Hardly found: rail. ")
     assert poor.command == "tagmask suggest 'runs/my run'"
-    assert together.why.startswith("train takes in rail, which is in 100 of 100 images with train")
+    assert together.why.startswith("train takes in rail, which is in 6 of the 6 images with train that were looked at")
     assert wide.why.startswith("Spreads over what lies around it: cow. ")
     assert wide.command.startswith("tagmask report 'runs/my run' --set inference.refine=crf")
     assert further == last
+    few = largest_confusions(found.matrix, RECORDS * 2, 12)  # four images of a train do not tell its company
+    assert together not in next_steps(study, NOTHING, few, "runs/my run")
+    assert next_steps(study, NOTHING, few, "runs/my run") == [poor, wide]
     refined = replace(study, conditions=Conditions(refinement="crf"))
     assert wide not in next_steps(refined, NOTHING, confusions, "runs/my run")
 

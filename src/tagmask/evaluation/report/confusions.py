@@ -23,6 +23,7 @@ class Confusion:
         of_eaten: fraction of the ground-truth pixels of the eaten, in [0, 1].
         company: fraction of the images tagged with the eater that are tagged with the eaten too; None for the
             background or where no image is tagged with the eater.
+        tagged: how many images are tagged with the eater.
     """
 
     eater: int
@@ -31,6 +32,7 @@ class Confusion:
     of_eater: float
     of_eaten: float
     company: float | None
+    tagged: int
 
 
 def largest_confusions(matrix: ConfusionMatrix, records: Sequence[Record], count: int) -> list[Confusion]:
@@ -59,6 +61,7 @@ def largest_confusions(matrix: ConfusionMatrix, records: Sequence[Record], count
                 float(fractions[row, column]),
                 float(matrix.counts[row, column] / true[row]),
                 None if eaten is None or not tagged else float(together[eater, eaten] / tagged),
+                int(tagged),
             )
         )
     return found

@@ -16,6 +16,8 @@ from tagmask.evaluation.study import SPECK, Study, TagAgreement
 POOR = 0.3  # the fraction of a class's pixels found, or of its tagged images that show it, below which it needs help
 SPREADS = 0.4  # the fraction of a class's pixels that are something else, from which its outlines are to blame
 TOGETHER = 0.8  # the fraction of images with one class that bear another, from which tags hardly tell them apart
+FEW = 5  # images with a class, below which nothing is said of its company
+FEW_SCORED = 20  # images, below which scores are told to be of few
 MOST_NAMES = 4
 
 
@@ -44,6 +46,9 @@ def headline(result: Result) -> list[str]:
         order = np.argsort([result.scores.iou[result.classes.index(name)] for name in names], kind="stable")
         for which, place in (("Easiest", order[-1]), ("Hardest", order[0])):
             sentences.append(f"{which}: {_of_class(names[place], found[place], right[place])}")
+    if result.images < FEW_SCORED:
+        what = "one image alone" if result.images == 1 else f"{result.images} images alone"
+        sentences.append(f"These scores are of {what}: with others they may be quite different.")
     return sentences
 
 
@@ -101,14 +106,15 @@ def next_steps(
                 suggest,
             )
         )
-    joined = [each for each in confusions if each.eaten is not None and (each.company or 0) >= TOGETHER]
+    joined = [each for each in confusions if each.tagged >= FEW and (each.company or 0) >= TOGETHER]
     for each in joined[:2]:
-        company = of_100(each.company or 0)
+        both = round((each.company or 0) * each.tagged)
         eater, eaten = classes[each.eater], classes[each.eaten or 0]
         steps.append(
             Step(
-                f"{eater} takes in {eaten}, which is in {company} of 100 images with {eater}: tags alone "
-                f"hardly tell them apart. Add images of {eater} without {eaten}, or draw a few masks of both:",
+                f"{eater} takes in {eaten}, which is in {both} of the {each.tagged} images with {eater} that were "
+                f"looked at: tags alone hardly tell them apart. Add images of {eater} without {eaten}, or draw a few "
+                "masks of both:",
                 suggest,
             )
         )
