@@ -1,10 +1,13 @@
 """The photographs that `predict` finds in a folder of links, pipes and names that are no text."""
 
 import os
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tagmask.api.predict import find_images
+from tagmask.data.ledger import LEDGER
 from tagmask.errors import TagmaskError
 from tests.data.trees import write_image
 
@@ -25,3 +28,16 @@ def test_bad_input_a_name_that_is_not_utf8(tmp_path):
     os.rename(tmp_path / "1.jpg", os.fsencode(tmp_path) + b"/caf\xe9.jpg")
     with pytest.raises(TagmaskError, match=r"image name 'caf\\udce9' is not UTF-8 .*; rename it"):
         find_images(tmp_path, tmp_path / "out")
+
+
+def test_masks_that_tagmask_wrote_are_no_photographs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("photos/a.png", "masks/deep/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    (tmp_path / "masks" / LEDGER).write_text("")
+    assert [item.name for item in find_images(tmp_path, tmp_path / "out")] == ["photos/a"]
+    assert f"{tmp_path / 'masks'}: masks that tagmask wrote, left out: 1 images" in caplog.text
+    with pytest.raises(TagmaskError, match=r"holds masks that tagmask wrote .*; name a folder of photographs"):
+        find_images(tmp_path / "masks", tmp_path / "out")
+    # A folder of photographs below one that holds a stranger's masks stays whole.
+    assert [item.name for item in find_images(tmp_path / "photos", tmp_path / "out")] == ["a"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from tagmask.api.write_masks import Written, write_masks
 from tagmask.data.dataset import PathLike
 from tagmask.data.images import is_image_name, is_slide_name, limit_pixels
+from tagmask.data.ledger import LEDGER
 from tagmask.data.names import image_name_fault
 from tagmask.data.readers.source import FileIndex
 from tagmask.data.readers.voc import list_ids
@@ -16,6 +18,8 @@ from tagmask.data.walk import image_files
 from tagmask.engine.inference import Item
 from tagmask.engine.model import load, overridden
 from tagmask.errors import TagmaskError, no_such
+
+logger = logging.getLogger(__name__)
 
 
 def predict(
@@ -70,7 +74,8 @@ def listed_images(folder: Path, names: Path) -> list[Item]:
 def find_images(path: Path, output: Path) -> list[Item]:
     """Return the image, or those in a folder and below it.
 
-    Left out are masks: what lies in the output, from an earlier start, and ground truth in `masks/` beside `images/`.
+    Left out are masks: what lies in the output, from an earlier start, ground truth in `masks/` beside `images/`, and
+    every folder of masks that tagmask wrote.
     """
     if path.is_file():
         if not (is_image_name(path.name) or is_slide_name(path.name)):
@@ -85,11 +90,26 @@ def find_images(path: Path, output: Path) -> list[Item]:
     if (path / "images").is_dir():
         aside.add((path / "masks").resolve())
     found = [file for file in found if aside.isdisjoint(file.resolve().parents)]
+    written = _written_folders(path, found)
+    masks = [file for file in found if not written.isdisjoint(file.parents)]
+    if masks and len(masks) == len(found):
+        raise TagmaskError(
+            f"{path}: holds masks that tagmask wrote ({LEDGER} lies there); name a folder of photographs"
+        )
+    if masks:
+        logger.warning("%s: masks that tagmask wrote, left out: %d images", min(map(str, written)), len(masks))
+        found = [file for file in found if written.isdisjoint(file.parents)]
     if not found:
         raise TagmaskError(f"{path}: no images in it; expected .jpg, .png, .webp, … files")
     whole = [file.relative_to(path).as_posix() for file in found]
     names = distinct_names(whole, str(path))
     return [Item(name, file) for name, file in zip(names, found, strict=True)]
+
+
+def _written_folders(path: Path, files: Iterable[Path]) -> set[Path]:
+    """Find the folders of masks that tagmask wrote, `path` and below, among those that the files lie in."""
+    folders = {parent for file in files for parent in file.parents if parent == path or path in parent.parents}
+    return {folder for folder in folders if (folder / LEDGER).exists()}
 
 
 def distinct_names(files: Sequence[str], where: str) -> list[str]:
