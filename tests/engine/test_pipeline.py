@@ -261,7 +261,7 @@ def test_stage_done_before_is_skipped_and_costs_add_up(tmp_path: Path) -> None:
         if calls == ["one", "two"]:
             raise Killed
 
-    stages = [Stage(name, make, lambda place: [place / "product"]) for name in ("one", "two")]
+    stages = [Stage(name, lambda place: [place / "product"], make) for name in ("one", "two")]
     with pytest.raises(Killed):
         pipeline.run_stages(tmp_path, stages)
     assert not pipeline.read_costs(tmp_path)["two"]["done"]

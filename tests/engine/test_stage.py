@@ -18,7 +18,7 @@ if sys.argv[2] == "command line":
     show_messages()
     show_messages()
 from tagmask.engine.stage import Stage, run_stages
-stage = Stage("one", lambda place: (place / "product").touch(), lambda place: [])
+stage = Stage("one", lambda place: [], lambda place: (place / "product").touch())
 run_stages(Path(sys.argv[1]), [stage])
 run_stages(Path(sys.argv[1]), [stage])
 """

@@ -24,7 +24,7 @@ from tagmask.engine.pixels import Pixels, fit_pixels, lost_labels
 from tagmask.engine.progress import report_skipped
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
 from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, STAGES, rounds_of
-from tagmask.engine.stage import Stage
+from tagmask.engine.stage import Products, Stage
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method, Round
@@ -58,20 +58,20 @@ def stages_of(
         return stages
     names = [record.name for record in dataset.records]
     refine = recipe.refine or RefineConfig()
-    stages.append(Stage(CAMS, work.write_cams, _named(names, SUFFIX)))
+    stages.append(Stage(CAMS, _named(names, SUFFIX), work.write_cams))
     if refine.name == "affinity":
-        stages.append(Stage(LABELS, work.write_labels, _named(names, ".png")))
-        stages.append(Stage(AFFINITY, work.train_affinity, _trained))
-    stages.append(Stage(MASKS, work.refine, _named(names, ".png")))
+        stages.append(Stage(LABELS, _named(names, ".png"), work.write_labels))
+        stages.append(Stage(AFFINITY, _trained, work.train_affinity))
+    stages.append(Stage(MASKS, _named(names, ".png"), work.refine))
     if recipe.segmenter is not None:
-        stages.append(Stage(SEGMENTER, work.train_segmenter, _trained))
+        stages.append(Stage(SEGMENTER, _trained, work.train_segmenter))
     return stages
 
 
-def left_out(stages: Sequence[Stage], dataset: Dataset, start: str | None) -> list[Stage]:
-    """The stages from `start` on that an earlier recipe of a run may have had, and this one has not.
+def left_out(stages: Sequence[Stage], dataset: Dataset, start: str | None) -> list[Products]:
+    """Say what stages from `start` on left that an earlier recipe of a run had, and this one has not.
 
-    What they made is to be forgotten with the others: a later recipe would take it for its own.
+    It is to be forgotten with the rest: a later recipe would take it for its own.
 
     Args:
         stages: of the recipe.
@@ -81,7 +81,7 @@ def left_out(stages: Sequence[Stage], dataset: Dataset, start: str | None) -> li
     names, own = [record.name for record in dataset.records], {stage.name for stage in stages}
     later = STAGES[STAGES.index(start) :] if start in STAGES else STAGES
     products = {CAMS: _named(names, SUFFIX), LABELS: _named(names, ".png"), MASKS: _named(names, ".png")}
-    return [Stage(name, _unmade, products.get(name, _trained)) for name in later if name not in own]
+    return [Products(name, products.get(name, _trained)) for name in later if name not in own]
 
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
@@ -120,8 +120,8 @@ class _Work:
         stages: list[Stage] = []
         for number, planned in enumerate(rounds_of(self.recipe)):
             if planned.clusters:
-                stages.append(Stage(planned.clusters, self._cluster(number), lambda place: [place / CLUSTERS]))
-            stages.append(Stage(planned.name, self._train_round(number, planned), _trained))
+                stages.append(Stage(planned.clusters, lambda place: [place / CLUSTERS], self._cluster(number)))
+            stages.append(Stage(planned.name, _trained, self._train_round(number, planned)))
         return stages
 
     def _train_round(self, number: int, planned: Round) -> Callable[[Path], None]:
@@ -306,10 +306,6 @@ def _report(skipped: Sequence[str]) -> None:
     reasons = gather_lists(skipped)
     if is_first_process():
         report_skipped(reasons)
-
-
-def _unmade(_: Path) -> None:
-    raise NotImplementedError("a stage that the recipe does not have is forgotten, never made")
 
 
 def _trained(place: Path) -> list[Path]:

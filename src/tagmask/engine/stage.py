@@ -25,22 +25,31 @@ SLACK = 2.0  # seconds by which a copy of a run folder may mix up the times of i
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A step of a run that leaves its products on disk.
+class Products:
+    """What a stage leaves on disk.
 
     Attributes:
         name: of the stage and of its folder in the run folder.
-        make: makes the products in that folder, or goes on where it was killed; each is written whole or not at all,
-            by one of the processes.
-        products: the files that `make` writes in that folder; they are removed where the stage is to run anew.
+        files: those that the stage writes in that folder; they are removed where it is to run anew.
     """
 
     name: str
+    files: Callable[[Path], Sequence[Path]]
+
+
+@dataclass(frozen=True)
+class Stage(Products):
+    """A step of a run that leaves its products on disk.
+
+    Attributes:
+        make: makes the files in the stage's folder, or goes on where it was killed; each is written whole or not at
+            all, by one of the processes.
+    """
+
     make: Callable[[Path], None]
-    products: Callable[[Path], Sequence[Path]]
 
 
-def forget_stages(folder: Path, stages: Sequence[Stage], start: str | None) -> None:
+def forget_stages(folder: Path, stages: Sequence[Products], start: str | None) -> None:
     """Remove what a stage and all later ones made, so that they run anew; files that the stages did not write stay.
 
     A mask that somebody changed after its stage was done is moved into a folder `STAGE-changed`.
@@ -128,9 +137,9 @@ def _account(folder: Path, names: Sequence[str], name: str, seconds: float, done
     return costs[name]
 
 
-def _forget(place: Path, stage: Stage) -> None:
+def _forget(place: Path, stage: Products) -> None:
     """Remove what a stage wrote, its mark of being done first, and its costs."""
-    products = stage.products(place)
+    products = stage.files(place)
     _move_changed(place, products)
     (place / DONE).unlink(missing_ok=True)
     for product in products:
