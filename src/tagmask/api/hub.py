@@ -13,6 +13,7 @@ from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.fetch import CARD, PREFIX, TEXTS, check_name, hub_reason
 from tagmask.engine.run import SEGMENTER, Run, open_run, rounds_of
 from tagmask.errors import TagmaskError
+from tagmask.evaluation.method import while_training
 from tagmask.evaluation.report.citations import citations
 from tagmask.evaluation.report.costs import read_logs, recorded_scores
 from tagmask.evaluation.result import Conditions
@@ -178,14 +179,14 @@ def _scores(run: Run) -> str:
     evaluations = [line for line in logged if "eval/decoder_miou" in line]
     if evaluations:
         last, data = evaluations[-1], run.recipe.data
-        # How `train` evaluates while it trains, whatever the recipe says of inference.
+        inference = while_training(run.recipe.inference)
         quick = Conditions(
             split=", ".join(data.evaluate or ()) or "the data's val or test",
             source="decoder",
             tags_given=False,
-            scales=(1.0,),
-            flips=False,
-            refinement="none",
+            scales=inference.scales,
+            flips=inference.flip,
+            refinement=inference.refine,
             averaged=data.averaged or None,
         )
         miou, step = last["eval/decoder_miou"], last["step"]

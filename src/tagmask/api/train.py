@@ -24,7 +24,7 @@ from tagmask.engine.processes import run_on_processes, together
 from tagmask.engine.run import MASKS, NOTES, SEGMENTER, create_run, open_run, with_whole_paths, write_notes
 from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
-from tagmask.evaluation.method import evaluate_method
+from tagmask.evaluation.method import evaluate_method, while_training
 from tagmask.evaluation.report.costs import read_metrics
 from tagmask.methods.base import Method
 from tagmask.models.weights import missing_weights
@@ -129,11 +129,8 @@ def _train(
         raise TagmaskError(f"--from {from_stage}: this recipe has a single stage; choose another output to train anew")
     has_ground_truth = any(record.mask is not None for record in held_out.records)
 
-    # At one scale and without refinement, as the papers' logs do: it is made often, and `evaluate` makes it whole.
-    quick = chosen.inference.model_copy(update={"scales": (1.0,), "flip": False, "refine": "none"})
-
     def quick_evaluation(method: Method) -> dict[str, float]:
-        result = evaluate_method(method, held_out, quick, source="decoder")
+        result = evaluate_method(method, held_out, while_training(chosen.inference), source="decoder")
         return {SCORE.removeprefix("eval/"): 100 * result.scores.miou}
 
     scores = quick_evaluation if has_ground_truth else None

@@ -33,6 +33,14 @@ class Compared:
     ground_truth: np.ndarray | None
 
 
+def while_training(config: InferenceConfig) -> InferenceConfig:
+    """Say how images are labelled for the scores that a training logs.
+
+    It is at one scale and without refinement, as in the papers' logs: it happens often, and `evaluate` does it whole.
+    """
+    return config.model_copy(update={"scales": (1.0,), "flip": False, "refine": "none"})
+
+
 def compare(
     method: Method,
     dataset: Dataset,
