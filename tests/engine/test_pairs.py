@@ -95,6 +95,12 @@ def test_images_of_one_class_that_look_like_both_name_nothing(tmp_path: Path) ->
     assert fitted(tmp_path, Dataset((*dataset.records, *mixed), dataset.classes)) is None
 
 
+def test_pairs_of_which_drawn_masks_show_both_are_left_to_them(tmp_path: Path) -> None:
+    dataset = people(tmp_path, alone=3)
+    assert fit_pairs(colour_method(), dataset, tmp_path, CONFIG, known=[0, 1, 2]) is None
+    assert fit_pairs(colour_method(), dataset, tmp_path, CONFIG, known=[0, 2, 3]) is not None
+
+
 def test_no_pair_is_looked_for_where_classes_come_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tagmask.engine.pairs.spread_of", None)  # no image goes through the network
     assert fitted(tmp_path, people(tmp_path, alone=10)) is None

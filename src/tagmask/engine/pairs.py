@@ -12,7 +12,7 @@ stay as they are.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,9 @@ class Pairs:
 
 
 @torch.no_grad()
-def fit_pairs(method: Method, dataset: Dataset, cams: Path, config: InferenceConfig) -> Pairs | None:
+def fit_pairs(
+    method: Method, dataset: Dataset, cams: Path, config: InferenceConfig, *, known: Collection[int] = ()
+) -> Pairs | None:
     """Find what tells the classes of each `inseparable` pair apart.
 
     Args:
@@ -108,11 +110,12 @@ def fit_pairs(method: Method, dataset: Dataset, cams: Path, config: InferenceCon
         dataset: the training images, with their context classes apart.
         cams: folder of `NAME.npz`.
         config: size at which images go through the network.
+        known: label ids that drawn masks tell apart; pairs of two such classes are left to them.
 
     Returns:
         the pairs; None where there is none that can be told apart.
     """
-    wanted = inseparable(dataset)
+    wanted = [pair for pair in inseparable(dataset) if not {index + 1 for index in pair} <= {*known}]
     if not wanted:
         return None
     whole = dataset.with_context()

@@ -241,10 +241,12 @@ class _Work:
 
     @cached_property
     def _pairs(self) -> Pairs | None:
-        """What tells classes apart that come together, where no drawn masks do."""
-        if self._pixels is not None or not self._refine.tell_apart:
+        """What tells classes apart that come together, where drawn masks do not."""
+        if not self._refine.tell_apart:
             return None
-        return fit_pairs(self._trained_classifier(), self.things, self.folder / CAMS, self.recipe.inference)
+        known = () if self._pixels is None else self._pixels.classifier.labels.tolist()
+        classifier, inference = self._trained_classifier(), self.recipe.inference
+        return fit_pairs(classifier, self.things, self.folder / CAMS, inference, known=known)
 
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter

@@ -96,7 +96,7 @@ class RefineConfig(Section):
         description="Whether classes that come together in 85 % or more of the images with either, such as face and "
         "body, are told apart without masks: the pixels of their CAMs are put into two clusters by the network's "
         "features, and the images that show one of the classes alone say which cluster is whose. Where drawn masks "
-        "are used, those tell the classes apart.",
+        "show both, the masks tell them apart.",
     )
     saliency: Path | None = Field(
         default=None, description="The folder of grey saliency maps NAME.png (fusion); none does without."
