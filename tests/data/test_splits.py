@@ -77,3 +77,26 @@ def test_tags_that_a_run_does_not_know_are_told_as_such(tmp_path: Path) -> None:
     table.write_text("image,tags\na.png,zebra\nnone.png,cat\n")
     with pytest.raises(TagmaskError, match=r"tags\.csv row 3: no image file"):
         api.open_data(tmp_path, DataConfig(), ("cat", "dog"))
+
+
+def test_tags_that_chosen_classes_leave_out_are_told_in_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "tags.csv").write_text("image,tags\na.png,cat;sky\nb.png,sky\nc.png,dog\n")
+    chosen = DataConfig(classes=("cat",))
+    said = (
+        "data.classes leaves out the tags 'sky' (2 images), 'dog' (1 image); 2 images bear no other tag and are left "
+        "out, too (--set data.untagged=negative keeps images as known to bear none of the classes)"
+    )
+    with caplog.at_level("WARNING", "tagmask"):
+        assert names(api.open_data(tmp_path, chosen)) == ["a"]
+        api.open_data(tmp_path, chosen, quiet=True)
+    assert caplog.messages == [said]
+    # A run whose training left tags out leaves them out again.
+    assert names(api.open_data(tmp_path, chosen, ("cat",))) == ["a"]
+    caplog.clear()
+    api.open_data(tmp_path, DataConfig(classes=("cat",), untagged="negative"))
+    assert caplog.messages == ["data.classes leaves out the tags 'sky' (2 images), 'dog' (1 image)"]

@@ -253,6 +253,6 @@ def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tu
         devices = launched_processes() or begun.training.devices  # a run may go on with another number
         return overridden(begun, (f"training.devices={devices}", *overrides))
     config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
-    chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
+    chosen = choose_recipe(training_split(open_data(data, config, quiet=True), config), overrides)
     tell(chosen)
     return chosen.recipe

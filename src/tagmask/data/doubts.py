@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import is_image_name
 from tagmask.data.masks import PngMask
-from tagmask.data.readers.assemble import Collected
+from tagmask.data.readers.assemble import NONE_CHOSEN, Collected
 from tagmask.data.readers.problems import Problem, Problems
 from tagmask.data.readers.source import Source
 from tagmask.data.readers.table import TABLE_SUFFIXES
@@ -19,6 +19,7 @@ from tagmask.ops.label_ids import IGNORED_CLASS
 
 FEW_IMAGES = 10
 SMALL_SIDE = 32
+NAMED = 5  # tags that are named among those left out
 
 
 def doubts(
@@ -39,6 +40,8 @@ def doubts(
     """
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
+    if dataset.dropped:
+        found.append(Problem("class", "data.classes", left_out_tags(dataset).removeprefix("data.classes ")))
     found += [Problem("row", "left out", line) for line in dataset.skipped]
     if not any(problem.kind == "row" for problem in problems.found):  # images of rows that are wrong are in no other
         found += _unlisted(collected.source, dataset)
@@ -92,6 +95,18 @@ def doubtful_classes(dataset: Dataset) -> list[Problem]:
         if other != name:
             found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
     return found
+
+
+def left_out_tags(dataset: Dataset) -> str:
+    """Say which tags the chosen classes leave out, and how many images bear nothing else, in a line."""
+    counts = [f"{name!r} ({count} image{'' if count == 1 else 's'})" for name, count in dataset.dropped.items()]
+    more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
+    images = sum(NONE_CHOSEN in line for line in dataset.skipped)
+    bare = (
+        f"; {images} image{' bears' if images == 1 else 's bear'} no other tag and {'is' if images == 1 else 'are'} "
+        "left out, too (--set data.untagged=negative keeps images as known to bear none of the classes)"
+    )
+    return f"data.classes leaves out the tags {', '.join(counts[:NAMED])}{more}{bare if images else ''}"
 
 
 def _joined_by_spaces(dataset: Dataset, classes: Sequence[str]) -> str | None:

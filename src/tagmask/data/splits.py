@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.doubts import left_out_tags
 from tagmask.data.images import limit_pixels
 from tagmask.data.ledger import LEDGER
 from tagmask.data.masks import PngMask
@@ -20,12 +22,25 @@ from tagmask.data.readers.source import ReadOptions
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
 
+logger = logging.getLogger(__name__)
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
 """Names of splits that nobody expects to be learnt from, those to evaluate on first; a year may follow, any case."""
 
 
-def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] | None = None) -> Dataset:
-    """Read the data set a recipe names; `path` and `classes`, where given, stand over the recipe's."""
+def open_data(
+    path: PathLike | None, config: DataConfig, classes: Sequence[str] | None = None, *, quiet: bool = False
+) -> Dataset:
+    """Read the data set a recipe names, and say which tags `data.classes` leaves out.
+
+    Args:
+        path: stands over the recipe's, where given.
+        config: the recipe's section.
+        classes: those of a run, where the data are read for one.
+        quiet: whether nothing is said.
+
+    Raises:
+        TagmaskError: there is no such data set, or something is wrong with it.
+    """
     where = path or config.path
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
@@ -36,6 +51,8 @@ def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] 
         if classes:
             _check_classes_of_run(Path(where), config, classes)
         raise
+    if config.classes and dataset.dropped and not quiet:
+        logger.warning("%s", left_out_tags(dataset))
     return replace(dataset, averaged=config.averaged or ())
 
 
@@ -53,9 +70,14 @@ def _check_classes_of_run(path: Path, config: DataConfig, classes: Sequence[str]
 
 
 def reader_options(config: DataConfig, classes: Sequence[str] | None = None) -> ReadOptions:
-    """Give what a recipe's data section says to the readers; `classes`, where given, stand over the recipe's."""
-    said = {name: getattr(config, name) for name in ReadOptions.__annotations__}  # the section names them alike
-    return cast(ReadOptions, said | {"classes": classes or config.classes or None})
+    """Give what a recipe's data section says to the readers; `classes`, those of a run, stand over the recipe's.
+
+    Tags that a run does not know are left out where its own training left some out, and are mistakes elsewhere.
+    """
+    keys = ReadOptions.__annotations__.keys() - {"other_tags"}
+    said = {name: getattr(config, name) for name in keys}  # the section names them alike
+    others = "doubt" if not classes else "drop" if config.classes else "refuse"
+    return cast(ReadOptions, said | {"classes": classes or config.classes or None, "other_tags": others})
 
 
 def check_context(dataset: Dataset) -> None:

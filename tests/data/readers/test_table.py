@@ -189,10 +189,28 @@ def test_bad_input_unknown_tag(tmp_path):
     assert lines[3].endswith("tags.csv row 3: tag 'dgo' is not in the class list; did you mean 'dog'?")
 
 
-def test_bad_input_tag_outside_the_given_classes_where_there_is_no_list(tmp_path):
-    write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,dog\n")
+def test_tags_outside_the_given_classes_are_dropped_and_counted_where_there_is_no_list(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat;sky\nb.jpg,dog;~sky\nc.jpg,cat\n", "a.jpg b.jpg c.jpg")
+    dataset = read_dataset(tmp_path, classes=["cat"])
+    assert by_name(dataset) == {"a": ("cat",), "c": ("cat",)}
+    assert dict(dataset.dropped) == {"sky": 2, "dog": 1}
+    assert dataset.records[0].unknown == ()
+    assert by_name(read_dataset(tmp_path, classes=["cat"], untagged="negative"))["b"] == ()
     with pytest.raises(TagmaskError, match=r"tags\.csv row 3: tag 'dog' is not in the class list"):
-        read_dataset(tmp_path, classes=["cat"])
+        read_dataset(tmp_path, classes=["cat", "sky"], other_tags="refuse")
+
+
+def test_bad_input_misspelt_class_that_no_row_has_is_one_error(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,sheep\nb.jpg,sheep;sky\nc.jpg,cat\n", "a.jpg b.jpg c.jpg")
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path, classes=["sheeep", "cat"])
+    assert str(raised.value) == (
+        f"class 'sheeep' of data.classes is in no row of {tmp_path / 'tags.csv'}; did you mean 'sheep'?"
+    )
+    assert by_name(read_dataset(tmp_path, classes=["sheeep", "cat"], other_tags="drop")) == {"c": ("cat",)}
+    # A class that is spelt like no other tag, or like one that was chosen, too, may have no image.
+    assert read_dataset(tmp_path, classes=["zebra", "cat"]).classes == ("zebra", "cat")
+    assert read_dataset(tmp_path, classes=["sheeep", "sheep"]).classes == ("sheeep", "sheep")
 
 
 def test_bad_input_chosen_class_that_the_data_does_not_have(tmp_path):
