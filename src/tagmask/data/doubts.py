@@ -88,9 +88,13 @@ def doubtful_classes(dataset: Dataset) -> list[Problem]:
             )
         )
     spellings: dict[str, str] = {}
+    for mark, names in _by_joining_mark(classes).items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        word = {",": "comma", "|": "bar"}.get(mark)
+        mend = f" (in a table by {mark!r}, too: --set data.tag_separator={word})" if word else ""
+        said = f"{'hold' if more else 'holds'} {mark!r}; several tags are joined by ';'{mend}"
+        found.append(Problem("class", f"class {names[0]!r}{more}", said))
     for name in classes:
-        if mark := re.search(r"^[\[{('\"]|[,|]", name):
-            found.append(Problem("class", f"class {name!r}", f"holds {mark[0]!r}; several tags are joined by ';'"))
         other = spellings.setdefault(name.casefold().strip(), name)
         if other != name:
             found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
@@ -109,6 +113,15 @@ def left_out_tags(dataset: Dataset) -> str:
     return f"data.classes leaves out the tags {', '.join(counts[:NAMED])}{more}{bare if images else ''}"
 
 
+def _by_joining_mark(classes: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names that look like several tags in one, by the mark that says so."""
+    found: dict[str, list[str]] = {}
+    for name in classes:
+        if mark := re.search(r"^[\[{('\"]|[,|]", name):
+            found.setdefault(mark[0], []).append(name)
+    return found
+
+
 def _joined_by_spaces(dataset: Dataset, classes: Sequence[str]) -> str | None:
     """Return a class like "clear primary", in a table that joins tags by spaces; None where there is none.
 
@@ -116,6 +129,8 @@ def _joined_by_spaces(dataset: Dataset, classes: Sequence[str]) -> str | None:
     all words of one occur in others as well.
     """
     if any(len(record.tags) + len(record.context) > 1 for record in dataset.records):
+        return None
+    if _by_joining_mark(classes):  # which is told by itself
         return None
     spaced = [name for name in classes if " " in name.strip()]
     counts = Counter(word for name in classes for word in set(name.split()))

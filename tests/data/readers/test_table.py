@@ -320,6 +320,36 @@ def test_bad_input_malformed_json_lines(tmp_path, text, message):
     assert message in str(raised.value)
 
 
+NAMES = "The names: `image`, or filename, file_name, image_name, image_id, id; "
+NAMES += "`tags`, or labels, label, classes, category"
+
+
+def test_bad_input_header_of_other_names_and_another_separator_is_one_error(tmp_path):
+    text = "Photo;What is on it\na.jpg;cat, dog\nb.jpg;cow, cat, dog\n"
+    table = write_table(tmp_path, text)
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path)
+    assert str(raised.value) == (
+        f"{table} row 1: columns are separated by ';'; say so (--set data.separator=';' --set data.tag_separator="
+        "comma, for its tags are joined by commas), and name them so that tagmask knows them: 'Photo;What is on it' "
+        f"has no such names. {NAMES}"
+    )
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path, separator="semicolon")
+    assert "row 1: 'Photo;What is on it' lacks the column 'image'" in str(raised.value)
+    assert str(raised.value).endswith(NAMES)
+
+
+def test_bad_input_tags_joined_by_commas_under_a_header_with_semicolons(tmp_path):
+    write_table(tmp_path, "image;tags\na.jpg;cat, dog\nb.jpg;cat\n")
+    with pytest.raises(TagmaskError, match=r"data\.separator=';' --set data\.tag_separator=comma, for its tags"):
+        read_dataset(tmp_path)
+    assert read_dataset(tmp_path, separator=";", tag_separator="comma").classes == ("cat", "dog")
+    write_table(tmp_path, "image;tags\na.jpg;cat;dog\nb.jpg;cat\n")
+    with pytest.raises(TagmaskError, match=r"row 2: 3 cells under a header of 2; join tags by another mark than ';'"):
+        read_dataset(tmp_path, separator=";")
+
+
 def test_bad_input_table_in_another_encoding(tmp_path):
     table = write_table(tmp_path, "")
     table.write_bytes("image,tags\na.jpg,bär\n".encode("cp1252"))
@@ -405,9 +435,12 @@ def test_encodings_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"separator": ";;"}, "separator: ';;' is no single character; write ; or tab"),
+        ({"separator": ";;"}, "separator: ';;' is no single character; write one, such as ';', or a word: "),
+        ({"separator": "semikolon"}, "or a word: tab, space, comma, semicolon, bar"),
+        ({"tag_separator": "coma"}, "tag_separator: 'coma' is none of tab, space, comma, semicolon, bar; did you mean"),
+        ({"tag_separator": "Comma"}, "did you mean 'comma'?"),
         ({"separator": ""}, "separator: '' is no single character"),
-        ({"tag_separator": ""}, "tag_separator: is empty"),
+        ({"tag_separator": ""}, "tag_separator: is empty; write what stands between tags, also as a word: tab, space"),
         ({"encoding": "latin1000"}, "encoding: 'latin1000' is not known; write utf-8, latin-1"),
         ({"encoding": "base64"}, "encoding: 'base64' is not known"),
     ],

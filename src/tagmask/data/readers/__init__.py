@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Unpack, get_args
 
@@ -166,11 +167,16 @@ def collect(
 
 
 def _check_table_options(options: Options) -> None:
-    """Refuse what separates nothing, and encodings that nobody knows."""
+    """Refuse what separates nothing, a misspelt name of a mark, and encodings that nobody knows."""
+    words = ", ".join(MARKS)
     if len(options.separator) != 1 or options.separator in '"\r\n':
-        raise TagmaskError(f"separator: {options.separator!r} is no single character; write ; or tab")
+        raise TagmaskError(
+            f"separator: {options.separator!r} is no single character; write one, such as ';', or a word: {words}"
+        )
     if not options.tag_separator:
-        raise TagmaskError("tag_separator: is empty; write what stands between tags, such as comma or space")
+        raise TagmaskError(f"tag_separator: is empty; write what stands between tags, also as a word: {words}")
+    if near := get_close_matches(options.tag_separator.lower(), MARKS, 1, cutoff=0.8):
+        raise TagmaskError(f"tag_separator: {options.tag_separator!r} is none of {words}; did you mean {near[0]!r}?")
     try:
         "".encode(options.encoding)
     except (LookupError, ValueError):
