@@ -74,7 +74,7 @@ def reader_options(config: DataConfig, classes: Sequence[str] | None = None) -> 
 
     Tags that a run does not know are left out where its own training left some out, and are mistakes elsewhere.
     """
-    keys = ReadOptions.__annotations__.keys() - {"other_tags"}
+    keys = [name for name in ReadOptions.__annotations__ if name != "other_tags"]
     said = {name: getattr(config, name) for name in keys}  # the section names them alike
     others = "doubt" if not classes else "drop" if config.classes else "refuse"
     return cast(ReadOptions, said | {"classes": classes or config.classes or None, "other_tags": others})

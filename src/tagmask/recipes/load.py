@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import string
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -121,12 +122,16 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+_MARKS = {*string.punctuation, " ", "\t"} - {"~"}
+"""Marks that mean themselves as a value, such as a separator; in YAML most of them begin something else."""
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise TagmaskError(f"--set {override}: expected KEY.PATH=VALUE, such as optimizer.lr=1e-4")
     try:
-        value = load_yaml(text)
+        value = text if len(text) == 1 and text in _MARKS else load_yaml(text)
     except yaml.YAMLError:
         raise TagmaskError(f"--set {override}: the value is not YAML; put quotes around it") from None
     if isinstance(value, str):

@@ -1,13 +1,16 @@
 import json
 import pickle
 import re
+import shlex
 
 import numpy as np
 import pytest
 
 from tagmask.data.readers import collect, read_dataset
 from tagmask.data.readers.problems import Problems
+from tagmask.data.splits import reader_options
 from tagmask.errors import TagmaskError
+from tagmask.recipes.load import DataConfig, load_recipe
 from tests.data.trees import write_image, write_mask, write_table
 
 
@@ -365,6 +368,22 @@ def test_bad_input_only_ten_of_many_problems_are_shown(tmp_path):
     assert lines[0].endswith("25 problems")
     assert len(lines) == 12
     assert lines[-1] == f"  and 15 more; `tagmask data check {tmp_path}` lists all of them"
+
+
+def test_the_command_that_lists_all_problems_says_how_the_data_are_read(tmp_path):
+    write_table(tmp_path, "image|tags\n" + "".join(f"{number}.jpg|cat, red\n" for number in range(12)))
+    chosen = DataConfig(separator="|", tag_separator="comma", classes=("cat", "it's red"), background=False)
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path, **reader_options(chosen))
+    last = str(raised.value).splitlines()[-1]
+    command = shlex.split(last.split("`")[1])
+    overrides = command[5::2]
+    assert command[:4] == ["tagmask", "data", "check", str(tmp_path)]
+    assert set(command[4::2]) == {"--set"}
+    assert load_recipe({"method": "cam"}, overrides).data == chosen
+    with pytest.raises(TagmaskError) as raised:  # the classes of a run are no option of the check
+        read_dataset(tmp_path, **reader_options(DataConfig(separator="|"), ("cat", "red")))
+    assert f"`tagmask data check {tmp_path} --set 'data.separator=|'`" in str(raised.value)
 
 
 @pytest.mark.parametrize(

@@ -92,9 +92,9 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
     except TagmaskError as error:
         if problems.found:
             problems.add("file", str(path), str(error).removeprefix(f"{path}: "))
-            problems.raise_if_any(Path(path))
+            problems.raise_if_any(Path(path), options)
         raise
-    problems.raise_if_any(Path(path))
+    problems.raise_if_any(Path(path), options)
     if not collected.dataset.records:
         left_out = f"; all {len(collected.untagged)} were left out as untagged" if collected.untagged else ""
         raise TagmaskError(f"{path}: no image to learn from{left_out}")
