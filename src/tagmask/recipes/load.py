@@ -94,6 +94,9 @@ def _find(source: str | Path) -> Path:
         )
     if path.suffix in (".yaml", ".yml"):
         raise no_such(path, "recipe", f"give a YAML file or one of: {', '.join(recipe_names())}")
+    if own := [name for name in recipe_names() if name.startswith(f"{source}/")]:
+        first = f"{source}/default" if f"{source}/default" in own else own[0]
+        raise TagmaskError(f"no recipe {str(source)!r}; did you mean {first!r}? there are: {', '.join(own)}")
     near = difflib.get_close_matches(str(source), recipe_names(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise TagmaskError(f"no recipe {str(source)!r}; {hint}there are: {', '.join(recipe_names())}, or give a YAML file")
