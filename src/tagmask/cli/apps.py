@@ -10,6 +10,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from tagmask.errors import TagmaskError
 from tagmask.recipes import recipe_names
 
 app = typer.Typer(
@@ -27,10 +28,24 @@ app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
 
+
+def _with_values(settings: list[str] | None) -> list[str] | None:
+    """Refuse a key without a value here: the value after a blank would be taken for another argument."""
+    for text in settings or ():
+        if "=" not in text:
+            raise TagmaskError(
+                f"--set {text}: expected KEY=VALUE, such as --set optimizer.lr=1e-4: an equals sign and no blanks"
+            )
+    return settings
+
+
 Set = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads this form)
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        callback=_with_values,
+        help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable.",
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
