@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -190,7 +191,13 @@ def _train(
         if output is None:
             logger.info("run folder: %s", folder)
         wait_for_all()
-        run()
+        try:
+            run()
+        except KeyboardInterrupt as stopped:
+            where = " ".join(getattr(stopped, "__notes__", []))
+            again = shlex.join(["tagmask", "train", "-o", str(folder)])
+            logger.warning("stopped; %s keeps all that was saved, and `%s` goes on %s", folder, again, where or "there")
+            raise
         _judge(chosen, training, folder, [str(problem) for problem in untaught])
     return folder
 

@@ -67,7 +67,10 @@ def train(
     folder = api.train(data, recipe=recipe, output=output, overrides=set_ or (), from_stage=from_stage)
     if not is_first_process():
         return
-    typer.echo(f"run: {folder} ({(time.monotonic() - start) / 60:.1f} minutes)")
+    begun = time.time() - (time.monotonic() - start)
+    earlier = (folder / "classes.txt").stat().st_mtime < begun  # which is written once, as the run is made
+    minutes = f"{(time.monotonic() - start) / 60:.1f} minutes"
+    typer.echo(f"run: {folder} ({minutes}{', this start alone' if earlier else ''})")
     for line in api.next_steps(folder):
         typer.echo(line)
 
