@@ -12,6 +12,7 @@ from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.doubts import doubtful_classes
 from tagmask.data.drawn import LOOKED_AT, check_drawn, masks_digest
 from tagmask.data.lock import locked
+from tagmask.data.mended import doubt_own_masks
 from tagmask.data.splits import check_context, evaluation_split, last_ids, masked_by_hand, open_data, training_split
 from tagmask.data.untaught import untaught_classes
 from tagmask.engine.checkpoint import MODEL_FILE
@@ -153,6 +154,7 @@ def _train(
         return {SCORE.removeprefix("eval/"): 100 * result.scores.miou}
 
     scores = quick_evaluation if has_ground_truth else None
+    doubt_own_masks(held_out, chosen.data.review)
     begins = chosen.method.method_class.decoder_begins(chosen.method)
     steps = chosen.training.stop or chosen.training.steps
     if not chosen.staged and begins >= steps:
