@@ -13,6 +13,7 @@ import typer
 from tagmask.errors import TagmaskError
 from tagmask.recipes import recipe_names
 
+LEDGER = "written.jsonl"  # of `tagmask.data.ledger`, which is not loaded for the help
 app = typer.Typer(
     name="tagmask",
     help="Image tags in, pixel masks out.\n\nFrom a folder to masks: `tagmask train photos/ -o runs/mine`, then "
@@ -81,6 +82,38 @@ def _main(
     ] = False,
 ) -> None:
     show_messages()
+
+
+def check_order(verb: str, made: str | Path | None, data: str | Path | None) -> None:
+    """Refuse a command whose two paths are swapped or the same, before either is read for what it is not.
+
+    Args:
+        verb: as typed.
+        made: what comes first, a run folder or a folder that tagmask wrote; None where the verb takes only data.
+        data: what comes second.
+
+    Raises:
+        TagmaskError: names the order in which the two are to be given.
+    """
+    if data is None:
+        return
+    first, second = Path(made or ""), Path(data)
+    if made is not None and first.exists() and second.exists() and first.resolve() == second.resolve():
+        raise TagmaskError(f"{data}: is given twice to `tagmask {verb}`; give what tagmask made first, then the data")
+    if made is not None and not _is_made(first) and _is_made(second):
+        option = ["--images"] if verb.startswith("export") else []
+        right = shlex.join(["tagmask", *verb.split(), str(data), *option, str(made)])
+        raise TagmaskError(f"{data}: was made by tagmask and comes first, {made} second: {right}")
+    if (second / "run.json").is_file():
+        mend = "give the data that it is to be used on"
+        if made is None:
+            mend = f"to go on with it: {shlex.join(['tagmask', *verb.split(), '-o', str(data)])}"
+        raise TagmaskError(f"{data}: is a run folder, not data; {mend}")
+
+
+def _is_made(folder: Path) -> bool:
+    """Tell whether a folder holds a run, or masks or CAMs that tagmask wrote."""
+    return (folder / "run.json").is_file() or (folder / LEDGER).is_file()
 
 
 class _Messages(logging.Handler):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import DataPath, Overwrite, Set, Split, app
+from tagmask.cli.apps import DataPath, Overwrite, Set, Split, app, check_order
 from tagmask.errors import TagmaskError
 from tagmask.recipes import recipe_names
 
@@ -45,6 +45,8 @@ def evaluate(
     from tagmask.data.files import write_text
     from tagmask.engine.progress import plain_console
     from tagmask.evaluation.tables import render, render_stages, to_json
+
+    check_order("evaluate", predictions, data)
 
     def write(values: dict[str, Any]) -> None:
         if output is not None:
@@ -119,6 +121,7 @@ def report(
     """
     from tagmask.api.report import report as write_report
 
+    check_order("report", run, data)
     told = {"split": split, "protocol": protocol, "shown": shown, "overwrite": overwrite}
     file = write_report(run, data, output=output, overrides=set_ or (), **told)
     typer.echo(f"report: {file}")
