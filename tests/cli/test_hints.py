@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tagmask import cli
+from tagmask.api.write_masks import Written
+from tagmask.cli.apps import tell
 
 
 def said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -71,3 +73,19 @@ def test_masks_after_the_data_and_a_run_to_train_on_are_told(
     assert "is given twice to `tagmask export masks`" in said(
         monkeypatch, capsys, "export", "masks", "masks", "-f", "coco", "-i", "masks"
     )
+
+
+def test_the_page_that_is_proposed_reads_the_data_as_the_labelling_did(capsys: pytest.CaptureFixture[str]) -> None:
+    written = Written(Path("masks"), 2, (), lacking=("a",))
+    tell(written, run=Path("run"), images="photos", settings=["data.separator=;", "inference.refine=crf"])
+    assert (
+        "(tagmask serve run --images photos --masks masks --review reviews/first.csv --set 'data.separator=;')"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_page_of_tags_has_no_recipe_to_change(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = said(monkeypatch, capsys, "serve", "--tags", "tags.csv", "--set", "data.separator=;")
+    assert line == "--set data.separator=;: is of the recipe of a run, and --tags goes without; leave it out"

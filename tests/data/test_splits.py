@@ -100,3 +100,42 @@ def test_tags_that_chosen_classes_leave_out_are_told_in_a_line(
     caplog.clear()
     api.open_data(tmp_path, DataConfig(classes=("cat",), untagged="negative"))
     assert caplog.messages == ["data.classes leaves out the tags 'sky' (2 images), 'dog' (1 image)"]
+
+
+def write_images(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / name)
+
+
+def test_how_a_run_read_its_table_does_not_count_for_another_format(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    write_images(own / "images", "a.png")
+    (own / "tags.csv").write_text("image;tags\na.png;cat, dog\n")
+    for name in ("cat", "dog"):
+        write_images(other / name, f"{name}.png")
+    config = DataConfig(path=own, separator=";", tag_separator="comma", tag_source="annotations")
+    caplog.set_level("INFO", "tagmask")
+    assert names(api.open_data(own / "tags.csv", config, ("cat", "dog"))) == ["a"]
+    assert caplog.messages == []
+    assert names(api.open_data(other, config, ("cat", "dog"))) == ["cat/cat", "dog/dog"]
+    without = "without data.separator=;, data.tag_separator=comma of the run's recipe"
+    assert caplog.messages == [f"{other}: is read as folders, {without}"]
+
+
+def test_a_table_that_is_written_otherwise_is_told_where_the_separator_comes_from(tmp_path: Path) -> None:
+    own, other = tmp_path / "own.csv", tmp_path / "set"
+    write_images(other / "images", "a.png")
+    (other / "tags.csv").write_text("image,tags\na.png,cat;dog\n")
+    config = DataConfig(path=own, separator=";", tag_separator="comma")
+    with pytest.raises(TagmaskError) as caught:
+        api.open_data(other, config, ("cat", "dog"))
+    assert str(caught.value) == (
+        f"{other / 'tags.csv'} row 1: columns are separated by ','; say so (--set data.separator=',') "
+        "(data.separator=;, data.tag_separator=comma of the run's own recipe was taken; for data written otherwise "
+        "give --set data.separator=, --set 'data.tag_separator=;', or what is right)"
+    )
+    mended = config.model_copy(update={"separator": ",", "tag_separator": ";"})
+    assert names(api.open_data(other, mended, ("cat", "dog"))) == ["a"]

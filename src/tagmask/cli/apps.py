@@ -132,7 +132,14 @@ def show_messages() -> None:
     logger.setLevel(logging.INFO)
 
 
-def tell(written: Any, place: str | None = None, *, run: Path | None = None, images: Any = None) -> None:
+def tell(
+    written: Any,
+    place: str | None = None,
+    *,
+    run: Path | None = None,
+    images: Any = None,
+    settings: list[str] | None = None,
+) -> None:
     """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing.
 
     Args:
@@ -140,6 +147,7 @@ def tell(written: Any, place: str | None = None, *, run: Path | None = None, ima
         place: the output as the user named it, where it is no folder of this machine.
         run: what labelled them, if a run did.
         images: what was labelled, as the user named it; None for the run's own data.
+        settings: overrides of the recipe; how data are read counts for the page, too.
     """
     from tagmask.engine.progress import report_skipped
 
@@ -153,6 +161,7 @@ def tell(written: Any, place: str | None = None, *, run: Path | None = None, ima
     if run is not None:
         shown = ["--images", str(images)] if images is not None else []
         review = ["--masks", str(written.folder), "--review", "reviews/first.csv"]
+        review += [part for text in settings or () if text.startswith("data.") for part in ("--set", text)]
         page = f" ({shlex.join(['tagmask', 'serve', str(run), *shown, *review])})"
     if written.lacking:
         typer.echo(

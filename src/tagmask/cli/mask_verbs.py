@@ -138,7 +138,7 @@ def label(
         on_ray(run, data, output, **fleet, dry_run=dry_run, price=price, refused=refused, **told)
         return
     written = api.label(run, data, output=output, save_cams=save_cams, overwrite=overwrite, **told)
-    tell(written, run=run, images=data)
+    tell(written, run=run, images=data, settings=set_)
 
 
 @app.command()

@@ -147,6 +147,7 @@ def serve(
     review: Annotated[Optional[Path], typer.Option(help="CSV file for the decisions of the review.")] = None,  # noqa: UP045
     tags: Annotated[Optional[Path], typer.Option(help="A table of `tagmask tags` to confirm, without a run.")] = None,  # noqa: UP045
     port: Annotated[int, typer.Option(min=1024, max=65535, help="On this machine only, 127.0.0.1.")] = 7860,
+    set_: Set = None,
 ) -> None:
     """Open a page to try a run, compare two, review masks, or confirm tags. Needs the extra `web`.
 
@@ -162,12 +163,14 @@ def serve(
         if tags is not None:
             if run is not None:
                 raise TagmaskError(f"--tags {tags}: confirmed on a page without a run; leave {run} out")
+            if set_:
+                raise TagmaskError(f"--set {set_[0]}: is of the recipe of a run, and --tags goes without; leave it out")
             address = stack.enter_context(confirming(tags, port=port))
         elif run is None:
             raise TagmaskError("serve needs a run folder, or --tags with a table that `tagmask tags` wrote")
         else:
             folders = {"images": images, "masks": masks, "review": review}
-            address, left_out = stack.enter_context(serving(run, other, **folders, port=port))
+            address, left_out = stack.enter_context(serving(run, other, **folders, port=port, overrides=set_ or ()))
         try:
             report_skipped(left_out, "masks")
             typer.echo(f"page: {address}   (Ctrl+C ends it)")

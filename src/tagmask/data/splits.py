@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -16,13 +17,15 @@ from tagmask.data.images import limit_pixels
 from tagmask.data.ledger import LEDGER
 from tagmask.data.masks import PngMask
 from tagmask.data.mended import with_mended
-from tagmask.data.readers import read_dataset
+from tagmask.data.readers import detect, read_dataset
 from tagmask.data.readers.problems import nearest
 from tagmask.data.readers.source import ReadOptions
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
 
 logger = logging.getLogger(__name__)
+OF_TABLES = ("separator", "tag_separator", "encoding")
+OF_VOC = ("tag_source", "tag_list")
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
 """Names of splits that nobody expects to be learnt from, those to evaluate on first; a year may follow, any case."""
 
@@ -45,15 +48,55 @@ def open_data(
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
     limit_pixels(config.max_pixels)
+    others = bool(classes and path is not None and config.path is not None and not _is_same(path, config.path))
+    if others:
+        config = _without_strange(Path(where), config)
     try:
         dataset = read_dataset(Path(where), **reader_options(config, classes))
-    except TagmaskError:
+    except TagmaskError as error:
         if classes:
             _check_classes_of_run(Path(where), config, classes)
+        if others and (keys := _changed(config, OF_TABLES)):
+            defaults = (f"data.{key}={DataConfig.model_fields[key].default}" for key in keys)
+            unset = shlex.join(part for text in defaults for part in ("--set", text))
+            raise TagmaskError(
+                f"{error} ({_named(config, keys)} of the run's own recipe was taken; for data written otherwise give "
+                f"{unset}, or what is right)"
+            ) from None
         raise
     if config.classes and dataset.dropped and not quiet:
         logger.warning("%s", left_out_tags(dataset))
     return replace(dataset, averaged=config.averaged or ())
+
+
+def _is_same(path: PathLike, own: Path) -> bool:
+    """Tell whether data are those that a run was trained on, named as their folder or as the table in it."""
+    given, own = Path(path).resolve(), own.resolve()
+    return given == own or given.parent == own or given == own.parent
+
+
+def _without_strange(path: Path, config: DataConfig) -> DataConfig:
+    """Return a run's section without the options of a format that other data are not written in, and say which."""
+    keys = {"table": _changed(config, OF_TABLES), "voc": _changed(config, OF_VOC)}
+    if config.format != "auto" or not any(keys.values()):
+        return config
+    try:
+        found, _ = detect(path)
+    except TagmaskError:
+        return config  # which is told when they are read
+    strange = [key for form, own in keys.items() for key in own if form != found]
+    if strange:
+        logger.info("%s: is read as %s, without %s of the run's recipe", path, found, _named(config, strange))
+    return config.model_copy(update={key: DataConfig.model_fields[key].default for key in strange})
+
+
+def _changed(config: DataConfig, keys: Sequence[str]) -> list[str]:
+    """Name the keys that do not have their default."""
+    return [key for key in keys if getattr(config, key) != DataConfig.model_fields[key].default]
+
+
+def _named(config: DataConfig, keys: Sequence[str]) -> str:
+    return ", ".join(f"data.{key}={getattr(config, key)}" for key in keys)
 
 
 def _check_classes_of_run(path: Path, config: DataConfig, classes: Sequence[str]) -> None:

@@ -46,7 +46,7 @@ def named_columns(path: Path, cells: list[str], first: list[str], separator: str
         if told := next((told for column, told in COLUMNS.items() if column in names), None):
             raise TagmaskError(f"{path}: {told}")
         if len(cells) == 1 and (other := _separator(line)):
-            raise TagmaskError(f"{path} row 1: {_parted_by(other, line, separator.join(first))}")
+            raise TagmaskError(f"{path} row 1: {_parted_by(other, line, separator.join(first), separator)}")
         missing = next(key for key in ALSO if key not in names)
         raise TagmaskError(f"{path} row 1: {line!r} lacks the column {missing!r}; {SHAPE}. {ACCEPTED}")
     doubled = [name for name in names if names.count(name) > 1 and (name in KEYS or "tags" not in names)]
@@ -66,13 +66,14 @@ def _separator(line: str) -> str | None:
     return next(named, marks[0] if marks else None)
 
 
-def _parted_by(mark: str, header: str, first: str) -> str:
+def _parted_by(mark: str, header: str, first: str, given: str) -> str:
     """Say which keys read a table whose columns are parted by another mark, and how its columns are to be called.
 
     Args:
         mark: what parts the columns.
         header: the first row.
         first: the second.
+        given: what should have parted them.
     """
     keys = [f"--set data.separator={'tab' if mark == TAB else repr(mark)}"]
     if mark == ";" and any("," in cell for cell in first.split(mark)):
@@ -80,7 +81,7 @@ def _parted_by(mark: str, header: str, first: str) -> str:
     said = f"columns are separated by {mark!r}; say so ({' '.join(keys)})"
     names = [cell.strip().lower() for cell in header.split(mark)]
     if all({key, *ALSO[key]}.intersection(names) for key in ALSO):
-        return f"{said}, or separate them by commas; {SHAPE}"
+        return f"{said}, or separate them by commas; {SHAPE}" if given == "," else said
     return f"{said}, and name them so that tagmask knows them: {header!r} has no such names. {ACCEPTED}"
 
 
