@@ -126,3 +126,16 @@ def test_a_touched_export_and_no_other_folder(run: Path, cooccur: Path, tmp_path
     (other / "mine.txt").write_text("mine")
     with pytest.raises(TagmaskError, match="not empty and no earlier export"):
         export_masks(masks, cooccur / "images", other, format="coco", overwrite=True)
+
+
+def test_an_output_called_as_an_image_is_refused_with_the_mend(run: Path, photo: Path, tmp_path: Path) -> None:
+    for verb, source in ((tagmask.predict, photo), (tagmask.label, photo.parents[1])):
+        with pytest.raises(TagmaskError) as raised:
+            verb(run, source, output=tmp_path / "z.png")
+        assert str(raised.value) == (
+            f"{tmp_path}/z.png: is called as an image, and the output is a folder; -o {tmp_path}/z writes "
+            f"{tmp_path}/z/{photo.stem}.png"
+        )
+        assert not any(tmp_path.iterdir())
+    (tmp_path / "z.png").mkdir()  # whoever made such a folder wants it
+    assert tagmask.predict(run, photo, output=tmp_path / "z.png").images == 1

@@ -137,7 +137,8 @@ def test_splits_that_are_missing_in_some_rows_and_small_images_are_warned_of(tmp
 def test_names_that_look_like_several_tags_or_like_each_other_are_warned_of(tmp_path):
     write_table(tmp_path, 'image,tags\na.jpg,"cow,boat"\nb.jpg,Cow\nc.jpg,cow\n', "a.jpg b.jpg c.jpg")
     warnings = messages(check_dataset(tmp_path).warnings)
-    assert "class 'cow,boat': holds ','; several tags are joined by ';'" in warnings
+    mend = "(in a table by ',', too: --set data.tag_separator=comma)"
+    assert f"class 'cow,boat': holds ','; several tags are joined by ';' {mend}" in warnings
     assert "class 'cow': differs from 'Cow' in capitals alone" in warnings
 
 
@@ -245,3 +246,11 @@ def test_masks_whose_ids_are_in_another_order_are_doubted(tmp_path):
     assert "2 of 3 show a class that is no tag of their image" in " ".join(messages(report.warnings))
     write_mask(tmp_path / "masks/a.png", np.ones((6, 8)))
     assert "no tag of their image" not in " ".join(messages(check_dataset(table).warnings))
+
+
+def test_many_names_that_hold_a_comma_are_one_warning(tmp_path):
+    write_table(tmp_path, "image;tags\na.jpg;cow, boat\nb.jpg;boat, cow\nc.jpg;cow\n", "a.jpg b.jpg c.jpg")
+    warned = [each for each in messages(check_dataset(tmp_path, separator=";").warnings) if "several tags" in each]
+    mend = "(in a table by ',', too: --set data.tag_separator=comma)"
+    assert warned == [f"class 'boat, cow' and 1 more: hold ','; several tags are joined by ';' {mend}"]
+    assert check_dataset(tmp_path, separator=";", tag_separator="comma").classes == ("boat", "cow")

@@ -16,7 +16,7 @@ from tagmask.data.label_maps import write_label_map
 from tagmask.data.ledger import LEDGER
 from tagmask.data.lock import locked
 from tagmask.data.masks import PngMask
-from tagmask.data.mended import with_mended, write_mended
+from tagmask.data.mended import doubt_own_masks, with_mended, write_mended
 from tagmask.data.splits import masked_by_hand
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig, load_recipe
@@ -166,3 +166,22 @@ def test_masks_beside_the_images_that_tagmask_wrote_teach_once_they_are_mended(f
     assert masked(masked_by_hand(there, asked)) == ["sub/b"]
     (folder / LEDGER).unlink()
     assert masked(masked_by_hand(there, asked)) == [*NAMES, "d"]
+
+
+def test_ground_truth_that_tagmask_wrote_itself_is_doubted(
+    folder: Path, dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    doubt_own_masks(dataset)
+    assert caplog.messages == [], "masks of other folders are somebody's own"
+    records = [replace(record, mask=PngMask(folder / f"{record.name}.png")) for record in dataset.records[:3]]
+    labelled = dataset.keep(records)
+    doubt_own_masks(labelled)
+    told = f"3 of 3 masks to score against, such as {folder / 'a.png'}, are not ground truth: tagmask wrote them, and "
+    assert [message.startswith(told) for message in caplog.messages] == [True]
+    caplog.clear()
+    write_mended(folder, "a", LABELS, CLASSES)
+    doubt_own_masks(labelled)
+    assert caplog.messages[0].startswith(f"2 of 3 masks to score against, such as {folder / 'sub/b.png'}, are not")
+    caplog.clear()
+    doubt_own_masks(labelled, write_review(tmp_path / "reviews" / "first.csv", sub_b="keep", c="keep"))
+    assert caplog.messages == []

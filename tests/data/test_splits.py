@@ -77,3 +77,65 @@ def test_tags_that_a_run_does_not_know_are_told_as_such(tmp_path: Path) -> None:
     table.write_text("image,tags\na.png,zebra\nnone.png,cat\n")
     with pytest.raises(TagmaskError, match=r"tags\.csv row 3: no image file"):
         api.open_data(tmp_path, DataConfig(), ("cat", "dog"))
+
+
+def test_tags_that_chosen_classes_leave_out_are_told_in_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "tags.csv").write_text("image,tags\na.png,cat;sky\nb.png,sky\nc.png,dog\n")
+    chosen = DataConfig(classes=("cat",))
+    said = (
+        "data.classes leaves out the tags 'sky' (2 images), 'dog' (1 image); 2 images bear no other tag and are left "
+        "out, too (--set data.untagged=negative keeps images as known to bear none of the classes)"
+    )
+    with caplog.at_level("WARNING", "tagmask"):
+        assert names(api.open_data(tmp_path, chosen)) == ["a"]
+        api.open_data(tmp_path, chosen, quiet=True)
+    assert caplog.messages == [said]
+    # A run whose training left tags out leaves them out again.
+    assert names(api.open_data(tmp_path, chosen, ("cat",))) == ["a"]
+    caplog.clear()
+    api.open_data(tmp_path, DataConfig(classes=("cat",), untagged="negative"))
+    assert caplog.messages == ["data.classes leaves out the tags 'sky' (2 images), 'dog' (1 image)"]
+
+
+def write_images(folder: Path, *names: str) -> None:
+    folder.mkdir(parents=True)
+    for name in names:
+        Image.new("RGB", (8, 8)).save(folder / name)
+
+
+def test_how_a_run_read_its_table_does_not_count_for_another_format(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    write_images(own / "images", "a.png")
+    (own / "tags.csv").write_text("image;tags\na.png;cat, dog\n")
+    for name in ("cat", "dog"):
+        write_images(other / name, f"{name}.png")
+    config = DataConfig(path=own, separator=";", tag_separator="comma", tag_source="annotations")
+    caplog.set_level("INFO", "tagmask")
+    assert names(api.open_data(own / "tags.csv", config, ("cat", "dog"))) == ["a"]
+    assert caplog.messages == []
+    assert names(api.open_data(other, config, ("cat", "dog"))) == ["cat/cat", "dog/dog"]
+    without = "without data.separator=;, data.tag_separator=comma of the run's recipe"
+    assert caplog.messages == [f"{other}: is read as folders, {without}"]
+
+
+def test_a_table_that_is_written_otherwise_is_told_where_the_separator_comes_from(tmp_path: Path) -> None:
+    own, other = tmp_path / "own.csv", tmp_path / "set"
+    write_images(other / "images", "a.png")
+    (other / "tags.csv").write_text("image,tags\na.png,cat;dog\n")
+    config = DataConfig(path=own, separator=";", tag_separator="comma")
+    with pytest.raises(TagmaskError) as caught:
+        api.open_data(other, config, ("cat", "dog"))
+    assert str(caught.value) == (
+        f"{other / 'tags.csv'} row 1: columns are separated by ','; say so (--set data.separator=',') "
+        "(data.separator=;, data.tag_separator=comma of the run's own recipe was taken; for data written otherwise "
+        "give --set data.separator=, --set 'data.tag_separator=;', or what is right)"
+    )
+    mended = config.model_copy(update={"separator": ",", "tag_separator": ";"})
+    assert names(api.open_data(other, mended, ("cat", "dog"))) == ["a"]

@@ -103,6 +103,15 @@ def test_unknown_recipe_names_the_nearest() -> None:
         load_recipe("seco/vok")
 
 
+def test_a_method_in_place_of_a_recipe_names_its_recipes() -> None:
+    with pytest.raises(TagmaskError) as caught:
+        load_recipe("full")
+    assert str(caught.value) == (
+        "no recipe 'full'; did you mean 'full/default'? there are: full/default, full/glas, "
+        "full/msrc-things, full/voc-animals"
+    )
+
+
 def test_directory_in_place_of_a_recipe(tmp_path: Path) -> None:
     with pytest.raises(TagmaskError, match="a directory, not a recipe"):
         load_recipe(tmp_path)

@@ -122,3 +122,21 @@ def test_examples_are_spread_and_shown_by_browsers(tmp_path: Path) -> None:
     assert len(Photos(root, photos).examples(99)) == 10
     outside = Photos(root, {"x": Photo(_image(tmp_path / "x.png"))})
     assert outside.examples(5) == []
+
+
+def test_how_the_run_read_its_table_counts_for_others_unless_they_say_otherwise(model: Model, tmp_path: Path) -> None:
+    first, second = model.classes[:2]
+    _image(tmp_path / "a.png")
+    table = tmp_path / "tags.csv"
+    table.write_text(f"image;tags\na.png;{first}, {second}\n")
+    recipe = load_recipe(
+        model.run.recipe.model_dump(mode="json"), ["data.separator=semicolon", "data.tag_separator=comma"]
+    )
+    told = Model(replace(model.run, recipe=recipe), model.method)
+    assert find_photos(told, tmp_path).by_name["a"].tags == (first, second)
+    with pytest.raises(TagmaskError, match="columns are separated by ';'"):
+        find_photos(model, tmp_path)
+    overrides = ["data.separator=;", "data.tag_separator=comma"]
+    assert find_photos(model, tmp_path, overrides=overrides).by_name["a"].tags == (first, second)
+    with pytest.raises(TagmaskError, match=r"--set data\.classes: belongs to the trained run"):
+        find_photos(model, tmp_path, overrides=["data.classes=[cow]"])

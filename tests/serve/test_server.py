@@ -288,7 +288,8 @@ def test_the_command_says_where_the_page_is_until_it_is_interrupted(
 
     monkeypatch.setattr(server, "serving", serving)
     monkeypatch.setattr(threading.Event, "wait", interrupt)
-    result = CliRunner().invoke(app, ["serve", str(run), "--port", "7000"])
+    result = CliRunner().invoke(app, ["serve", str(run), "--port", "7000", "--set", "data.separator=;"])
     assert (result.exit_code, asked[0][0], asked[0][1]["port"]) == (0, (run, None), 7000)
+    assert asked[0][1]["overrides"] == ["data.separator=;"]
     assert "page: http://127.0.0.1:7000/   (Ctrl+C ends it)" in result.output
     assert "skipped: a: no file" in caplog.text

@@ -10,6 +10,7 @@ import numpy as np
 
 from tagmask.data.cam_files import CLASSES
 from tagmask.data.dataset import Dataset, PathLike, listed_classes
+from tagmask.data.mended import doubt_own_masks
 from tagmask.data.splits import open_data, to_evaluate
 from tagmask.engine.inference import Source, check_source
 from tagmask.engine.model import is_run, load, overridden
@@ -62,6 +63,7 @@ def evaluate(
         chosen = overridden(model.run.recipe, overrides, only=("inference", "data"), but=("data.classes",))
         found = open_data(data, chosen.data, model.classes)
         dataset = to_evaluate(found, chosen.data, split)
+        doubt_own_masks(dataset, chosen.data.review)
         if source == "cam":
             result, sweep = evaluate_cams(model.method, dataset, chosen.inference, protocol=protocol)
             return _with_warning(result, dataset), sweep
@@ -73,6 +75,7 @@ def evaluate(
         )
     config = load_recipe(recipe, overrides).data if recipe else load_recipe({"method": "cam"}, overrides).data
     dataset = to_evaluate(open_data(data, config), config, split)
+    doubt_own_masks(dataset, config.review)
     listed = Path(predictions) / CLASSES
     if listed.is_file() and (names := listed_classes(listed)) != dataset.classes:
         raise TagmaskError(

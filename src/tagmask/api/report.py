@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tagmask import api
 from tagmask.data.files import write_text
+from tagmask.data.mended import doubt_own_masks
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.report.page import Group, render_page
 from tagmask.evaluation.report.panels import panels
@@ -65,6 +66,7 @@ def report(
         raise TagmaskError(f"{target}: is there already and is no report; give another name, or add --overwrite")
     recipe = load_recipe(model.run.recipe.model_dump(mode="json"), overrides)
     dataset = api.to_evaluate(api.open_data(data, recipe.data, model.classes), recipe.data, split)
+    doubt_own_masks(dataset, recipe.data.review)
     source = "decoder" if model.has_decoder else "cam"
     found = study(model.method, dataset, recipe.inference, source=source, protocol=protocol)
     groups = by_quality(found.images, shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.doubts import doubtful_classes
 from tagmask.data.drawn import LOOKED_AT, check_drawn, masks_digest
 from tagmask.data.lock import locked
+from tagmask.data.mended import doubt_own_masks
 from tagmask.data.splits import check_context, evaluation_split, last_ids, masked_by_hand, open_data, training_split
 from tagmask.data.untaught import untaught_classes
 from tagmask.engine.checkpoint import MODEL_FILE
@@ -21,7 +23,16 @@ from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load, overridden
 from tagmask.engine.pipeline import changeable, check_stages, left_out, stages_of
 from tagmask.engine.processes import run_on_processes, together
-from tagmask.engine.run import MASKS, NOTES, SEGMENTER, create_run, open_run, with_whole_paths, write_notes
+from tagmask.engine.run import (
+    MASKS,
+    NOTES,
+    SEGMENTER,
+    check_output,
+    create_run,
+    open_run,
+    with_whole_paths,
+    write_notes,
+)
 from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method, while_training
@@ -67,6 +78,8 @@ def train(
         TagmaskError: whatever is wrong with data, recipe or output.
     """
     overrides = tuple(overrides)
+    if output is not None:
+        check_output(Path(output))
     if recipe == "auto":
         with together():  # what is chosen follows from the machine, and the machines of a training may differ
             chosen = from_first(lambda: _chosen_recipe(data, output, overrides))
@@ -74,9 +87,13 @@ def train(
         chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
     chosen = _on_all_processes(chosen)
     check_batch(chosen.training)
+    folder = _folder(data, chosen, output)
+    check_output(folder)
+    if not (folder / "run.json").exists():
+        _check_weights(chosen)
     if launched_processes() is None and chosen.training.devices > 1:
         run_on_processes(chosen.training.devices, _train, (data, chosen, output, from_stage), on_log)
-        return _folder(data, chosen, output)
+        return folder
     with together():
         return _train(data, chosen, output, from_stage, on_log=on_log)
 
@@ -134,6 +151,7 @@ def _train(
         return {SCORE.removeprefix("eval/"): 100 * result.scores.miou}
 
     scores = quick_evaluation if has_ground_truth else None
+    doubt_own_masks(held_out, chosen.data.review)
     begins = chosen.method.method_class.decoder_begins(chosen.method)
     steps = chosen.training.stop or chosen.training.steps
     if not chosen.staged and begins >= steps:
@@ -141,8 +159,6 @@ def _train(
         logger.warning(
             "method.decoder_from is %d and training ends after %d steps: the run will have CAMs alone", begins, steps
         )
-    if not (folder / "run.json").exists():
-        _check_weights(chosen)
     stages = stages_of(chosen, training, folder, scores, on_log) if chosen.staged else []
     learns_masks = bool(chosen.data.use_masks) or chosen.method.method_class.needs_masks
     check_start(stages, from_stage)
@@ -174,7 +190,13 @@ def _train(
         if output is None:
             logger.info("run folder: %s", folder)
         wait_for_all()
-        run()
+        try:
+            run()
+        except KeyboardInterrupt as stopped:
+            where = " ".join(getattr(stopped, "__notes__", []))
+            again = shlex.join(["tagmask", "train", "-o", str(folder)])
+            logger.warning("stopped; %s keeps all that was saved, and `%s` goes on %s", folder, again, where or "there")
+            raise
         _judge(chosen, training, folder, [str(problem) for problem in untaught])
     return folder
 
@@ -236,9 +258,17 @@ def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[s
 
 def _check_weights(recipe: Recipe) -> None:
     """Raise a TagmaskError where a weight file of any stage is missing, before the first stage begins."""
-    missing = missing_weights(recipe)
-    if missing:
-        raise TagmaskError("; ".join(f"{each.key} {each.source}: no such file; {each.advice}" for each in missing))
+    faults = []
+    for key, source, advice in missing_weights(recipe):
+        if Path(source).is_dir():
+            files = (file for file in sorted(Path(source).iterdir()) if file.suffix in (".safetensors", ".pth"))
+            near = next(files, None)
+            advice = f"did you mean {near}?" if near else "name the file of weights"
+            faults.append(f"{key} {source}: is a folder, not a file of weights; {advice}")
+        else:
+            faults.append(f"{key} {source}: no such file; {advice}")
+    if faults:
+        raise TagmaskError("; ".join(faults))
 
 
 def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tuple[str, ...]) -> Recipe:
@@ -249,7 +279,10 @@ def _chosen_recipe(data: PathLike | None, output: PathLike | None, overrides: tu
         begun = open_run(Path(output)).recipe
         devices = launched_processes() or begun.training.devices  # a run may go on with another number
         return overridden(begun, (f"training.devices={devices}", *overrides))
-    config = load_recipe({"method": "cam"}, [text for text in overrides if text.startswith("data.")]).data
-    chosen = choose_recipe(training_split(open_data(data, config), config), overrides)
+    given = [text for text in overrides if text.startswith(("data.", "backbone."))]
+    early = load_recipe({"method": "cam"}, given)
+    _check_weights(early)  # the choice reads all data and times the network
+    config = early.data
+    chosen = choose_recipe(training_split(open_data(data, config, quiet=True), config), overrides)
     tell(chosen)
     return chosen.recipe

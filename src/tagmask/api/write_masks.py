@@ -9,11 +9,13 @@ from pathlib import Path
 
 from tagmask.api.mask_folder import CamFolder, MaskFolder
 from tagmask.data.confidence import MaskRow
+from tagmask.data.images import is_image_name
 from tagmask.data.label_maps import classes_in
 from tagmask.data.lock import locked
 from tagmask.engine.inference import Item, Source, stream
 from tagmask.engine.model import Model
 from tagmask.engine.progress import track
+from tagmask.errors import TagmaskError
 from tagmask.recipes.load import InferenceConfig
 
 
@@ -51,8 +53,15 @@ def write_masks(
     """Write a mask of every image, and the CAMs of its tags where a folder for them is named.
 
     Raises:
-        TagmaskError: one of the folders holds what would be lost.
+        TagmaskError: one of the folders holds what would be lost, or is called as an image is.
     """
+    for folder in (output, cams):
+        if folder is not None and is_image_name(folder.name) and not folder.exists():
+            name = f"{items[0].name}.png" if items else "NAME.png"
+            raise TagmaskError(
+                f"{folder}: is called as an image, and the output is a folder; -o {folder.with_suffix('')} writes "
+                f"{folder.with_suffix('') / name}"
+            )
     with locked(output), nullcontext() if cams is None else locked(cams):
         return _write(model, items, output, config, source, cams, overwrite)
 

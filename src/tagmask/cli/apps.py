@@ -10,8 +10,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from tagmask.errors import TagmaskError
 from tagmask.recipes import recipe_names
 
+LEDGER = "written.jsonl"  # of `tagmask.data.ledger`, which is not loaded for the help
 app = typer.Typer(
     name="tagmask",
     help="Image tags in, pixel masks out.\n\nFrom a folder to masks: `tagmask train photos/ -o runs/mine`, then "
@@ -27,10 +29,24 @@ app.add_typer(data_app, name="data")
 app.add_typer(import_app, name="import")
 app.add_typer(export_app, name="export")
 
+
+def _with_values(settings: list[str] | None) -> list[str] | None:
+    """Refuse a key without a value here: the value after a blank would be taken for another argument."""
+    for text in settings or ():
+        if "=" not in text:
+            raise TagmaskError(
+                f"--set {text}: expected KEY=VALUE, such as --set optimizer.lr=1e-4: an equals sign and no blanks"
+            )
+    return settings
+
+
 Set = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads this form)
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        callback=_with_values,
+        help="Override a key of the recipe, as --set optimizer.lr=1e-4; repeatable.",
     ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.")]
@@ -68,6 +84,38 @@ def _main(
     show_messages()
 
 
+def check_order(verb: str, made: str | Path | None, data: str | Path | None) -> None:
+    """Refuse a command whose two paths are swapped or the same, before either is read for what it is not.
+
+    Args:
+        verb: as typed.
+        made: what comes first, a run folder or a folder that tagmask wrote; None where the verb takes only data.
+        data: what comes second.
+
+    Raises:
+        TagmaskError: names the order in which the two are to be given.
+    """
+    if data is None:
+        return
+    first, second = Path(made or ""), Path(data)
+    if made is not None and first.exists() and second.exists() and first.resolve() == second.resolve():
+        raise TagmaskError(f"{data}: is given twice to `tagmask {verb}`; give what tagmask made first, then the data")
+    if made is not None and not _is_made(first) and _is_made(second):
+        option = ["--images"] if verb.startswith("export") else []
+        right = shlex.join(["tagmask", *verb.split(), str(data), *option, str(made)])
+        raise TagmaskError(f"{data}: was made by tagmask and comes first, {made} second: {right}")
+    if (second / "run.json").is_file():
+        mend = "give the data that it is to be used on"
+        if made is None:
+            mend = f"to go on with it: {shlex.join(['tagmask', *verb.split(), '-o', str(data)])}"
+        raise TagmaskError(f"{data}: is a run folder, not data; {mend}")
+
+
+def _is_made(folder: Path) -> bool:
+    """Tell whether a folder holds a run, or masks or CAMs that tagmask wrote."""
+    return (folder / "run.json").is_file() or (folder / LEDGER).is_file()
+
+
 class _Messages(logging.Handler):
     """Prints messages as they are: a `[/old]` in a path is no markup, and a line is as long as it is."""
 
@@ -84,7 +132,14 @@ def show_messages() -> None:
     logger.setLevel(logging.INFO)
 
 
-def tell(written: Any, place: str | None = None, *, run: Path | None = None, images: Any = None) -> None:
+def tell(
+    written: Any,
+    place: str | None = None,
+    *,
+    run: Path | None = None,
+    images: Any = None,
+    settings: list[str] | None = None,
+) -> None:
     """Print what `label`, `predict` or `refine` wrote and left out; exit status 1 where they wrote nothing.
 
     Args:
@@ -92,6 +147,7 @@ def tell(written: Any, place: str | None = None, *, run: Path | None = None, ima
         place: the output as the user named it, where it is no folder of this machine.
         run: what labelled them, if a run did.
         images: what was labelled, as the user named it; None for the run's own data.
+        settings: overrides of the recipe; how data are read counts for the page, too.
     """
     from tagmask.engine.progress import report_skipped
 
@@ -105,6 +161,7 @@ def tell(written: Any, place: str | None = None, *, run: Path | None = None, ima
     if run is not None:
         shown = ["--images", str(images)] if images is not None else []
         review = ["--masks", str(written.folder), "--review", "reviews/first.csv"]
+        review += [part for text in settings or () if text.startswith("data.") for part in ("--set", text)]
         page = f" ({shlex.join(['tagmask', 'serve', str(run), *shown, *review])})"
     if written.lacking:
         typer.echo(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import Output, Overwrite, export_app
+from tagmask.cli.apps import Output, Overwrite, check_order, export_app
 
 
 @export_app.command("onnx")
@@ -51,6 +51,7 @@ def export_masks(
     from tagmask.api.export import export_masks as run_export
     from tagmask.engine.progress import report_skipped
 
+    check_order("export masks", masks, images)
     done = run_export(masks, images, output, format=format, image_url=image_url, overwrite=overwrite)
     report_skipped(done.skipped, "masks")
     for line in done.notes:

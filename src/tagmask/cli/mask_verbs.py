@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import DataPath, Output, Overwrite, RecipeOfData, Set, Split, app, tell
+from tagmask.cli.apps import DataPath, Output, Overwrite, RecipeOfData, Set, Split, app, check_order, tell
 from tagmask.cli.fleet_options import Address, DryRun, Engine, Gpus, Place, Price, ShardSize, SinkOption, on_ray
 from tagmask.recipes import recipe_names
 
@@ -63,11 +63,15 @@ def train(
     from tagmask import api
     from tagmask.engine.device import is_first_process
 
+    check_order("train", None, data)
     start = time.monotonic()
     folder = api.train(data, recipe=recipe, output=output, overrides=set_ or (), from_stage=from_stage)
     if not is_first_process():
         return
-    typer.echo(f"run: {folder} ({(time.monotonic() - start) / 60:.1f} minutes)")
+    begun = time.time() - (time.monotonic() - start)
+    earlier = (folder / "classes.txt").stat().st_mtime < begun  # which is written once, as the run is made
+    minutes = f"{(time.monotonic() - start) / 60:.1f} minutes"
+    typer.echo(f"run: {folder} ({minutes}{', this start alone' if earlier else ''})")
     for line in api.next_steps(folder):
         typer.echo(line)
 
@@ -126,6 +130,7 @@ def label(
     """
     from tagmask import api
 
+    check_order("label", run, data)
     told: dict[str, Any] = {"split": split, "source": source, "overrides": set_ or ()}
     if engine == "ray":
         refused = {"--save-cams": save_cams, "--overwrite": overwrite}
@@ -133,7 +138,7 @@ def label(
         on_ray(run, data, output, **fleet, dry_run=dry_run, price=price, refused=refused, **told)
         return
     written = api.label(run, data, output=output, save_cams=save_cams, overwrite=overwrite, **told)
-    tell(written, run=run, images=data)
+    tell(written, run=run, images=data, settings=set_)
 
 
 @app.command()
@@ -157,6 +162,7 @@ def refine(
     """
     from tagmask.api.refine import refine_cams
 
+    check_order("refine", cams, data)
     told = {"how": how, "split": split, "run": run, "recipe": recipe, "overwrite": overwrite}
     tell(refine_cams(cams, data, output, overrides=set_ or (), **told))
 
@@ -188,6 +194,7 @@ def predict(
     """
     from tagmask import api
 
+    check_order("predict", run, images)
     if engine == "ray":
         refused = {"--list": names, "--overwrite": overwrite}
         fleet: dict[str, Any] = {"address": address, "sink": sink, "shard_size": shard_size, "gpus": gpus}
@@ -214,6 +221,7 @@ def suggest(
     """
     from tagmask.api.suggest import suggest as find
 
+    check_order("suggest", run, data)
     for each in find(run, data, count=count, masks=masks):
         typer.echo(f"{each.image}\t{each.reason}")
     if masks is not None:

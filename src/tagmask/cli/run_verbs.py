@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import typer
 
-from tagmask.cli.apps import DataPath, Overwrite, Set, Split, app
+from tagmask.cli.apps import DataPath, Overwrite, Set, Split, app, check_order
 from tagmask.errors import TagmaskError
 from tagmask.recipes import recipe_names
 
@@ -45,6 +45,8 @@ def evaluate(
     from tagmask.data.files import write_text
     from tagmask.engine.progress import plain_console
     from tagmask.evaluation.tables import render, render_stages, to_json
+
+    check_order("evaluate", predictions, data)
 
     def write(values: dict[str, Any]) -> None:
         if output is not None:
@@ -119,6 +121,7 @@ def report(
     """
     from tagmask.api.report import report as write_report
 
+    check_order("report", run, data)
     told = {"split": split, "protocol": protocol, "shown": shown, "overwrite": overwrite}
     file = write_report(run, data, output=output, overrides=set_ or (), **told)
     typer.echo(f"report: {file}")
@@ -144,6 +147,7 @@ def serve(
     review: Annotated[Optional[Path], typer.Option(help="CSV file for the decisions of the review.")] = None,  # noqa: UP045
     tags: Annotated[Optional[Path], typer.Option(help="A table of `tagmask tags` to confirm, without a run.")] = None,  # noqa: UP045
     port: Annotated[int, typer.Option(min=1024, max=65535, help="On this machine only, 127.0.0.1.")] = 7860,
+    set_: Set = None,
 ) -> None:
     """Open a page to try a run, compare two, review masks, or confirm tags. Needs the extra `web`.
 
@@ -159,12 +163,14 @@ def serve(
         if tags is not None:
             if run is not None:
                 raise TagmaskError(f"--tags {tags}: confirmed on a page without a run; leave {run} out")
+            if set_:
+                raise TagmaskError(f"--set {set_[0]}: is of the recipe of a run, and --tags goes without; leave it out")
             address = stack.enter_context(confirming(tags, port=port))
         elif run is None:
             raise TagmaskError("serve needs a run folder, or --tags with a table that `tagmask tags` wrote")
         else:
             folders = {"images": images, "masks": masks, "review": review}
-            address, left_out = stack.enter_context(serving(run, other, **folders, port=port))
+            address, left_out = stack.enter_context(serving(run, other, **folders, port=port, overrides=set_ or ()))
         try:
             report_skipped(left_out, "masks")
             typer.echo(f"page: {address}   (Ctrl+C ends it)")

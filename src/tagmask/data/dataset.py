@@ -109,6 +109,7 @@ class Dataset:
             takes the place of `Record.split`, which holds one name only. Empty where splits do not overlap.
         context: names of context classes, which are tagged too: learnt like classes, background in every mask.
         averaged: names of the classes over which, with the background, scores are averaged; empty for all.
+        dropped: tags that are none of the chosen classes, the commonest first, with how many images bear each.
 
     Raises:
         TagmaskError: the class list is none, an averaged class is not in it, or names of images or splits differ in
@@ -123,6 +124,7 @@ class Dataset:
     context: tuple[str, ...] = ()
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
     averaged: tuple[str, ...] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_class_list(self.classes, "class list")
@@ -152,9 +154,9 @@ class Dataset:
     @cached_property
     def splits(self) -> tuple[str, ...]:
         """The names of the splits that have a record, sorted."""
+        names = {record.name if self.groups else record.split for record in self.records}
         if not self.groups:
-            return tuple(sorted({record.split for record in self.records}))
-        names = {record.name for record in self.records}
+            return tuple(sorted(names))
         return tuple(sorted(split for split, members in self.groups.items() if not members.isdisjoint(names)))
 
     def split(self, names: str | Sequence[str] | None) -> Dataset:
@@ -167,8 +169,7 @@ class Dataset:
             return self
         wanted = [names] if isinstance(names, str) else list(names)
         present = self.splits
-        missing = [name for name in wanted if name not in present]
-        if missing:
+        if missing := [name for name in wanted if name not in present]:
             have = ", ".join(map(repr, present)) or "none"
             raise TagmaskError(f"split {missing[0]!r} has no images; the splits of this data are: {have}")
         if not self.groups:

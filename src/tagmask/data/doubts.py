@@ -13,7 +13,7 @@ import numpy as np
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import is_image_name
 from tagmask.data.masks import PngMask
-from tagmask.data.readers.assemble import Collected
+from tagmask.data.readers.assemble import NONE_CHOSEN, Collected
 from tagmask.data.readers.problems import Problem, Problems
 from tagmask.data.readers.source import Source
 from tagmask.data.readers.table import TABLE_SUFFIXES
@@ -25,6 +25,7 @@ SMALL_SIDE = 32
 ALIKE = 0.85  # of two names, as difflib has it: "sheeep" and "sheep" have 0.91, "horse" and "house" 0.8
 OFTENER = 10  # times as many images, from which the other of two like names is taken to be the one that was meant
 MOST_NAMES = 2000  # classes whose names are compared, for it takes the square of their number
+NAMED = 5  # tags that are named among those left out
 
 
 def doubts(
@@ -45,6 +46,8 @@ def doubts(
     """
     dataset = collected.dataset
     found = [Problem("no tags", where, reason) for where, reason in collected.untagged]
+    if dataset.dropped:
+        found.append(Problem("class", "data.classes", left_out_tags(dataset).removeprefix("data.classes ")))
     found += [Problem("row", "left out", line) for line in dataset.skipped]
     if not any(problem.kind == "row" for problem in problems.found):  # images of rows that are wrong are in no other
         found += _unlisted(collected.source, dataset)
@@ -91,9 +94,13 @@ def doubtful_classes(dataset: Dataset) -> list[Problem]:
             )
         )
     spellings: dict[str, str] = {}
+    for mark, names in _by_joining_mark(classes).items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        word = {",": "comma", "|": "bar"}.get(mark)
+        mend = f" (in a table by {mark!r}, too: --set data.tag_separator={word})" if word else ""
+        said = f"{'hold' if more else 'holds'} {mark!r}; several tags are joined by ';'{mend}"
+        found.append(Problem("class", f"class {names[0]!r}{more}", said))
     for name in classes:
-        if mark := re.search(r"^[\[{('\"]|[,|]", name):
-            found.append(Problem("class", f"class {name!r}", f"holds {mark[0]!r}; several tags are joined by ';'"))
         other = spellings.setdefault(name.casefold().strip(), name)
         if other != name:
             found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
@@ -118,6 +125,27 @@ def _misspelt(dataset: Dataset) -> list[Problem]:
     return found
 
 
+def left_out_tags(dataset: Dataset) -> str:
+    """Say which tags the chosen classes leave out, and how many images bear nothing else, in a line."""
+    counts = [f"{name!r} ({count} image{'' if count == 1 else 's'})" for name, count in dataset.dropped.items()]
+    more = f" and {len(counts) - NAMED} more" if len(counts) > NAMED else ""
+    images = sum(NONE_CHOSEN in line for line in dataset.skipped)
+    bare = (
+        f"; {images} image{' bears' if images == 1 else 's bear'} no other tag and {'is' if images == 1 else 'are'} "
+        "left out, too (--set data.untagged=negative keeps images as known to bear none of the classes)"
+    )
+    return f"data.classes leaves out the tags {', '.join(counts[:NAMED])}{more}{bare if images else ''}"
+
+
+def _by_joining_mark(classes: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names that look like several tags in one, by the mark that says so."""
+    found: dict[str, list[str]] = {}
+    for name in classes:
+        if mark := re.search(r"^[\[{('\"]|[,|]", name):
+            found.setdefault(mark[0], []).append(name)
+    return found
+
+
 def _joined_by_spaces(dataset: Dataset, classes: Sequence[str]) -> str | None:
     """Return a class like "clear primary", in a table that joins tags by spaces; None where there is none.
 
@@ -125,6 +153,8 @@ def _joined_by_spaces(dataset: Dataset, classes: Sequence[str]) -> str | None:
     all words of one occur in others as well.
     """
     if any(len(record.tags) + len(record.context) > 1 for record in dataset.records):
+        return None
+    if _by_joining_mark(classes):  # which is told by itself
         return None
     spaced = [name for name in classes if " " in name.strip()]
     counts = Counter(word for name in classes for word in set(name.split()))

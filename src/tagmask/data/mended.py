@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import os
 from collections.abc import Iterable
 from dataclasses import replace
@@ -23,6 +24,7 @@ from tagmask.data.lock import locked
 from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError, no_such
 
+logger = logging.getLogger(__name__)
 Verdict = Literal["keep", "redo", "tags", "edited"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 REVIEW_COLUMNS = ["image", "tags", "split", "verdict"]
@@ -63,6 +65,39 @@ def with_mended(dataset: Dataset, folder: Path, review: Path | None = None) -> D
         for record, path in zip(dataset.records, paths, strict=True)
     )
     return replace(dataset, records=records)
+
+
+def doubt_own_masks(dataset: Dataset, review: Path | None = None) -> None:
+    """Warn where ground truth to score against is what tagmask wrote itself and nobody mended or accepted.
+
+    Args:
+        dataset: the images to score, with their ground truth.
+        review: table of a review on the page: masks that it says are to be kept are a person's.
+
+    Raises:
+        TagmaskError: the table of the review, or one beside the masks, is damaged.
+    """
+    verdicts = {} if review is None else _verdicts(review)
+    ledgers: dict[Path, Ledger] = {}
+    own: list[Path] = []
+    for record in dataset.records:
+        path = getattr(record.mask, "path", None)
+        if path is None or verdicts.get(os.path.abspath(record.image)) == "keep":
+            continue
+        folder = Path(path.as_posix().removesuffix(f"/{record.name}.png"))
+        if folder not in ledgers and folder.is_dir():
+            ledgers[folder] = mask_ledger(folder)
+        if folder in ledgers and ledgers[folder].owns(path):
+            own.append(path)
+    if own:
+        logger.warning(
+            "%d of %d masks to score against, such as %s, are not ground truth: tagmask wrote them, and nobody mended "
+            "them. The score says how like them the answers are, not how right. Name the folder of drawn masks in "
+            "data.masks",
+            len(own),
+            len(dataset),
+            own[0],
+        )
 
 
 def mask_ledger(folder: Path, rows: Iterable[MaskRow] | None = None) -> Ledger:

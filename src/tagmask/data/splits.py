@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -10,33 +12,91 @@ from pathlib import Path
 from typing import cast
 
 from tagmask.data.dataset import Dataset, PathLike
+from tagmask.data.doubts import left_out_tags
 from tagmask.data.images import limit_pixels
 from tagmask.data.ledger import LEDGER
 from tagmask.data.masks import PngMask
 from tagmask.data.mended import with_mended
-from tagmask.data.readers import read_dataset
+from tagmask.data.readers import detect, read_dataset
 from tagmask.data.readers.problems import nearest
 from tagmask.data.readers.source import ReadOptions
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig
 
+logger = logging.getLogger(__name__)
+OF_TABLES = ("separator", "tag_separator", "encoding")
+OF_VOC = ("tag_source", "tag_list")
 HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
 """Names of splits that nobody expects to be learnt from, those to evaluate on first; a year may follow, any case."""
 
 
-def open_data(path: PathLike | None, config: DataConfig, classes: Sequence[str] | None = None) -> Dataset:
-    """Read the data set a recipe names; `path` and `classes`, where given, stand over the recipe's."""
+def open_data(
+    path: PathLike | None, config: DataConfig, classes: Sequence[str] | None = None, *, quiet: bool = False
+) -> Dataset:
+    """Read the data set a recipe names, and say which tags `data.classes` leaves out.
+
+    Args:
+        path: stands over the recipe's, where given.
+        config: the recipe's section.
+        classes: those of a run, where the data are read for one.
+        quiet: whether nothing is said.
+
+    Raises:
+        TagmaskError: there is no such data set, or something is wrong with it.
+    """
     where = path or config.path
     if where is None:
         raise TagmaskError("no data: give a folder, a table or an annotation file, or set data.path in the recipe")
     limit_pixels(config.max_pixels)
+    others = bool(classes and path is not None and config.path is not None and not _is_same(path, config.path))
+    if others:
+        config = _without_strange(Path(where), config)
     try:
         dataset = read_dataset(Path(where), **reader_options(config, classes))
-    except TagmaskError:
+    except TagmaskError as error:
         if classes:
             _check_classes_of_run(Path(where), config, classes)
+        if others and (keys := _changed(config, OF_TABLES)):
+            defaults = (f"data.{key}={DataConfig.model_fields[key].default}" for key in keys)
+            unset = shlex.join(part for text in defaults for part in ("--set", text))
+            raise TagmaskError(
+                f"{error} ({_named(config, keys)} of the run's own recipe was taken; for data written otherwise give "
+                f"{unset}, or what is right)"
+            ) from None
         raise
+    if config.classes and dataset.dropped and not quiet:
+        logger.warning("%s", left_out_tags(dataset))
     return replace(dataset, averaged=config.averaged or ())
+
+
+def _is_same(path: PathLike, own: Path) -> bool:
+    """Tell whether data are those that a run was trained on, named as their folder or as the table in it."""
+    given, own = Path(path).resolve(), own.resolve()
+    return given == own or given.parent == own or given == own.parent
+
+
+def _without_strange(path: Path, config: DataConfig) -> DataConfig:
+    """Return a run's section without the options of a format that other data are not written in, and say which."""
+    keys = {"table": _changed(config, OF_TABLES), "voc": _changed(config, OF_VOC)}
+    if config.format != "auto" or not any(keys.values()):
+        return config
+    try:
+        found, _ = detect(path)
+    except TagmaskError:
+        return config  # which is told when they are read
+    strange = [key for form, own in keys.items() for key in own if form != found]
+    if strange:
+        logger.info("%s: is read as %s, without %s of the run's recipe", path, found, _named(config, strange))
+    return config.model_copy(update={key: DataConfig.model_fields[key].default for key in strange})
+
+
+def _changed(config: DataConfig, keys: Sequence[str]) -> list[str]:
+    """Name the keys that do not have their default."""
+    return [key for key in keys if getattr(config, key) != DataConfig.model_fields[key].default]
+
+
+def _named(config: DataConfig, keys: Sequence[str]) -> str:
+    return ", ".join(f"data.{key}={getattr(config, key)}" for key in keys)
 
 
 def _check_classes_of_run(path: Path, config: DataConfig, classes: Sequence[str]) -> None:
@@ -53,9 +113,14 @@ def _check_classes_of_run(path: Path, config: DataConfig, classes: Sequence[str]
 
 
 def reader_options(config: DataConfig, classes: Sequence[str] | None = None) -> ReadOptions:
-    """Give what a recipe's data section says to the readers; `classes`, where given, stand over the recipe's."""
-    said = {name: getattr(config, name) for name in ReadOptions.__annotations__}  # the section names them alike
-    return cast(ReadOptions, said | {"classes": classes or config.classes or None})
+    """Give what a recipe's data section says to the readers; `classes`, those of a run, stand over the recipe's.
+
+    Tags that a run does not know are left out where its own training left some out, and are mistakes elsewhere.
+    """
+    keys = [name for name in ReadOptions.__annotations__ if name != "other_tags"]
+    said = {name: getattr(config, name) for name in keys}  # the section names them alike
+    others = "doubt" if not classes else "drop" if config.classes else "refuse"
+    return cast(ReadOptions, said | {"classes": classes or config.classes or None, "other_tags": others})
 
 
 def check_context(dataset: Dataset) -> None:

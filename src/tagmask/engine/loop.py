@@ -136,6 +136,7 @@ def train(
                 log.losses(done, losses, lr=optimizer.param_groups[0]["lr"], images=config.batch)
             if saves and log:
                 save_state(folder, method, optimizer, done)
+                log.saved = done
             if log and evaluate and evaluates:
                 log.evaluation(done, evaluate(method.eval()))
                 method.train()
@@ -231,13 +232,19 @@ class Log:
             self.writer = SummaryWriter(str(folder / "events"), purge_step=start)
         self.progress = Progress(start, steps)
         self.time, self.step = time.perf_counter(), start
+        self.saved, self.steps = start, steps
+        if start:
+            logger.info("going on at step %d of %d", start, steps)
 
     def __enter__(self) -> Log:
         self.progress.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Take the bar down; a Ctrl+C is told at which step the next start goes on."""
         self.progress.stop()
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"at step {self.saved} of {self.steps}")
         if self.writer is not None:
             self.writer.close()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from tagmask.data.dataset import listed_classes
-from tagmask.data.files import check_folder, classes_text, is_temporary, write_classes, write_text
+from tagmask.data.files import check_folder, classes_text, is_temporary, unwritable, write_classes, write_text
 from tagmask.data.limits import parse_json
 from tagmask.data.lock import LOCK
 from tagmask.errors import TagmaskError, no_such
@@ -125,12 +127,31 @@ def create_run(
     return run
 
 
+def check_output(folder: Path) -> None:
+    """Refuse an output in which no run can be made or taken up, before any long work begins.
+
+    Raises:
+        TagmaskError: it holds something else, a file stands in the way, or nobody may write there.
+    """
+    check_folder(folder)
+    if not (folder / "run.json").exists() and folder.exists() and _names(folder) - {"recipe.yaml", "classes.txt"}:
+        raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
+    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def _names(folder: Path) -> set[str]:
+    """The files and folders in a folder, without those that every process of ours makes and removes."""
+    return {path.name for path in folder.iterdir() if path.name != LOCK and not is_temporary(path.name)}
+
+
 def _is_begun(folder: Path, classes: tuple[str, ...]) -> bool:
     """Whether a folder holds nothing, or nothing but what is left of a run that was killed while it was made.
 
     A recipe of ours is known by its content: it stays the same when it is read and written again.
     """
-    names = {path.name for path in folder.iterdir() if path.name != LOCK and not is_temporary(path.name)}
+    names = _names(folder)
     if not names:
         return True
     if names - {"recipe.yaml", "classes.txt"} or "recipe.yaml" not in names:

@@ -90,6 +90,9 @@ def run_stages(folder: Path, stages: Sequence[Stage]) -> None:
             stage.make(place)
             wait_for_all()
             done = True
+        except KeyboardInterrupt as stopped:
+            stopped.add_note(f"in stage {stage.name}")
+            raise
         finally:
             # Of a stage that fails too: what it took counts when it is resumed.
             cost = _account(folder, names, stage.name, time.perf_counter() - begin, done) if is_first_process() else {}

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tagmask.data.cam_files import SUFFIX, read_cams
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.images import open_image
+from tagmask.data.mended import doubt_own_masks
 from tagmask.data.splits import evaluation_split, open_data, training_split
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.model import load
@@ -64,6 +65,7 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
     without = [record.name for record in training.records if record.mask is None]
     if without:
         raise TagmaskError(f"image {without[0]!r} has no ground-truth mask ({len(without)} such); set data.masks")
+    doubt_own_masks(dataset, recipe.data.review)
     scores = []
     if (folder / CAMS).is_dir() and dataset.background:
         sweep = _sweep_of(folder / CAMS, training)

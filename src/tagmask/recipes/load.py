@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import difflib
+import string
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -93,6 +94,9 @@ def _find(source: str | Path) -> Path:
         )
     if path.suffix in (".yaml", ".yml"):
         raise no_such(path, "recipe", f"give a YAML file or one of: {', '.join(recipe_names())}")
+    if own := [name for name in recipe_names() if name.startswith(f"{source}/")]:
+        first = f"{source}/default" if f"{source}/default" in own else own[0]
+        raise TagmaskError(f"no recipe {str(source)!r}; did you mean {first!r}? there are: {', '.join(own)}")
     near = difflib.get_close_matches(str(source), recipe_names(), n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise TagmaskError(f"no recipe {str(source)!r}; {hint}there are: {', '.join(recipe_names())}, or give a YAML file")
@@ -121,12 +125,16 @@ def _read(path: Path) -> dict[str, Any]:
     return values
 
 
+_MARKS = {*string.punctuation, " ", "\t"} - {"~"}
+"""Marks that mean themselves as a value, such as a separator; in YAML most of them begin something else."""
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise TagmaskError(f"--set {override}: expected KEY.PATH=VALUE, such as optimizer.lr=1e-4")
     try:
-        value = load_yaml(text)
+        value = text if len(text) == 1 and text in _MARKS else load_yaml(text)
     except yaml.YAMLError:
         raise TagmaskError(f"--set {override}: the value is not YAML; put quotes around it") from None
     if isinstance(value, str):

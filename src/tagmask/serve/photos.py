@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size, open_image
 from tagmask.data.readers import detect
 from tagmask.data.walk import image_files
+from tagmask.engine.model import overridden
 from tagmask.errors import TagmaskError, no_such
 
 MAX_PIXELS = 40_000_000
@@ -57,7 +59,9 @@ class Photos:
         return [path for path in spread if _is_admitted(path, self.root)]
 
 
-def find_photos(model: Model, images: Path | None, *, review: Path | None = None) -> Photos:
+def find_photos(
+    model: Model, images: Path | None, *, review: Path | None = None, overrides: Sequence[str] = ()
+) -> Photos:
     """List photographs, with their tags where a data set says them.
 
     Args:
@@ -65,19 +69,23 @@ def find_photos(model: Model, images: Path | None, *, review: Path | None = None
         images: a folder of images, searched through, or a data set that `train` reads; in a plain folder, the
             innermost folder with the name of a class gives the tag. None: the run's own data.
         review: the table of the review; where it lies in the folder, it is not taken for a data set.
+        overrides: of the section `data` of the run's recipe. How its tables were written counts for other data, too,
+            unless they say otherwise; where its own images and masks lie does not.
 
     Raises:
         TagmaskError: nothing is there, or the data set cannot be read.
     """
-    config = model.run.recipe.data
+    only = {"only": ("data",), "but": ("data.classes",)}
+    recipe = model.run.recipe
     if images is None:
+        config = overridden(recipe, overrides, **only).data
         if config.path is None or not config.path.exists():
             raise TagmaskError(f"{model.run.folder}: the data it was trained on is not there; give --images")
         return _of_dataset(open_data(None, config, model.classes), config.path)
     if not images.exists():
         raise no_such(images, "folder", "give --images a folder of photographs or a data set")
     if images.is_file() or _is_data_set(images, review):
-        plain = config.model_copy(
+        plain = recipe.data.model_copy(
             update={
                 "format": "auto",
                 "image_folder": None,
@@ -85,12 +93,10 @@ def find_photos(model: Model, images: Path | None, *, review: Path | None = None
                 "mask_classes": None,
                 "tag_source": "annotations",
                 "tag_list": None,
-                "separator": ",",
-                "tag_separator": ";",
-                "encoding": "utf-8",
             }
         )
-        return _of_dataset(open_data(images, plain, model.classes), images)
+        config = overridden(recipe.model_copy(update={"data": plain}), overrides, **only).data
+        return _of_dataset(open_data(images, config, model.classes), images)
     photos = _of_folder(images, model.classes)
     if not photos.by_name:
         raise TagmaskError(f"{images}: no images in it; expected .jpg, .png, .webp, … files")

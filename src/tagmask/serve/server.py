@@ -8,7 +8,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +59,7 @@ def serving(
     masks: Path | None = None,
     review: Path | None = None,
     port: int = PORT,
+    overrides: Sequence[str] = (),
 ) -> Iterator[tuple[str, list[str]]]:
     """Serve the page while the context lasts.
 
@@ -70,6 +71,7 @@ def serving(
         masks: folder that `tagmask label` or `tagmask predict` wrote, to review.
         review: CSV file for the decisions; goes with `masks`.
         port: to listen on, at 127.0.0.1 alone.
+        overrides: `data.key=value`, of how the first run's recipe reads a data set.
 
     Yields:
         the page's address, and a line for each mask that cannot be reviewed.
@@ -90,7 +92,7 @@ def serving(
         models = [load(folder) for folder in (run, other) if folder is not None]
         for model in models:
             model.check_decoder()
-        photos = _photos(models[0], images, review)
+        photos = _photos(models[0], images, review, overrides)
         page, left_out = _review(models[0], photos, masks, review)
         examples = photos.examples(EXAMPLES) if photos else []
         blocks = build_page(models, examples, Path(temporary) / "masks", page)
@@ -223,12 +225,12 @@ def _answering(app: ASGIApp, listener: socket.socket) -> Iterator[None]:
         thread.join()
 
 
-def _photos(model: Model, images: Path | None, review: Path | None) -> Photos | None:
+def _photos(model: Model, images: Path | None, review: Path | None, overrides: Sequence[str]) -> Photos | None:
     """Find the photographs; None where there are none and the page can do without: no --images, no review."""
     try:
-        return find_photos(model, images, review=review)
+        return find_photos(model, images, review=review, overrides=overrides)
     except TagmaskError:
-        if images is None and review is None:
+        if images is None and review is None and not overrides:
             return None
         raise
 

@@ -1,13 +1,16 @@
 import json
 import pickle
 import re
+import shlex
 
 import numpy as np
 import pytest
 
 from tagmask.data.readers import collect, read_dataset
 from tagmask.data.readers.problems import Problems
+from tagmask.data.splits import reader_options
 from tagmask.errors import TagmaskError
+from tagmask.recipes.load import DataConfig, load_recipe
 from tests.data.trees import write_image, write_mask, write_table
 
 
@@ -189,10 +192,28 @@ def test_bad_input_unknown_tag(tmp_path):
     assert lines[3].endswith("tags.csv row 3: tag 'dgo' is not in the class list; did you mean 'dog'?")
 
 
-def test_bad_input_tag_outside_the_given_classes_where_there_is_no_list(tmp_path):
-    write_table(tmp_path, "image,tags\na.jpg,cat\nb.jpg,dog\n")
+def test_tags_outside_the_given_classes_are_dropped_and_counted_where_there_is_no_list(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat;sky\nb.jpg,dog;~sky\nc.jpg,cat\n", "a.jpg b.jpg c.jpg")
+    dataset = read_dataset(tmp_path, classes=["cat"])
+    assert by_name(dataset) == {"a": ("cat",), "c": ("cat",)}
+    assert dict(dataset.dropped) == {"sky": 2, "dog": 1}
+    assert dataset.records[0].unknown == ()
+    assert by_name(read_dataset(tmp_path, classes=["cat"], untagged="negative"))["b"] == ()
     with pytest.raises(TagmaskError, match=r"tags\.csv row 3: tag 'dog' is not in the class list"):
-        read_dataset(tmp_path, classes=["cat"])
+        read_dataset(tmp_path, classes=["cat", "sky"], other_tags="refuse")
+
+
+def test_bad_input_misspelt_class_that_no_row_has_is_one_error(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,sheep\nb.jpg,sheep;sky\nc.jpg,cat\n", "a.jpg b.jpg c.jpg")
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path, classes=["sheeep", "cat"])
+    assert str(raised.value) == (
+        f"class 'sheeep' of data.classes is in no row of {tmp_path / 'tags.csv'}; did you mean 'sheep'?"
+    )
+    assert by_name(read_dataset(tmp_path, classes=["sheeep", "cat"], other_tags="drop")) == {"c": ("cat",)}
+    # A class that is spelt like no other tag, or like one that was chosen, too, may have no image.
+    assert read_dataset(tmp_path, classes=["zebra", "cat"]).classes == ("zebra", "cat")
+    assert read_dataset(tmp_path, classes=["sheeep", "sheep"]).classes == ("sheeep", "sheep")
 
 
 def test_bad_input_chosen_class_that_the_data_does_not_have(tmp_path):
@@ -302,6 +323,36 @@ def test_bad_input_malformed_json_lines(tmp_path, text, message):
     assert message in str(raised.value)
 
 
+NAMES = "The names: `image`, or filename, file_name, image_name, image_id, id; "
+NAMES += "`tags`, or labels, label, classes, category"
+
+
+def test_bad_input_header_of_other_names_and_another_separator_is_one_error(tmp_path):
+    text = "Photo;What is on it\na.jpg;cat, dog\nb.jpg;cow, cat, dog\n"
+    table = write_table(tmp_path, text)
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path)
+    assert str(raised.value) == (
+        f"{table} row 1: columns are separated by ';'; say so (--set data.separator=';' --set data.tag_separator="
+        "comma, for its tags are joined by commas), and name them so that tagmask knows them: 'Photo;What is on it' "
+        f"has no such names. {NAMES}"
+    )
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path, separator="semicolon")
+    assert "row 1: 'Photo;What is on it' lacks the column 'image'" in str(raised.value)
+    assert str(raised.value).endswith(NAMES)
+
+
+def test_bad_input_tags_joined_by_commas_under_a_header_with_semicolons(tmp_path):
+    write_table(tmp_path, "image;tags\na.jpg;cat, dog\nb.jpg;cat\n")
+    with pytest.raises(TagmaskError, match=r"data\.separator=';' --set data\.tag_separator=comma, for its tags"):
+        read_dataset(tmp_path)
+    assert read_dataset(tmp_path, separator=";", tag_separator="comma").classes == ("cat", "dog")
+    write_table(tmp_path, "image;tags\na.jpg;cat;dog\nb.jpg;cat\n")
+    with pytest.raises(TagmaskError, match=r"row 2: 3 cells under a header of 2; join tags by another mark than ';'"):
+        read_dataset(tmp_path, separator=";")
+
+
 def test_bad_input_table_in_another_encoding(tmp_path):
     table = write_table(tmp_path, "")
     table.write_bytes("image,tags\na.jpg,bär\n".encode("cp1252"))
@@ -317,6 +368,22 @@ def test_bad_input_only_ten_of_many_problems_are_shown(tmp_path):
     assert lines[0].endswith("25 problems")
     assert len(lines) == 12
     assert lines[-1] == f"  and 15 more; `tagmask data check {tmp_path}` lists all of them"
+
+
+def test_the_command_that_lists_all_problems_says_how_the_data_are_read(tmp_path):
+    write_table(tmp_path, "image|tags\n" + "".join(f"{number}.jpg|cat, red\n" for number in range(12)))
+    chosen = DataConfig(separator="|", tag_separator="comma", classes=("cat", "it's red"), background=False)
+    with pytest.raises(TagmaskError) as raised:
+        read_dataset(tmp_path, **reader_options(chosen))
+    last = str(raised.value).splitlines()[-1]
+    command = shlex.split(last.split("`")[1])
+    overrides = command[5::2]
+    assert command[:4] == ["tagmask", "data", "check", str(tmp_path)]
+    assert set(command[4::2]) == {"--set"}
+    assert load_recipe({"method": "cam"}, overrides).data == chosen
+    with pytest.raises(TagmaskError) as raised:  # the classes of a run are no option of the check
+        read_dataset(tmp_path, **reader_options(DataConfig(separator="|"), ("cat", "red")))
+    assert f"`tagmask data check {tmp_path} --set 'data.separator=|'`" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -387,9 +454,12 @@ def test_encodings_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"separator": ";;"}, "separator: ';;' is no single character; write ; or tab"),
+        ({"separator": ";;"}, "separator: ';;' is no single character; write one, such as ';', or a word: "),
+        ({"separator": "semikolon"}, "or a word: tab, space, comma, semicolon, bar"),
+        ({"tag_separator": "coma"}, "tag_separator: 'coma' is none of tab, space, comma, semicolon, bar; did you mean"),
+        ({"tag_separator": "Comma"}, "did you mean 'comma'?"),
         ({"separator": ""}, "separator: '' is no single character"),
-        ({"tag_separator": ""}, "tag_separator: is empty"),
+        ({"tag_separator": ""}, "tag_separator: is empty; write what stands between tags, also as a word: tab, space"),
         ({"encoding": "latin1000"}, "encoding: 'latin1000' is not known; write utf-8, latin-1"),
         ({"encoding": "base64"}, "encoding: 'base64' is not known"),
     ],

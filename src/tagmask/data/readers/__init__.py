@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Unpack, get_args
 
@@ -20,7 +21,7 @@ from tagmask.data.readers.labelme import read_labelme
 from tagmask.data.readers.parquet import read_parquet
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.shards import read_shards
-from tagmask.data.readers.source import Format, Options, ReadOptions, Source, TagSource, Untagged
+from tagmask.data.readers.source import Format, Options, OtherTags, ReadOptions, Source, TagSource, Untagged
 from tagmask.data.readers.table import read_table
 from tagmask.data.readers.yolo import read_yolo
 from tagmask.errors import TagmaskError, no_such
@@ -58,7 +59,7 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
         **options: all optional.
             `format`: one of these as "table", "folders", "coco", "voc", "yolo", "label_studio", "cvat", "labelme",
             "imagefolder", "parquet", "tar", "cls_labels"; "auto" looks.
-            `classes`: the chosen names in id order; a subset of the data's own list drops the other tags. None takes
+            `classes`: the chosen names in id order; the other tags are dropped. None takes
             the own list (`classes.txt` beside a table or in a folder, categories, the 20 of VOC), else the tags seen.
             `context`: names of context classes, such as water or road, that are tagged too; they are background in
             the masks.
@@ -75,6 +76,9 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
             `separator`: what stands between the columns of a CSV: one character, or "tab", "semicolon", "bar".
             `tag_separator`: what stands between the tags of a table's cell; also "space", "comma".
             `encoding`: of a table, as "latin-1".
+            `other_tags`: what becomes of tags that are not in `classes`, where the data have no list of their own:
+            "drop" leaves them out (`Dataset.dropped` counts them), "doubt" too, but refuses a class that no image bears
+            where such a tag is spelt nearly like it, "refuse" takes each for a mistake.
 
     Returns:
         The data set, in the order of the source.
@@ -88,9 +92,9 @@ def read_dataset(path: str | Path, **options: Unpack[ReadOptions]) -> Dataset:
     except TagmaskError as error:
         if problems.found:
             problems.add("file", str(path), str(error).removeprefix(f"{path}: "))
-            problems.raise_if_any(Path(path))
+            problems.raise_if_any(Path(path), options)
         raise
-    problems.raise_if_any(Path(path))
+    problems.raise_if_any(Path(path), options)
     if not collected.dataset.records:
         left_out = f"; all {len(collected.untagged)} were left out as untagged" if collected.untagged else ""
         raise TagmaskError(f"{path}: no image to learn from{left_out}")
@@ -114,6 +118,7 @@ def collect(
     separator: str = ",",
     tag_separator: str = ";",
     encoding: str = "utf-8",
+    other_tags: OtherTags = "doubt",
 ) -> Collected:
     """Read as `read_dataset` does, but note wrong rows in `problems` and go on.
 
@@ -124,6 +129,7 @@ def collect(
         ("format", format, get_args(Format)),
         ("untagged", untagged, get_args(Untagged)),
         ("tag_source", tag_source, get_args(TagSource)),
+        ("other_tags", other_tags, get_args(OtherTags)),
     ):
         if value not in valid:
             raise TagmaskError(f"{key}: {value!r} is not known; {nearest(str(value), valid)}")
@@ -140,6 +146,7 @@ def collect(
         separator=MARKS.get(separator, separator),
         tag_separator=MARKS.get(tag_separator, tag_separator),
         encoding=encoding,
+        other_tags=other_tags,
     )
     _check_table_options(options)
     if options.image_folder is not None and not options.image_folder.is_dir():
@@ -160,11 +167,16 @@ def collect(
 
 
 def _check_table_options(options: Options) -> None:
-    """Refuse what separates nothing, and encodings that nobody knows."""
+    """Refuse what separates nothing, a misspelt name of a mark, and encodings that nobody knows."""
+    words = ", ".join(MARKS)
     if len(options.separator) != 1 or options.separator in '"\r\n':
-        raise TagmaskError(f"separator: {options.separator!r} is no single character; write ; or tab")
+        raise TagmaskError(
+            f"separator: {options.separator!r} is no single character; write one, such as ';', or a word: {words}"
+        )
     if not options.tag_separator:
-        raise TagmaskError("tag_separator: is empty; write what stands between tags, such as comma or space")
+        raise TagmaskError(f"tag_separator: is empty; write what stands between tags, also as a word: {words}")
+    if near := get_close_matches(options.tag_separator.lower(), MARKS, 1, cutoff=0.8):
+        raise TagmaskError(f"tag_separator: {options.tag_separator!r} is none of {words}; did you mean {near[0]!r}?")
     try:
         "".encode(options.encoding)
     except (LookupError, ValueError):

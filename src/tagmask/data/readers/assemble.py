@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list, numbered
+from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list
 from tagmask.data.masks import PngMask
 from tagmask.data.names import case_key, printable
+from tagmask.data.readers.class_choice import choose_classes
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside
 from tagmask.errors import TagmaskError, no_such
-from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS, count_classes
+from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
 
 KEPT_SECRET = ("test", "testing")
 """Splits whose tags may be known to nobody but the makers of a benchmark: their images are for prediction."""
+
+NONE_CHOSEN = "bears none of the chosen classes"
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,14 @@ def assemble(source: Source, options: Options, problems: Problems) -> Collected:
     del first_rows
     lines = tuple(map(printable, skipped))
     dataset = Dataset(
-        tuple(records), classes, options.background, source.tag_source, lines, options.context, source.groups
+        tuple(records),
+        classes,
+        options.background,
+        source.tag_source,
+        lines,
+        options.context,
+        source.groups,
+        dropped=dict(tags_of.dropped.most_common()),
     )
     return Collected(dataset, tuple(untagged), source)
 
@@ -98,66 +109,8 @@ def _record(row: Row, tags: tuple[int, ...], unknown: tuple[int, ...], first: in
     )
 
 
-def choose_classes(source: Source, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the full class list, which every tag has to be in, and the chosen one, which the data set has.
-
-    Context classes are in the first and never in the second. The second is `numbered`.
-
-    Raises:
-        TagmaskError: a list is no class list, or a chosen class is not in the full list.
-    """
-    if options.context:
-        _check_context(options)
-    if options.mask_classes is not None:
-        check_class_list(options.mask_classes, "mask_classes", most=None)
-    if options.classes is not None:
-        check_class_list(options.classes, "classes", most=None)
-    declared = (*(source.classes or ()), *(options.mask_classes or ()))
-    if not declared:
-        seen = {tag for row in source.rows for tag in (*row.tags, *(row.unknown or ()))}
-        if not seen and options.classes is None:
-            raise TagmaskError(f"{source.path}: no image bears a tag, so there are no classes; fill in the tags")
-        things = [name for name in sorted(seen) if name not in options.context]
-        if not things and options.classes is None:
-            raise TagmaskError("data.context names every tag there is; leave out those that masks are wanted of")
-        place = f"{source.path}, tags"
-        classes = _chosen(options.classes or check_class_list(things, place, most=None), place, options)
-        return (*classes, *options.context), classes
-    full = tuple(dict.fromkeys((*declared, *options.context)))
-    for name in options.classes or ():
-        if name not in full and name != IGNORED_CLASS:
-            place = source.classes_from if source.classes else "mask_classes"
-            raise TagmaskError(f"classes: {name!r} is not in {place}; {nearest(name, full)}")
-    chosen = options.classes or tuple(name for name in source.classes or full if name not in options.context)
-    if not chosen:
-        raise TagmaskError("data.context names every class there is; leave out those that masks are wanted of")
-    return full, _chosen(chosen, source.classes_from, options)
-
-
-def _chosen(names: Sequence[str], place: str, options: Options) -> tuple[str, ...]:
-    """Give the classes their numbers; context classes are numbered behind them, and only as far as 254."""
-    if options.context and count_classes(names) + len(options.context) >= IGNORE:
-        raise TagmaskError(
-            f"data.context: {len(options.context)} context classes beside {count_classes(names)} classes; together"
-            f" there may be {IGNORE - 1}; choose fewer (data.classes), or leave the context classes out"
-        )
-    return check_class_list(numbered(names), place)
-
-
-def _check_context(options: Options) -> None:
-    if not options.background:
-        raise TagmaskError(
-            "data.context: these classes become background, and data.background is false; set it to true"
-        )
-    check_class_list(options.context, "data.context")
-    twice = [name for name in options.context if name in (options.classes or ())]
-    if twice:
-        raise TagmaskError(f"data.context: {twice[0]!r} is in data.classes too; remove it from one of them")
-    check_class_list((*(options.classes or ()), *options.context), "data.classes and data.context", most=None)
-
-
 class _TagReader:
-    """Turns a row's tags into indices of the chosen classes."""
+    """Turns a row's tags into indices of the chosen classes, and counts the tags that are none of them."""
 
     def __init__(self, full: tuple[str, ...], classes: tuple[str, ...], problems: Problems, wrong: str) -> None:
         self.index = {name: position for position, name in enumerate(classes) if name != IGNORED_CLASS}
@@ -166,6 +119,7 @@ class _TagReader:
         self.problems = problems
         self.wrong = wrong
         self.hints: dict[str, str] = {}
+        self.dropped: Counter[str] = Counter()
 
     def __call__(self, row: Row) -> tuple[tuple[int, ...], tuple[int, ...]]:
         tags = self._indices(row, row.tags)
@@ -178,7 +132,10 @@ class _TagReader:
             return ()
         if not self.full.issuperset(names):
             self._note_wrong(row, names)
-        return tuple(sorted({self.index[name] for name in names if name in self.index}))
+        found = {self.index[name] for name in names if name in self.index}
+        if len(found) < len(names):
+            self.dropped.update(self.full.intersection(names).difference(self.index))
+        return tuple(sorted(found))
 
     def _note_wrong(self, row: Row, names: Iterable[str]) -> None:
         for name in names:
@@ -194,7 +151,7 @@ def _why_untagged(row: Row) -> str:
     if row.unknown is None:
         return f"nobody knows the tags of image {row.name!r}"
     if row.tags:
-        return f"image {row.name!r} bears none of the chosen classes (its tags: {'; '.join(row.tags)})"
+        return f"image {row.name!r} {NONE_CHOSEN} (its tags: {'; '.join(row.tags)})"
     return f"image {row.name!r} has no tags"
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
 
 from tagmask.data.names import printable
 from tagmask.errors import TagmaskError
+from tagmask.recipes.data_section import DataConfig
 
 Kind = Literal[
     "file",
@@ -61,8 +65,12 @@ class Problems:
             message = f"{message[: LONGEST // 2]} … {message[-LONGEST // 2 :]}"
         self.found.append(Problem(kind, printable(where), message))
 
-    def raise_if_any(self, path: Path) -> None:
+    def raise_if_any(self, path: Path, options: Mapping[str, Any] | None = None) -> None:
         """Raise one error that shows the first ten problems and counts the rest.
+
+        Args:
+            path: what was read.
+            options: how; the command that lists all problems says them, too.
 
         Raises:
             TagmaskError: there is a problem.
@@ -73,8 +81,24 @@ class Problems:
             raise TagmaskError(str(self.found[0]))
         lines = [f"{path}: {len(self.found)} problems", *(f"  {problem}" for problem in self.found[:SHOWN])]
         if len(self.found) > SHOWN:
-            lines.append(f"  and {len(self.found) - SHOWN} more; `tagmask data check {path}` lists all of them")
+            command = shlex.join(["tagmask", "data", "check", str(path), *settings(options or {})])
+            lines.append(f"  and {len(self.found) - SHOWN} more; `{command}` lists all of them")
         raise TagmaskError("\n".join(lines))
+
+
+def settings(options: Mapping[str, Any]) -> list[str]:
+    """Return the arguments by which a command reads data as these options of a reader say, those of the default not."""
+    default = DataConfig()
+    found: list[str] = []
+    for key, value in options.items():
+        if value is None or not hasattr(default, key) or value == getattr(default, key):
+            continue
+        if key == "classes" and options.get("other_tags") == "refuse":
+            continue  # those of a run, which the data may lack
+        if isinstance(value, Iterable) and not isinstance(value, str):
+            value = yaml.safe_dump([*value], default_flow_style=True, allow_unicode=True, width=LONGEST).strip()
+        found += ["--set", f"data.{key}={str(value).lower() if isinstance(value, bool) else value}"]
+    return found
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

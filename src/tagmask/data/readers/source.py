@@ -7,7 +7,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from tagmask.data.colours import ColourMask
 from tagmask.data.dataset import PathLike, check_class_list
@@ -19,6 +19,8 @@ from tagmask.data.readers.problems import Problems
 from tagmask.data.yolo_labels import YoloMask
 from tagmask.errors import TagmaskError, no_such
 from tagmask.recipes.data_section import Format, TagSource, Untagged
+
+OtherTags = Literal["doubt", "drop", "refuse"]
 
 
 class ReadOptions(TypedDict, total=False):
@@ -37,6 +39,7 @@ class ReadOptions(TypedDict, total=False):
     separator: str
     tag_separator: str
     encoding: str
+    other_tags: OtherTags
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Options:
     separator: str = ","
     tag_separator: str = ";"
     encoding: str = "utf-8"
+    other_tags: OtherTags = "doubt"
 
 
 class Row(NamedTuple):

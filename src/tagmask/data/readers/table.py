@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,6 @@ from typing import Any
 
 from tagmask.data.csv_cells import plain_cell
 from tagmask.data.images import IMAGE_SUFFIXES, is_image_name
-from tagmask.data.readers.foreign import COLUMNS
 from tagmask.data.readers.problems import Problems
 from tagmask.data.readers.source import (
     FileIndex,
@@ -25,21 +23,11 @@ from tagmask.data.readers.source import (
     json_lines,
     read_text,
 )
+from tagmask.data.readers.table_header import ALSO, KEYS, MARKS, SHAPE, misspelt, named_columns, rename
 from tagmask.errors import TagmaskError
 
-KEYS = ("image", "tags", "split", "unknown")
-OPTIONAL = {"split", "unknown"}
-ALSO = {
-    "image": ("filename", "file_name", "image_name", "image_id", "id"),
-    "tags": ("labels", "label", "classes", "category"),
-}
-"""Names that other people's tables have for a column, the likeliest first."""
-MARKS = {"1": True, "1.0": True, "0": False, "0.0": False, "-1": None, "-1.0": None, "": None}
-"""What a cell of a class's own column says: the image bears it, does not, or nobody knows."""
-TAB = "\t"
 CSV_SUFFIX = ".csv"
 TABLE_SUFFIXES = (CSV_SUFFIX, ".jsonl", ".ndjson")
-SHAPE = "expected a header `image,tags` or `image,tags,split`, tags joined by `;`"
 
 
 def read_table(path: Path, options: Options, problems: Problems) -> Source:
@@ -153,92 +141,43 @@ def _csv_rows(
     path: Path, text: str, separator: str, problems: Problems
 ) -> tuple[list[str], Iterator[tuple[str, list[str]]]]:
     """Return the header, with our names for the columns we know, and the place and cells of each row below it."""
-    rows = _csv_cells(path, text, separator, problems)
+    if told := _TOLD_SEPARATOR.match(text):
+        separator, text = told[1], "\n" + text[told.end() :]
+    rows = _csv_cells(path, text, separator)
     header = next(rows, ("", []))[1]
     first = next(rows, None)
-    return _header(path, header, first[1] if first else []), chain([first] if first else [], rows)
+    names = named_columns(path, header, first[1] if first else [], separator)
+    return names, _plain(chain([first] if first else [], rows), len(header), separator, problems)
 
 
 _TOLD_SEPARATOR = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
 """A first line by which spreadsheets are told what stands between the columns."""
 
 
-def _csv_cells(path: Path, text: str, separator: str, problems: Problems) -> Iterator[tuple[str, list[str]]]:
-    """Yield the place and cells of the header, then of each row below it that is no longer."""
-    if told := _TOLD_SEPARATOR.match(text):
-        separator, text = told[1], "\n" + text[told.end() :]
+def _csv_cells(path: Path, text: str, separator: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and cells of the header, then of each row below it."""
     # Line by line: StringIO would hold the text in four bytes a character.
     reader = csv.reader((line[0] for line in re.finditer(r".*\n|.+", text)), delimiter=separator, strict=True)
-    header: list[str] | None = None
     try:
         for cells in reader:
-            where = f"{path} row {reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if header is None:
-                header = cells
-                yield where, header
-            elif len(cells) > len(header):
-                wrong = f"{len(cells)} cells under a header of {len(header)}; join tags by `;`, not by commas"
-                problems.add("row", where, wrong)
-            else:
-                yield where, [plain_cell(cell) if cell[:1] == "'" else cell for cell in cells]
+            if any(cell.strip() for cell in cells):
+                yield f"{path} row {reader.line_num}", cells
     except csv.Error as error:
         raise TagmaskError(f"{path} row {reader.line_num}: {error}; check the row's quotes") from error
 
 
-def _header(path: Path, cells: list[str], first: list[str]) -> list[str]:
-    """Return the names of the columns: ours where they are known, those of classes as they are.
-
-    Args:
-        path: the table, for messages.
-        cells: its first row.
-        first: its second, by which columns of classes are told.
-    """
-    names = [name if (name := cell.strip()).lower() not in KEYS else name.lower() for cell in cells]
-    for key in ALSO:
-        _rename(names, key)
-    if "image" in names and "tags" in names:
-        if misspelt := _misspelt(names):
-            raise TagmaskError(f"{path} row 1: {misspelt}")
-    elif "image" not in names or not _are_marks(names, first):
-        line = ",".join(cells)
-        if len(cells) == 1 and (other := _separator(line)):
-            raise TagmaskError(
-                f"{path} row 1: columns are separated by {other!r}; say so (--set data.separator="
-                f"{'tab' if other == TAB else repr(other)}), or separate them by commas; {SHAPE}"
-            )
-        if told := next((told for column, told in COLUMNS.items() if column in names), None):
-            raise TagmaskError(f"{path}: {told}")
-        missing = next(key for key in ALSO if key not in names)
-        raise TagmaskError(f"{path} row 1: {line!r} lacks the column {missing!r}; {SHAPE}")
-    doubled = [name for name in names if names.count(name) > 1 and (name in KEYS or "tags" not in names)]
-    if doubled:
-        raise TagmaskError(f"{path} row 1: column {doubled[0]!r} stands twice; remove one")
-    return names
-
-
-def _separator(line: str) -> str | None:
-    """Return the mark that parts a header into columns of which one is the image's; None where none does."""
-    known = {"image", *ALSO["image"]}
-    for mark in (TAB, *";|,"):
-        if known & {part.strip().lower() for part in line.split(mark)[:-1]}:
-            return mark
-    return None
-
-
-def _rename(names: list[str], key: str) -> None:
-    """Give a column our name, where other people's tables call it otherwise and none has ours."""
-    lowered = [name.lower() for name in names]
-    other = next((name for name in ALSO[key] if name in lowered), None)
-    if key not in names and other is not None:
-        names[lowered.index(other)] = key
-
-
-def _are_marks(names: list[str], cells: list[str]) -> bool:
-    """Tell whether the columns we have no name for are those of classes, by the cells of one row."""
-    marks = [cell.strip() for name, cell in zip(names, cells, strict=False) if name not in KEYS]
-    return any(marks) and all(mark in MARKS for mark in marks)
+def _plain(
+    rows: Iterable[tuple[str, list[str]]], width: int, separator: str, problems: Problems
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the rows that are no longer than the header, without the quotes that keep spreadsheets from formulas."""
+    mend = "join tags by `;`, not by commas"
+    if separator != ",":
+        mend = f"join tags by another mark than {separator!r} (data.tag_separator), or put quotes around them"
+    for where, cells in rows:
+        if len(cells) > width:
+            problems.add("row", where, f"{len(cells)} cells under a header of {width}; {mend}")
+        else:
+            yield where, [plain_cell(cell) if cell[:1] == "'" else cell for cell in cells]
 
 
 def _from_columns(
@@ -262,7 +201,7 @@ def _json_entries(path: Path, text: str, problems: Problems) -> Iterator[tuple[s
         if isinstance(entry, dict):
             names = list(entry)
             for key in ALSO:
-                _rename(names, key)
+                rename(names, key)
             entry = dict(zip(names, entry.values(), strict=True))
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             problems.add("row", where, 'expected an object like {"image": "a.jpg", "tags": ["cat"], "split": "train"}')
@@ -271,17 +210,7 @@ def _json_entries(path: Path, text: str, problems: Problems) -> Iterator[tuple[s
             problems.add("row", where, "lacks the key 'tags'; write \"tags\": [] for an image that bears none")
             continue
         if not known.issuperset(entry):
-            if misspelt := _misspelt(entry):
-                problems.add("row", where, misspelt)
+            if wrong := misspelt(entry):
+                problems.add("row", where, wrong)
             known.update(entry)
         yield where, entry
-
-
-def _misspelt(names: Iterable[str]) -> str | None:
-    """Say that a column looks like an optional one, misspelt; `image` and `tags` are missed if they are."""
-    present = {name.strip().lower() for name in names}
-    for key in OPTIONAL - present:
-        close = difflib.get_close_matches(key, present, n=1, cutoff=0.8)
-        if close:
-            return f"column {close[0]!r} is not known; did you mean {key!r}?"
-    return None

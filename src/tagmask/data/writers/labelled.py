@@ -20,6 +20,8 @@ from tagmask.data.readers import read_dataset
 from tagmask.errors import TagmaskError, no_such
 from tagmask.ops.label_ids import IGNORE
 
+NAMED = 5  # folders named in a message
+
 
 @dataclass(frozen=True)
 class LabelledImage:
@@ -124,12 +126,19 @@ def open_labelled(masks: Path, images: Path | Dataset) -> Labelled:
     if photographs.keys().isdisjoint(names):
         raise TagmaskError(
             f"{masks}: no mask is called after a photograph of {_described(images)}; for the mask {names[0]}.png"
-            f" expected {names[0]}.jpg or the like in it; name the folder that was labelled"
+            f" expected {names[0]}.jpg or the like in it; {_mend(images, names)}"
         )
     for photograph in (one for name in names for one in photographs.get(name, ())):
         if fault := split_name_fault(photograph.split):
             raise TagmaskError(f"split {photograph.split!r} {fault}")
     return Labelled(masks, classes, photographs, root)
+
+
+def _mend(images: Path | Dataset, names: Sequence[str]) -> str:
+    """Name the folder above the given one where the masks are called after its photographs from there."""
+    if not isinstance(images, Dataset) and all(name.startswith(f"{images.name}/") for name in names):
+        return f"did you mean {images.parent}?"
+    return "name the folder that was labelled"
 
 
 def _described(images: Path | Dataset) -> str:
@@ -162,17 +171,39 @@ def _of_dataset(dataset: Dataset) -> tuple[Path, dict[str, list[_Photograph]]]:
 
 
 def _of_path(path: Path, masks: Path, names: Sequence[str]) -> tuple[Path, dict[str, list[_Photograph]]]:
-    """The folder and photographs by the name of their mask: those in a folder, else those of the data set it is."""
+    """The folder and photographs by the name of their mask.
+
+    They are those in the folder, else those of the data set it is, else those in the one folder of it where some fit.
+    """
     if path.is_dir():
         found = _of_folder(path, masks)
         if not found.keys().isdisjoint(names):
             return path, found
     try:
-        return _of_dataset(read_dataset(path, untagged="negative"))
+        root, found = _of_dataset(read_dataset(path, untagged="negative"))
+        return (root, found) if path.is_file() or not found.keys().isdisjoint(names) else _inside(path, masks, names)
     except TagmaskError as error:
         if path.is_dir():
-            return path, {}
+            return _inside(path, masks, names)
         raise TagmaskError(f"photographs: {error}") from error
+
+
+def _inside(path: Path, masks: Path, names: Sequence[str]) -> tuple[Path, dict[str, list[_Photograph]]]:
+    """Look into `images/` of a data set, then into its other folders, for the photographs that masks are called after.
+
+    Raises:
+        TagmaskError: they may be those of several folders.
+    """
+    folders = [each for each in sorted(path.iterdir()) if each.is_dir() and not each.name.startswith(".")]
+    found = {folder: _of_folder(folder, masks) for folder in folders if folder.resolve() != masks.resolve()}
+    fitting = [folder for folder, photographs in found.items() if not photographs.keys().isdisjoint(names)]
+    fitting = [path / "images"] if path / "images" in fitting else fitting
+    if len(fitting) > 1:
+        raise TagmaskError(
+            f"{path}: masks in {masks} are called after photographs of {', '.join(map(str, fitting[:NAMED]))}; give "
+            "the one that was labelled"
+        )
+    return (fitting[0], found[fitting[0]]) if fitting else (path, {})
 
 
 def _of_folder(folder: Path, masks: Path) -> dict[str, list[_Photograph]]:
