@@ -45,6 +45,7 @@ SETTINGS = (
     "refine.affinity.views={crop: 224, scale: [0.6, 1.2]}",
     f"refine.affinity.training={{steps: 150, {EACH}}}",
     "segmenter.start=weights",
+    "segmenter.method={name: full, decoder: skip, paste: 0.5}",
     "segmenter.views={crop: 320, scale: [1.0, 2.0]}",
     f"segmenter.training={{steps: 400, {EACH}}}",
 )
