@@ -180,7 +180,7 @@ def test_bad_input_damaged_run_folder(run: Path, tmp_path: Path, content: str) -
 
 
 def test_bad_input_directory_without_a_run(tmp_path: Path) -> None:
-    code, output = invoke("predict", tmp_path, tmp_path)
+    code, output = invoke("predict", tmp_path, tmp_path / "photos")
     assert code == 2
     assert "no run folder (run.json is missing)" in output
 
