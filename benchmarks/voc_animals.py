@@ -1,4 +1,4 @@
-"""Real photographs of PASCAL VOC 2012 in the official layout: all five methods through stages, an hour of one core.
+"""Real photographs of PASCAL VOC 2012 in the official layout: all five methods through stages, three hours of one core.
 
     make bench NAME=voc_animals ARGS="full cam sccam seco rca --seeds 0"
 
