@@ -38,3 +38,8 @@ def write_table(folder: Path, text: str, images: str = "a.jpg b.jpg", name: str 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(text, encoding="utf-8")
     return folder / name
+
+
+def by_name(dataset) -> dict[str, tuple[str, ...]]:
+    """Give the tags of each image, by its name."""
+    return {record.name: tuple(dataset.classes[tag] for tag in record.tags) for record in dataset.records}
