@@ -13,7 +13,6 @@ import typer
 from tagmask.errors import TagmaskError
 from tagmask.recipes import recipe_names
 
-LEDGER = "written.jsonl"  # of `tagmask.data.ledger`, which is not loaded for the help
 app = typer.Typer(
     name="tagmask",
     help="Image tags in, pixel masks out.\n\nFrom a folder to masks: `tagmask train photos/ -o runs/mine`, then "
@@ -113,6 +112,8 @@ def check_order(verb: str, made: str | Path | None, data: str | Path | None) -> 
 
 def _is_made(folder: Path) -> bool:
     """Tell whether a folder holds a run, or masks or CAMs that tagmask wrote."""
+    from tagmask.data.ledger import LEDGER
+
     return (folder / "run.json").is_file() or (folder / LEDGER).is_file()
 
 
