@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tagmask.data.cam_files import write_cams
 from tagmask.data.dataset import Dataset, Record
@@ -16,8 +19,9 @@ from tagmask.engine.pairs import Pairs, fit_pairs
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
 from tagmask.ops.labels import LEAST_SHARE, told_apart
 from tagmask.recipes.stages import RefineConfig
-from tests.engine.test_pixels import BLUE, CONFIG, GREEN, GREY, RED, SIDE, cells, colour_method, quarters
+from tests.engine.test_pixels import BLUE, CONFIG, GREEN, GREY, RED, SIDE, Colours, cells, colour_method, quarters
 
+WHITE = (250, 250, 250)
 JOINT = torch.tensor([[0.9, 0.1], [0.1, 0.8]])  # of the quarters: what the CAMs of a pair light up on
 
 
@@ -49,7 +53,7 @@ def test_equal_cams_are_told_apart_by_images_of_one_class_alone(tmp_path: Path, 
     dataset = people(tmp_path, alone=alone, faces=faces)
     pairs = fitted(tmp_path, dataset)
     assert pairs is not None
-    assert [pair.labels for pair in pairs.pairs] == [(1, 2)]
+    assert [pair.labels.tolist() for pair in pairs.classifiers] == [[1, 2]]
     record, config = dataset.records[0], RefineConfig(name="none", background_score=0.3)
     for own, expected in ((None, [1, 0, 0, 1]), (pairs, [1, 0, 0, 2])):
         place = tmp_path / f"masks-{own is None}"
@@ -74,6 +78,31 @@ def test_images_that_do_not_show_both_keep_their_cams(tmp_path: Path) -> None:
     # Red is face, which stands last here, whatever the order of the ids.
     assert torch.equal(changed[2, 4:12, 4:12], cams[0, 4:12, 4:12])
     assert (changed[0, 4:12, 4:12] <= LEAST_SHARE).all()
+
+
+class NearAndFar(Colours):
+    """Last features say how bright the image is as a whole; earlier ones are colours."""
+
+    def forward(self, images: Tensor) -> Any:
+        early = super().forward(images).aux
+        brightness = images.mean(dim=(1, 2, 3), keepdim=True).expand(-1, 2, *early.shape[2:])
+        return SimpleNamespace(patches=brightness, aux=early)
+
+
+def test_clusters_are_those_that_images_of_both_show_together(tmp_path: Path) -> None:
+    """Near people stand before white, far ones, those alone among them, before grey: that parts images, not classes."""
+    near = [photograph(tmp_path, f"near{n}", (0, 1), RED, WHITE, WHITE, GREEN) for n in range(20)]
+    dataset = people(tmp_path, alone=3)
+    method = colour_method()
+    method.network.backbone = NearAndFar()
+    pairs = fit_pairs(method, Dataset((*near, *dataset.records), dataset.classes), tmp_path, CONFIG)
+    assert pairs is not None
+    for record in (near[0], dataset.records[0]):
+        place = tmp_path / "masks"
+        assert (
+            refine_folder(tmp_path, [record], place, RefineConfig(name="none", background_score=0.3), pairs=pairs) == []
+        )
+        assert cells(PngMask(place / f"{record.name}.png").ids()) == [1, 0, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -102,7 +131,7 @@ def test_pairs_of_which_drawn_masks_show_both_are_left_to_them(tmp_path: Path) -
 
 
 def test_no_pair_is_looked_for_where_classes_come_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tagmask.engine.pairs.spread_of", None)  # no image goes through the network
+    monkeypatch.setattr("tagmask.engine.pairs.tokens_of", None)  # no image goes through the network
     assert fitted(tmp_path, people(tmp_path, alone=10)) is None
 
 

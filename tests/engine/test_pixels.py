@@ -36,7 +36,8 @@ class Colours(nn.Module):
         return images
 
     def forward(self, images: Tensor) -> Any:
-        return SimpleNamespace(patches=nn.functional.avg_pool2d(images, 4))
+        means = nn.functional.avg_pool2d(images, 4)
+        return SimpleNamespace(patches=means, aux=means)
 
 
 def colour_method() -> Any:

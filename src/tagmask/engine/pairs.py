@@ -2,8 +2,12 @@
 
 Where nearly every image with a face shows a body too, the tags of both are the same, and so are their CAMs. But the
 pixels of a face and of a body look different to the network. So the pixels under the CAMs of such a pair are put into
-two clusters by their features. The images that show one class without the other name the clusters: their pixels lie in
-one of the two. From then on each pixel of the pair belongs to the class of the nearer cluster.
+two clusters. The images that show one class without the other name the clusters: their pixels lie in one of the two.
+
+What the clusters part may also be near and far, or indoors and outdoors. So they are looked for twice, in the last
+features and in earlier ones, and those are taken that most images with both classes have pixels of both clusters in, as
+their tags say they must. From these clusters a linear classifier learns what parts them in the earlier features, which
+know more of a pixel and less of the image around it. Each pixel of the pair then belongs to the class that it says.
 
 Nothing but tags is needed. Where too few images show one class alone, or their pixels lie in both clusters, the CAMs
 stay as they are.
@@ -15,6 +19,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,12 +30,13 @@ from tagmask.data.cam_files import SUFFIX, read_cams
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.images import open_image
 from tagmask.data.untaught import inseparable
-from tagmask.engine.pixels import features_of, spread_of
+from tagmask.engine.pixels import tokens_of
 from tagmask.engine.progress import track
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.ops.kmeans import kmeans
 from tagmask.ops.labels import told_apart
+from tagmask.ops.pixel_classifier import PixelClassifier, fit_pixel_classifier
 from tagmask.ops.resize import resize
 from tagmask.recipes.load import InferenceConfig
 
@@ -39,21 +45,26 @@ PIXELS = 400  # that are looked at of an image
 IMAGES = 256  # that are looked at for a pair, half of them with one of its classes alone where there are so many
 ALONE = 3  # images that have to show one class without the other
 SURE = 0.8  # of the pixels of these images have to lie in one cluster
-SHARE = 0.1  # of the pixels of images with both classes have to lie in each cluster, at the least
+SHARE = 0.1  # of the pixels of an image, or of all, that a cluster needs to count as shown
+FARTHEST = 2.0  # standard deviations: one channel beyond counts no more, so that a few odd pixels are no cluster
+LEAST_SPREAD = 1e-3
+PENALTY = 0.1
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two classes and what their pixels look like.
+class Points(NamedTuple):
+    """What some pixels of a pair look like.
 
     Attributes:
-        labels: their label ids.
-        centres: (2, D) of the clusters of standardised features, in the order of `labels`.
+        last, early: features (N, D) of the last layer and (N, D') of an earlier one.
+        kinds: (N,) which classes the pixel's image bears: 0 or 1 for one of the pair alone, 2 for both.
+        images: (N,) ascending, a number for each image.
     """
 
-    labels: tuple[int, int]
-    centres: Tensor
+    last: np.ndarray
+    early: np.ndarray
+    kinds: np.ndarray
+    images: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -63,15 +74,12 @@ class Pairs:
     Attributes:
         method: trained, in eval mode, on its device.
         config: says at which size images go through the network.
-        pairs: at least one.
-        mean, std: (D,) by which features are standardised.
+        classifiers: of early features, at least one, each of the two label ids of a pair.
     """
 
     method: Method
     config: InferenceConfig
-    pairs: tuple[Pair, ...]
-    mean: Tensor
-    std: Tensor
+    classifiers: tuple[PixelClassifier, ...]
 
     @torch.no_grad()
     def corrected(self, image: Image.Image, cams: Tensor, ids: Tensor) -> Tensor:
@@ -86,16 +94,15 @@ class Pairs:
             CAMs of the same shape; unchanged where the image does not show both classes of a pair.
         """
         present = ids.tolist()
-        shown = [pair for pair in self.pairs if {*pair.labels} <= {*present}]
+        shown = [pair for pair in self.classifiers if {*pair.labels.tolist()} <= {*present}]
         if not shown:
             return cams
-        features = features_of(self.method, image, self.config)
-        rows = (features.flatten(1).t() - self.mean) / self.std
+        _, early = _features(self.method, image, self.config)
         changed = cams.clone()
         for pair in shown:
-            nearer = torch.cdist(rows, pair.centres).argmin(dim=1).view(1, 1, *features.shape[-2:])
-            own = [present.index(label) for label in pair.labels]
-            changed[own] = told_apart(changed[own], resize(nearer.float(), cams.shape[1:])[0, 0])
+            second = pair.logits(early).argmax(dim=0).float()
+            own = [present.index(label) for label in pair.labels.tolist()]
+            changed[own] = told_apart(changed[own], resize(second[None, None], cams.shape[1:])[0, 0])
         return changed
 
 
@@ -116,35 +123,32 @@ def fit_pairs(
         the pairs; None where there is none that can be told apart.
     """
     wanted = [pair for pair in inseparable(dataset) if not {index + 1 for index in pair} <= {*known}]
-    if not wanted:
-        return None
     whole = dataset.with_context()
-    spread = spread_of(method, whole.records, config)
-    found: list[Pair] = []
+    found: list[PixelClassifier] = []
     for indices in wanted:
-        points, origins = _points(method, whole.records, indices, cams, config, spread)
-        centres = _named_centres(points, origins)
+        pair = _fit(_points(method, whole.records, indices, cams, config), indices)
         names = "{} and {}".format(*(repr(whole.classes[index]) for index in indices))
-        if centres is None:
+        if pair is None:
             logger.info("%s come together: no image tells what each alone looks like, their masks stay mixed", names)
             continue
         logger.info("%s come together: told apart by what images look like that show one of them alone", names)
-        found.append(Pair((indices[0] + 1, indices[1] + 1), torch.from_numpy(centres).float()))
-    return Pairs(method, config, tuple(found), *spread) if found else None
+        found.append(pair)
+    return Pairs(method, config, tuple(found)) if found else None
+
+
+def _features(method: Method, image: Image.Image, config: InferenceConfig) -> tuple[Tensor, Tensor]:
+    """Features of an RGB image on the CPU: (D, h, w) of the last layer at the finest scale, (D', h, w) of an earlier
+    one at all scales."""
+    tokens = tokens_of(method, image, config)
+    size = tokens[-1].patches.shape[-2:]
+    early = torch.cat([resize(each.aux.float(), size) for each in tokens], dim=1)
+    return tokens[-1].patches[0].float().cpu(), early[0].cpu()
 
 
 def _points(
-    method: Method,
-    records: Sequence[Record],
-    indices: tuple[int, int],
-    cams: Path,
-    config: InferenceConfig,
-    spread: tuple[Tensor, Tensor],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Standardised features (N, D) of pixels of a pair, and (N,) which of its classes their images bear.
-
-    That is 0 or 1 for the class that an image bears alone, and 2 for both.
-    """
+    method: Method, records: Sequence[Record], indices: tuple[int, int], cams: Path, config: InferenceConfig
+) -> Points | None:
+    """Look at the pixels where the higher of a pair's CAMs is strong; None where nothing could name clusters."""
     kinds = {frozenset(indices): 2, frozenset(indices[:1]): 0, frozenset(indices[1:]): 1}
     groups: dict[int, list[Record]] = {0: [], 1: [], 2: []}
     for record in records:
@@ -152,25 +156,31 @@ def _points(
         if shown and not {*indices} & {*record.unknown}:
             groups[kinds[shown]].append(record)
     alone = groups[0] + groups[1]
-    chosen = [*_some(alone, IMAGES // 2), *_some(groups[2], IMAGES // 2)] if len(alone) >= ALONE else []
-    points, origins = [np.zeros((0, len(spread[0])), np.float32)], [np.zeros(0, np.int64)]
+    if len(alone) < ALONE:
+        return None
+    chosen = [*_some(alone, IMAGES // 2), *_some(groups[2], IMAGES // 2)]
+    found: list[tuple[np.ndarray, ...]] = []
     generator = np.random.default_rng(0)
-    for record in track(chosen, "classes that come together", len(chosen)):
+    for number, record in enumerate(track(chosen, "classes that come together", len(chosen))):
         try:
             maps, ids = read_cams(cams / f"{record.name}{SUFFIX}")
-            features = features_of(method, open_image(record.image), config)
+            last, early = _features(method, open_image(record.image), config)
         except TagmaskError:
             continue  # the stage that needs the image names it
         of_pair = torch.isin(ids, torch.tensor(indices) + 1)
-        maps = resize(maps[None].float(), features.shape[-2:])[0]
+        maps = resize(maps[None].float(), last.shape[-2:])[0]
         joint = maps[of_pair].amax(dim=0)
         shows = joint > STRONG
         if not of_pair.all():
             shows &= joint > maps[~of_pair].amax(dim=0)
-        rows = ((features.flatten(1).t() - spread[0]) / spread[1])[shows.flatten()].numpy()
-        points.append(rows[generator.permutation(len(rows))[:PIXELS]])
-        origins.append(np.full(len(points[-1]), kinds[frozenset(record.tags) & frozenset(indices)]))
-    return np.concatenate(points), np.concatenate(origins)
+        places = generator.permutation(shows.flatten().nonzero().flatten().numpy())[:PIXELS]
+        kind = np.full(len(places), kinds[frozenset(record.tags) & frozenset(indices)])
+        rows = (each.flatten(1)[:, places].t().numpy() for each in (last, early))
+        found.append((*rows, kind, np.full(len(places), number)))
+    points = Points(*(np.concatenate(parts) for parts in zip(*found, strict=True))) if found else None
+    if points is None or not (points.kinds < 2).any() or (points.kinds == 2).sum() < 2:
+        return None
+    return points
 
 
 def _some(records: Sequence[Record], most: int) -> Sequence[Record]:
@@ -178,21 +188,38 @@ def _some(records: Sequence[Record], most: int) -> Sequence[Record]:
     return records[:: max(1, -(-len(records) // most))]
 
 
-def _named_centres(points: np.ndarray, origins: np.ndarray) -> np.ndarray | None:
-    """Cluster the points of a pair, and order the centres (2, D) as its classes; None where nothing names them.
-
-    Args:
-        points, origins: of `_points`.
-    """
-    if not (origins < 2).any() or (origins == 2).sum() < 2:
+def _fit(points: Points | None, indices: tuple[int, int]) -> PixelClassifier | None:
+    """Fit the classifier of a pair on the better of two clusterings; None where neither can be named."""
+    if points is None:
         return None
-    clusters, centres = kmeans(points, 2)
+    named = [each for each in (_named(rows, points) for rows in (points.last, points.early)) if each is not None]
+    if not named:
+        return None
+    second = max(named, key=lambda each: _mixed(each, points))
+    second = np.where(points.kinds < 2, points.kinds, second)
+    weights = np.where(second == 1, 1 / max(1, (second == 1).sum()), 1 / max(1, (second == 0).sum()))
+    early, labels = torch.from_numpy(points.early), torch.tensor(indices)[torch.from_numpy(second)] + 1
+    mean, std = early.mean(dim=0), early.std(dim=0) + LEAST_SPREAD
+    return fit_pixel_classifier(early, labels, torch.from_numpy(weights).float(), mean=mean, std=std, penalty=PENALTY)
+
+
+def _named(rows: np.ndarray, points: Points) -> np.ndarray | None:
+    """Cluster features (N, D), and say (N,) which pixels are of the second class; None where nothing names them."""
+    standard = (rows - rows.mean(axis=0)) / (rows.std(axis=0) + LEAST_SPREAD)
+    clusters, _ = kmeans(standard.clip(-FARTHEST, FARTHEST), 2)
 
     def share(kind: int, cluster: int) -> float:
-        return float((clusters[origins == kind] == cluster).mean())
+        return float((clusters[points.kinds == kind] == cluster).mean())
 
     for order in ([0, 1], [1, 0]):
-        sure = all(share(kind, order[kind]) >= SURE for kind in (0, 1) if (origins == kind).any())
+        sure = all(share(kind, order[kind]) >= SURE for kind in (0, 1) if (points.kinds == kind).any())
         if sure and all(share(2, cluster) >= SHARE for cluster in order):
-            return centres[order]
+            return (clusters == order[1]).astype(np.int64)
     return None
+
+
+def _mixed(second: np.ndarray, points: Points) -> float:
+    """The fraction of the images with both classes that have pixels of both clusters."""
+    both = points.kinds == 2
+    shares = [second[both & (points.images == number)].mean() for number in np.unique(points.images[both])]
+    return float(np.mean([SHARE <= share <= 1 - SHARE for share in shares]))

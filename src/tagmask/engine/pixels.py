@@ -30,6 +30,7 @@ from tagmask.engine.progress import track
 from tagmask.engine.refiners import at_size, refined
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
+from tagmask.models.backbone import Tokens
 from tagmask.ops.crf import dense_crf
 from tagmask.ops.label_ids import IGNORE
 from tagmask.ops.labels import winners
@@ -199,18 +200,24 @@ def _agreed(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig,
     return np.where(masks[0] == masks[-1], masks[0], IGNORE)
 
 
-@torch.no_grad()
 def features_of(method: Method, image: Image.Image, config: InferenceConfig) -> Tensor:
     """Features (D, h, w) of an RGB image on the CPU: of all `SCALES`, one after the other, on the grid of the last."""
+    maps = [tokens.patches.float() for tokens in tokens_of(method, image, config)]
+    return torch.cat([resize(each, maps[-1].shape[-2:]) for each in maps], dim=1)[0].cpu()
+
+
+@torch.no_grad()
+def tokens_of(method: Method, image: Image.Image, config: InferenceConfig) -> list[Tokens]:
+    """What the backbone finds in an RGB image at each of `SCALES`, on the method's device."""
     backbone = method.network.backbone
     device = next(method.parameters()).device
     width, height = network_size(image.width, image.height, config)
-    maps = []
+    found = []
     for scale in SCALES:
         seen = image.resize((round(width * scale), round(height * scale)), Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].to(device)
-        maps.append(backbone(backbone.normalise(pixels.float() / 255)).patches.float())
-    return torch.cat([resize(each, maps[-1].shape[-2:]) for each in maps], dim=1)[0].cpu()
+        found.append(backbone(backbone.normalise(pixels.float() / 255)))
+    return found
 
 
 def spread_of(method: Method, records: Sequence[Record], config: InferenceConfig) -> tuple[Tensor, Tensor]:
