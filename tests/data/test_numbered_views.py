@@ -63,6 +63,7 @@ def test_image_mask_and_box_show_the_same_pixels(numbered: Dataset, crop: int, f
         top, bottom, left, right = item["boxes"]
         assert image.shape == (3, crop, crop)
         assert mask.shape == (crop, crop)
+        assert mask.dtype == np.int64
         assert (bottom - top, right - left) == (min(HEIGHT, crop), min(WIDTH, crop))
         inside = np.zeros((crop, crop), bool)
         inside[top:bottom, left:right] = True

@@ -131,6 +131,15 @@ def test_another_head_s_cams_are_asked_for_by_name() -> None:
         inference.score(first, views, InferenceConfig(cam_head="subclasses"), "cam")
 
 
+def test_pictures_keep_their_order_where_those_of_one_size_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "score", lambda method, images, config, source: images[:, :2])
+    sizes = [(8, 6) if number % 3 else (6, 8) for number in range(12)]
+    pictures = [Image.new("RGB", size) for size in sizes]
+    method = build_method(tiny_recipe("cam"), 1).eval()
+    found = inference.predict_pictures(method, pictures, None, InferenceConfig(size=None))
+    assert [prediction.labels.shape for prediction in found] == [size[::-1] for size in sizes]
+
+
 def test_images_go_through_the_network_with_none_beyond_their_window(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_photographs_that_are_ready_and_not_small_count_too(
         assert len(begun) <= 3 + taken
     assert len(list(opened)) == 9
     assert sorted(begun) == pictures
+
+
+def test_an_image_counts_whole_until_it_is_ready_and_nothing_where_it_does_not_open() -> None:
+    small = Photograph.of(Image.new("RGB", (400, 200)), InferenceConfig(size=4))
+    waiting: list[Future[Photograph | TagmaskError]] = [Future(), Future(), Future()]
+    waiting[1].set_result(small)
+    waiting[2].set_result(TagmaskError("no image"))
+    assert [photographs._held([(PIXELS, each)]) for each in waiting] == [PIXELS, small.kept_pixels, 0]
 
 
 def test_an_image_that_does_not_open_is_given_as_its_error(pictures: list[Path]) -> None:

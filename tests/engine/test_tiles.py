@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from tagmask.data.rasters import Picture
+from tagmask.data.rasters import Picture, Raster, open_raster
 from tagmask.data.synthetic.contexts import cloud_noise
+from tagmask.engine import inference
 from tagmask.engine.inference import Item, predict_pictures, stream
 from tagmask.engine.tiles import MARGIN, OVERLAP, label_tiles, spans, weights
 from tagmask.errors import TagmaskError
@@ -86,6 +88,10 @@ def test_tags_and_refinement_hold_in_tiles() -> None:
         assert 0 < found.confidence <= 1
         assert found.scores.shape[0] == CLASSES + 1
         assert set(found.scores.argmax(dim=0).unique().tolist()) <= {0, 2, 4}
+        # Refined, scores are logarithms of fractions; else they are logits.
+        fractions = found.scores.exp() if refine == "par" else found.scores.softmax(dim=0)
+        torch.testing.assert_close(fractions.sum(dim=0), torch.ones(400, 500), rtol=0, atol=1e-3)
+        assert found.confidence == pytest.approx(float(fractions.amax(dim=0).mean()), abs=1e-3)
 
 
 def test_without_tag_and_background_nothing_wins() -> None:
@@ -121,6 +127,21 @@ def test_only_larger_images_are_cut_and_cams_never(tmp_path: Path) -> None:
         list(stream(method, items, config))
     with pytest.raises(TagmaskError, match="no class activation maps"):  # asked for the whole image
         list(stream(method, items[:1], config, source="cam"))
+
+
+def test_images_are_opened_at_the_resolution_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    landscape(300, 200).save(tmp_path / "a.png")
+    asked: list[float | None] = []
+
+    def noted(path: Path, microns: float | None) -> AbstractContextManager[Raster]:
+        asked.append(microns)
+        return open_raster(path, microns)
+
+    monkeypatch.setattr(inference, "open_raster", noted)
+    for microns in (0.5, None):
+        config = InferenceConfig(size=None, flip=False, tile=256, microns=microns)
+        assert len(list(stream(Convolutions().eval(), [Item("a", tmp_path / "a.png")], config))) == 1
+    assert asked == [0.5, None]
 
 
 @pytest.mark.parametrize(("length", "tile"), [(100, 256), (256, 256), (257, 256), (1000, 256), (1003, 448), (5000, 64)])

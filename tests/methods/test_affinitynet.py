@@ -81,6 +81,16 @@ def test_the_network_learns_from_masks_at_the_centres_of_its_cells() -> None:
     }
 
 
+def test_features_of_images_are_those_of_the_head_on_their_stages() -> None:
+    torch.manual_seed(0)
+    network = Affinity(build_method(staged_recipe("cam"), 3).network.backbone, 3).network.eval()
+    images = torch.randn(2, 3, STAGED_SIDE, STAGED_SIDE)
+    with torch.no_grad():
+        found = network(images)
+        assert torch.equal(found, network.heads(network.backbone.taps(images)))
+    assert not torch.allclose(found[0], found[1])
+
+
 def test_the_last_layer_begins_four_times_as_wide_as_xavier() -> None:
     weight = AffinityHead().f9.weight
     bound = 4 * math.sqrt(6 / (448 + 448))

@@ -144,6 +144,14 @@ def test_cams_and_scores_of_tag_networks(background: str) -> None:
         assert method.scores(IMAGES).shape[1] == (4 if background == "true" else 3)
 
 
+def test_scores_are_on_the_grid_of_the_finest_features_where_the_decoder_looks_at_them() -> None:
+    backbone = "backbone={name: mobilenetv2_035, options: {}}"
+    for decoder, side in (("skip", 12), ("large_field", 3)):
+        method = build_method(tiny_recipe("full", backbone, f"method.decoder={decoder}"), 3).eval()
+        with torch.inference_mode():
+            assert method.scores(IMAGES).shape == (2, 4, side, side)
+
+
 @pytest.mark.parametrize("step", [1, 2, 3])
 @pytest.mark.parametrize("background", ["true", "false"])
 def test_losses_of_plain_cam(step: int, background: str, monkeypatch: pytest.MonkeyPatch) -> None:

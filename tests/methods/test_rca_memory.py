@@ -74,7 +74,7 @@ def test_update_equals_the_loop(chained: bool, start: Start, seed: int, length: 
         coarse[0] = 0  # no region
         masks, tags, probabilities = region_masks(coarse), (torch.rand(4, 3) > 0.3).float(), torch.rand(4, 3) + 0.4
         expected = by_loop(memory, features, masks, tags, probabilities, chained)
-        memory.update(features, masks, tags, probabilities, chained=chained)
+        memory.update(features, masks, tags, probabilities, **({"chained": True} if chained else {}))
         torch.testing.assert_close(memory.queue, expected[0])
         assert torch.equal(memory.pointer, expected[1])
         assert torch.equal(memory.filled, expected[2])

@@ -93,9 +93,11 @@ def test_a_backbone_without_its_weights_has_norms_as_frozen_as_with_them() -> No
         assert (bare.weights, bare.freeze_norm, bare.mean) == (None, expected, config.mean)
 
 
-@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize(
+    ("options", "fetched"), [({}, True), ({"pretrained": True}, True), ({"pretrained": False}, False)]
+)
 def test_weights_are_fetched_unless_a_state_is_about_to_be_loaded(
-    pretrained: bool, monkeypatch: pytest.MonkeyPatch
+    options: dict[str, bool], fetched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[sections.BackboneConfig] = []
 
@@ -110,8 +112,8 @@ def test_weights_are_fetched_unless_a_state_is_about_to_be_loaded(
     backbone = {"name": "resnet18", "weights": "a.pth", "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2]}
     made = load_recipe({"method": "seco", "backbone": backbone})
     with pytest.raises(Asked):
-        registry.build_method(made, 3, pretrained=pretrained)
-    assert asked[0].weights == ("a.pth" if pretrained else None)
+        registry.build_method(made, 3, **options)
+    assert asked[0].weights == ("a.pth" if fetched else None)
 
 
 def test_no_line_asks_which_method_it_is() -> None:

@@ -118,6 +118,14 @@ def test_what_a_round_needs() -> None:
     assert (Sccam.has_decoder, Sccam.staged, Sccam.needs_views, Sccam.needs_masks) == (False, True, False, False)
 
 
+@pytest.mark.parametrize("background", [True, False])
+def test_a_round_knows_its_classes_and_whether_there_is_background(background: bool) -> None:
+    recipe = staged_recipe("sccam")
+    data = recipe.data.model_copy(update={"background": background})
+    method = build_method(recipe.model_copy(update={"data": data}), 4)
+    assert (method.num_classes, method.background) == (4, background)
+
+
 def test_it_goes_through_stages_where_nobody_asks_for_masks() -> None:
     assert load_recipe({"method": "sccam"}).staged
     assert not load_recipe({"method": "cam"}).staged

@@ -304,6 +304,8 @@ def test_noise_depends_on_step_and_place_and_not_on_processes(monkeypatch: pytes
         assert torch.equal(method._noise(regions[:2], 6), whole[2 * rank : 2 * rank + 2])
     again = make_seco("method.quirks=[reseed]")
     assert torch.equal(again._noise(regions, 7), again._noise(regions, 8))
+    # The release seeds with 0 in every step; this is still the second of two processes.
+    assert torch.equal(again._noise(regions, 7), torch.rand(8, 5, 6, generator=torch.Generator().manual_seed(0))[4:])
 
 
 @pytest.mark.parametrize(
@@ -407,6 +409,13 @@ def test_corners_in_images_that_are_not_square() -> None:
     assert draw_corners(regions, 2, 4, noise)[0, 0].tolist() == [1, 12]  # one is too few for two
 
 
+def test_each_image_by_itself_has_too_few_uncertain_pixels() -> None:
+    regions, noise = torch.zeros(2, 12, 20, dtype=torch.int64), torch.zeros(2, 12, 20)
+    regions[:, 9, 4] = -1
+    noise[:, 3, 14], noise[:, 5, 8] = 0.5, 0.4
+    assert draw_corners(regions, 2, 4, noise).tolist() == [[[1, 12], [3, 6]]] * 2
+
+
 def test_the_release_cuts_flipped_views_where_the_image_was_cut() -> None:
     batch = make_batch()._replace(strong_flipped=torch.ones(3, dtype=torch.bool))
     assert Seco.needs_views is True
@@ -457,6 +466,8 @@ def test_the_auxiliary_classifier_has_cams_of_its_own_over_scales() -> None:
         assert torch.equal(found, expected)
         assert not torch.equal(found, method.cams_of("auxiliary", images, [1.0]))
         assert not torch.equal(found, method.cams(images, [1.0, 0.5]))
+    with pytest.raises(TagmaskError, match="Seco has no head 'subclasses'"):
+        method.cams_of("subclasses", images, [1.0])
 
 
 def test_patches_of_the_first_class_bear_it() -> None:

@@ -16,6 +16,7 @@ from tagmask.ops.labels import (
     region_map,
     take_channels,
     to_labels,
+    told_apart,
     with_background,
 )
 
@@ -106,6 +107,13 @@ def test_context_that_is_higher_clears_a_cam() -> None:
     cleared = beside_context(cams, context)
     torch.testing.assert_close(cleared, torch.tensor([[[0.0, 0.6, 0.5]], [[0.9, 0.0, 0.0]]]))
     assert beside_context(cams, context[:0]) is cams
+
+
+def test_the_higher_of_two_cams_goes_to_the_class_that_a_pixel_belongs_to() -> None:
+    cams = torch.tensor([[[0.8, 0.8, 0.2, 0.2, 0.5]], [[0.4, 0.4, 0.6, 0.6, 0.1]]])
+    given = told_apart(cams, torch.tensor([[0.0, 0.25, 0.5, 0.8, 1.0]]))
+    torch.testing.assert_close(given[0, 0], torch.tensor([0.8, 0.8, 0.6, 0.15, 0.0005]))
+    torch.testing.assert_close(given[1, 0], torch.tensor([0.0008, 0.8 / 3, 0.6, 0.6, 0.5]))
 
 
 def test_background_score_of_each_pixel() -> None:
