@@ -134,6 +134,7 @@ class Plan:
                 "scales": list(course.scales),
                 "cam_scales": CAM_SCALES if staged else None,
                 "background_score": course.background_score,
+                "tag_weight": 1.0 if staged else 0.0,
                 "precision": "auto",
             },
             **(stages if staged else {}),

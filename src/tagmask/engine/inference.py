@@ -11,6 +11,7 @@ from typing import get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from tagmask.engine.tiles import label_tiles
 from tagmask.errors import TagmaskError
 from tagmask.methods.base import Method
 from tagmask.ops.label_ids import IGNORE, label_dtype
-from tagmask.ops.labels import beside_context
+from tagmask.ops.labels import beside_context, weighed_by_tags
 from tagmask.ops.resize import resize
 from tagmask.recipes.load import InferenceConfig
 
@@ -212,12 +213,25 @@ def group_scores(
     """Score photographs of one size, at least one, with a single forward; give what `to_label_map` takes of each."""
     device = next(method.parameters()).device
     pixels = torch.stack([photograph.pixels for _, photograph in group]).to(device)
-    scores = score(method, method.network.backbone.normalise(pixels.float() / 255), config, source)
-    for (item, _), own in zip(group, scores, strict=True):
+    images = method.network.backbone.normalise(pixels.float() / 255)
+    scores = score(method, images, config, source)
+    weights = None
+    if source == "decoder" and config.tag_weight and any(item.tags is None for item, _ in group):
+        weights = _tag_weights(method, images, config)
+    for number, ((item, _), own) in enumerate(zip(group, scores, strict=True)):
+        if weights is not None and item.tags is None:
+            own = weighed_by_tags(own, weights[number], background=method.background, views=1 + config.flip)
         if source == "cam" and len(own) > method.num_classes:  # CAMs of context classes follow those of the classes
             seen = [method.num_classes + index for index in item.context]
             own = beside_context(own[: method.num_classes], own[seen])
         yield own
+
+
+def _tag_weights(method: Method, images: Tensor, config: InferenceConfig) -> Tensor:
+    """Guess the tags of normalised images: (B, K) logarithms of their probabilities, times `inference.tag_weight`."""
+    with autocast(images.device, config.precision):
+        logits = method.tag_logits(images)[:, : method.num_classes]
+    return config.tag_weight * F.logsigmoid(logits.float())
 
 
 def _is_beyond_tile(path: Path, config: InferenceConfig) -> bool:

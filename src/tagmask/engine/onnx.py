@@ -1,8 +1,8 @@
 """A trained network as one ONNX file, which runs without torch and without tagmask.
 
-The graph is one forward of the decoder: normalisation, network, scores enlarged to the size of the input. Scales, flip
-and refinement of a recipe's `inference` section stay outside, so its masks are those of
-`tagmask predict --set inference.scales=[1.0] --set inference.flip=false --set inference.refine=none`.
+The graph is one forward of the decoder: normalisation, network, scores enlarged to the size of the input. Scales, flip,
+guessed tags and refinement of a recipe's `inference` section stay outside, so its masks are those of `tagmask predict`
+with `inference.scales=[1.0]`, `inference.flip=false`, `inference.tag_weight=0` and `inference.refine=none`.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ class Conditions:
         refinement: what was done to the scores, e.g. `none`, `par`, `crf`.
         background_score: what a CAM had to exceed, where the labels come from CAMs.
         tag_source: where the tags come from, in words.
+        tag_weight: how much guessed tags counted, where none were given; None or 0: nothing was guessed.
         averaged: the classes over which, with the background, the means are taken; None means all.
     """
 
@@ -38,6 +39,7 @@ class Conditions:
     refinement: str | None = None
     background_score: float | None = None
     tag_source: str | None = None
+    tag_weight: float | None = None
     averaged: tuple[str, ...] | None = None
 
     @property
@@ -59,6 +61,7 @@ def conditions_of(dataset: Dataset, config: InferenceConfig, source: Source, *, 
         refinement=config.refine,
         background_score=config.background_score if from_cams and dataset.background else None,
         tag_source=dataset.tag_source,
+        tag_weight=None if tags_given or from_cams or not config.tag_weight else config.tag_weight,
     )
 
 

@@ -43,6 +43,8 @@ def describe(conditions: Conditions) -> str:
         flips[conditions.flips],
         f"refinement {conditions.refinement or 'not stated'}",
     ]
+    if conditions.tag_weight:
+        parts.append(f"guessed tags weighed by {conditions.tag_weight:g}")
     if conditions.background_score is not None:
         parts.append(f"background score {conditions.background_score:g}")
     if conditions.averaged is not None:

@@ -183,9 +183,10 @@ class Method(nn.Module):
         )
 
     def tag_logits(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of the tags of normalised images; `refine.band: auto` asks for them."""
+        """Logits (B, K) of the tags of normalised images, for `refine.band: auto` and `inference.tag_weight`."""
         raise TagmaskError(
-            f"{type(self).__name__} has no tag logits, by which refine.band auto is chosen; give it two powers"
+            f"{type(self).__name__} has no tag logits, by which refine.band auto is chosen and inference.tag_weight "
+            "guesses tags; give it two powers, and set inference.tag_weight=0"
         )
 
     def scores(self, images: Tensor) -> Tensor:

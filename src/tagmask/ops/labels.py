@@ -96,6 +96,28 @@ def winners(planes: Tensor, dim: int) -> Tensor:
     return planes.max(dim=dim).indices
 
 
+def weighed_by_tags(logits: Tensor, weights: Tensor, *, background: bool = True, views: int = 1) -> Tensor:
+    """Weigh the classes' scores by what is known of an image's tags; the background keeps its probability.
+
+    A dog that looks half like a cat is no ground. So where *cat* is improbable, what a pixel has of it goes to the
+    classes that are probable, in proportion to their own, and not to the background.
+
+    Args:
+        logits: (C, h, w), summed over `views`; plane 0 is background, where there is one.
+        weights: (K,) logarithms of the tags' probabilities; not all are minus infinity.
+        background: whether label 0 exists; where not, plane c is label c + 1.
+        views: of the image that the logits are summed over.
+
+    Returns:
+        (C, h, w) logits, summed as they were.
+    """
+    first = int(background)
+    things = logits[first:] / views
+    weighed = things + weights[:, None, None]
+    kept = things.logsumexp(dim=0) - weighed.logsumexp(dim=0)
+    return torch.cat([logits[:first], (weighed + kept) * views])
+
+
 def to_labels(
     cams: Tensor,
     tags: Tensor,

@@ -307,6 +307,14 @@ class InferenceConfig(Section):
     background_score: Fraction = Field(
         default=0.5, description="what a CAM has to exceed to win over the background, when labelling with tags"
     )
+    tag_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="How much the classifier's guess of an image's tags counts where none are given, as the power that "
+        "their probabilities are raised to: by these a pixel's probability of all classes together is shared out among "
+        "them, and the background keeps its own. At 0 nothing is guessed; images labelled in tiles are not guessed of.",
+    )
     refine: Literal["none", "par", "crf"] = Field(default="none", description="What refines the scores.")
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="seco", description="The CRF's constants, by name.")
     longest: Side = Field(
