@@ -34,9 +34,11 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         overrides=[f"backbone.weights={weights}", f"training.seed={seed}", *overrides],
     )
     seconds = time.perf_counter() - start
-    decoder, _ = evaluate(run, split=["test"])
-    refined, _ = evaluate(run, split=["test"], overrides=["inference.refine=crf"])
-    told, _ = evaluate(run, split=["test"], tags=True)
+    # A run that was there before keeps its recipe: how it is looked at now is said here.
+    looking = [each for each in overrides if each.startswith("inference.")]
+    decoder, _ = evaluate(run, split=["test"], overrides=looking)
+    refined, _ = evaluate(run, split=["test"], overrides=[*looking, "inference.refine=crf"])
+    told, _ = evaluate(run, split=["test"], tags=True, overrides=looking)
     row = {
         "method": method,
         "seed": seed,
@@ -48,7 +50,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
     }
     if method == "full":  # learns from masks, its CAMs are of no interest
         return row
-    cams, sweep = evaluate(run, split=["test"], source="cam")
+    cams, sweep = evaluate(run, split=["test"], source="cam", overrides=looking)
     assert sweep is not None
     return row | {
         "cam_tags_given": to_json(cams),
