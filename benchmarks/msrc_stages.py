@@ -76,6 +76,8 @@ OWN = {
 def figures(result: Result) -> dict[str, float | None]:
     return {
         "miou": round(100 * result.scores.miou, 2),
+        "pixel_accuracy": round(100 * result.scores.pixel_accuracy, 2),
+        "mean_class_accuracy": round(100 * result.scores.mean_class_accuracy, 2),
         "confusion_ratio": round(result.scores.mean_confusion_ratio, 3),
         "coverage": round(result.scores.coverage, 4),
         "background_score": (score := result.conditions.background_score) and round(score, 2),
@@ -109,17 +111,17 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         place = Path(name) / "crf"
         assert recipe.refine is not None
         crf = RefineConfig(name="crf", alpha=recipe.refine.alpha)
-        refine_folder(folder / CAMS, dataset.records, place, crf, num_classes=len(dataset.classes))
+        own = {"background": recipe.data.background, "num_classes": len(dataset.classes)}
+        refine_folder(folder / CAMS, dataset.records, place, crf, **own)
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
         row[score.stage] = figures(score.result)
     row["segmenter_crf"] = figures(evaluate(folder, data, split=["test"], overrides=["inference.refine=crf"])[0])
     held_out, sweep = evaluate(folder, data, split=["test"], source="cam")
-    assert sweep is not None
-    row["cams_test"] = figures(held_out) | {
-        "best_miou": round(100 * sweep.best.miou, 2),
-        "best_background_score": round(float(sweep.best_threshold), 2),
-    }
+    row["cams_test"] = figures(held_out)
+    if sweep is not None:
+        best = {"best_miou": round(100 * sweep.best.miou, 2)}
+        row["cams_test"] |= best | {"best_background_score": round(float(sweep.best_threshold), 2)}
     costs = folder / "stages.json"
     row["stages"] = json.loads(costs.read_text()) if costs.exists() else None
     return row
@@ -133,12 +135,13 @@ if __name__ == "__main__":
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     path = RESULTS / "msrc_stages.json"
-    rows = json.loads(path.read_text())["runs"] if path.exists() else []
     for name in arguments.methods:
         for number in arguments.seeds:
             row = measure(name, number, arguments.output, arguments.overrides)
             if arguments.overrides:
                 row["overrides"] = arguments.overrides
             same = name, number, arguments.overrides
+            # Read as late as this: another process may have added its seeds meanwhile.
+            rows = json.loads(path.read_text())["runs"] if path.exists() else []
             rows = [old for old in rows if (old["method"], old["seed"], old.get("overrides", [])) != same] + [row]
             write_results("msrc_stages", {"runs": rows, **device_facts()})

@@ -63,9 +63,19 @@ def test_cpu_gets_plain_cam_on_a_small_pretrained_network(photos: Dataset) -> No
 
 def test_surroundings_get_stages_on_a_gpu_too(photos: Dataset) -> None:
     chosen = choose(replace(photos, context=("water",)), H200)
-    assert chosen.recipe.method.name == "cam"
+    assert chosen.recipe.method.name == "seco"
     assert chosen.recipe.segmenter is not None
+    assert chosen.recipe.refine is not None
+    assert chosen.recipe.refine.band == "auto"
     assert any("data.context" in reason for reason in chosen.reasons)
+
+
+def test_tags_that_are_left_out_are_offered_as_context_classes(photos: Dataset) -> None:
+    left = replace(photos, dropped={"wet grass": 3, "sky": 1})
+    said = [reason for reason in choose(left, LAPTOP).reasons if "data.context=[wet grass, sky]" in reason]
+    assert len(said) == 1
+    for other in (photos, replace(left, context=("sea",)), replace(left, background=False)):
+        assert not any("data.context=[" in reason for reason in choose(other, LAPTOP).reasons)
 
 
 def test_a_class_of_nearly_all_images_is_learnt_last(photos: Dataset) -> None:

@@ -195,6 +195,42 @@ def test_cams_of_surroundings_become_background(tmp_path: Path) -> None:
         np.testing.assert_array_equal(labels, np.tile(np.array(expected, np.uint8), (4, 1)))
 
 
+@pytest.mark.parametrize(
+    ("refine", "lone"),
+    [
+        (RefineConfig(name="none", band=(0.2, 0.5)), [2, 255, 255, 0, 0]),
+        (RefineConfig(name="none", band=(0.5, 0.2)), [2, 255, 255, 0, 0]),
+    ],
+)
+def test_with_a_band_context_classes_are_an_opinion_of_their_own(
+    tmp_path: Path, refine: RefineConfig, lone: list[int]
+) -> None:
+    """Sure: a thing where it wins with and without them, and background where no power gives the pixel to a thing."""
+    Image.new("RGB", (5, 4), (90, 90, 90)).save(tmp_path / "a.png")
+    cams = torch.tensor([[0.9, 0.6, 0.3, 0.1, 0.1], [0.1, 0.8, 0.1, 0.8, 0.1]])[:, None].expand(2, 4, 5)
+    write_cams(tmp_path / "cams" / "a.npz", cams, [1, 2])
+    refine_folder(tmp_path / "cams", [Record("a", tmp_path / "a.png", (1,))], tmp_path / "out", refine, num_classes=2)
+    labels = np.asarray(Image.open(tmp_path / "out" / "a.png"))
+    np.testing.assert_array_equal(labels, np.tile(np.array(lone, np.uint8), (4, 1)))
+
+
+def test_by_a_dense_crf_things_and_context_that_both_claim_a_pixel_leave_it_undecided(tmp_path: Path) -> None:
+    """A cow (label 2) on grass: without the grass it wins the right half too, with it the grass does."""
+    picture = np.full((24, 32, 3), 40, np.uint8)
+    picture[:, 16:] = 200
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    cams = torch.zeros(2, 24, 32)
+    cams[0, :, :16], cams[0, :, 16:], cams[1, :, 16:] = 0.95, 0.7, 0.9
+    write_cams(tmp_path / "cams" / "a.npz", cams, [1, 2])
+    records = [Record("a", tmp_path / "a.png", ())]
+    for name, band, right in (("one", None, 0), ("three", (1.0, 4.0), 255)):
+        refine = RefineConfig(name="crf", alpha=4, band=band)
+        refine_folder(tmp_path / "cams", records, tmp_path / name, refine, num_classes=2)
+        labels = np.asarray(Image.open(tmp_path / name / "a.png"))
+        assert {*labels[:, :14].flat} == {2}
+        assert {*labels[:, 18:].flat} == {right}
+
+
 def test_what_is_background_to_both_powers_is_sure(tmp_path: Path) -> None:
     """Water to one and background to the other: no reason to leave a pixel undecided, nor for AffinityNet."""
     picture = np.full((24, 32, 3), 40, np.uint8)
@@ -222,7 +258,7 @@ def ids_in(folder: Path) -> set[int]:
     return {int(label) for path in folder.rglob("*.png") for label in np.unique(np.asarray(Image.open(path)))}
 
 
-@pytest.mark.parametrize("method", ["cam", "sccam", "rca"])
+@pytest.mark.parametrize("method", ["cam", "sccam", "rca", "seco"])
 def test_from_tags_to_masks(method: str, tagged: Path, tmp_path: Path) -> None:
     refine = {"name": "fusion", "alpha": 2} if method == "rca" else {"name": "none", "background_score": 0.1}
     run = tagmask.train(tagged, recipe=recipe(method, refine=refine), output=tmp_path / "run")

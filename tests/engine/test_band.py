@@ -84,6 +84,11 @@ def test_classes_that_are_last_are_not_asked_for(tmp_path: Path) -> None:
     assert with_band(AUTO, tmp_path, records, Sees(), INFERENCE, last=(2,)).band == (0.5, 2.0)
 
 
+def test_context_classes_have_no_masks_to_be_recognised_in(tmp_path: Path) -> None:
+    records = two_things(tmp_path, 0.4)
+    assert with_band(AUTO, tmp_path, records, Sees(), INFERENCE, num_classes=1).band == (0.5, 2.0)
+
+
 def test_where_nothing_suffices_the_weakest_background_is_taken(tmp_path: Path) -> None:
     records = two_things(tmp_path, 0.05)
     assert with_band(AUTO, tmp_path, records, Sees(), INFERENCE).band == (6.0, 24.0)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
+
+import yaml
 
 from tagmask.api.machine import GB, Machine, Weights, find_weights, in_words, this_machine, time_forward
 from tagmask.api.plans import CAM, FROM_SCRATCH, MOBILENET, SECO, VIT_BASE, VIT_SMALL, Plan
@@ -69,8 +72,14 @@ def choose_recipe(
     reasons = [
         f"{len(dataset)} images of {count_classes(dataset.classes)} classes, {_on_background(dataset)}, {said_size}"
     ]
-    plan = _weighed(_network(machine, bool(dataset.context), reasons), overrides, find or find_weights, reasons)
+    if dataset.dropped and not dataset.context and dataset.background:
+        reasons.append(_possible_context(dataset))
+    plan = _weighed(_network(machine, reasons), overrides, find or find_weights, reasons)
     plan = replace(plan, crop=max(2 * plan.multiple, min(plan.crop, round(side / plan.multiple) * plan.multiple)))
+    if dataset.context and not plan.course.staged:
+        reasons.append(
+            "context classes are tagged (data.context): a segmenter is trained on masks in which they are background"
+        )
     last = _last_classes(dataset, plan, reasons)
     steps = _given(overrides, "training.steps") or plan.steps(len(dataset))
     recipe = load_recipe(plan.values(steps, machine, dataset, last), overrides)
@@ -115,15 +124,17 @@ def _on_background(dataset: Dataset) -> str:
     return "against background" if dataset.background else "without background"
 
 
-def _network(machine: Machine, context: bool, reasons: list[str]) -> Plan:
-    """Choose method and network by what the machine carries; context classes need masks before a decoder learns."""
+def _possible_context(dataset: Dataset) -> str:
+    listed = yaml.safe_dump([*dataset.dropped], default_flow_style=True, width=math.inf).strip()
+    return (
+        "tags that data.classes leaves out are not learnt. What is around your things, such as grass or water, "
+        f"is worth learning, so that it is not taken for them: --set 'data.context={listed}'"
+    )
+
+
+def _network(machine: Machine, reasons: list[str]) -> Plan:
+    """Choose method and network by what the machine carries."""
     memory = machine.memory / GB
-    if machine.cuda and context:
-        reasons.append(
-            "context classes are tagged (data.context): plain CAM on a small network and a segmenter, the stages in "
-            "which they can be learnt and become background"
-        )
-        return Plan(CAM, MOBILENET, crop=224, batch=8, rates={"lr": 1e-4})
     if not machine.cuda:
         reasons.append(
             f"no GPU ({machine.cores} {'core' if machine.cores == 1 else 'cores'}, {memory:.0f} GB): plain CAM on a "
@@ -175,7 +186,7 @@ def _last_classes(dataset: Dataset, plan: Plan, reasons: list[str]) -> list[str]
     names = [(*dataset.classes, *dataset.context)[k] for k in everywhere(dataset)]
     if not names:
         return []
-    stages = "; for that, a segmenter is trained on masks" if not plan.course.staged else ""
+    stages = "" if plan.course.staged or dataset.context else "; for that, a segmenter is trained on masks"
     reasons.append(
         f"{', '.join(names)} in nearly every image: the masks give {'it' if len(names) == 1 else 'them'} what the "
         f"other classes leave (data.last){stages}"

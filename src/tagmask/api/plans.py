@@ -28,7 +28,8 @@ class Course:
     Attributes:
         method: the name under which it is registered.
         keys: the keys of its section, from the side of a crop, the side of a patch and the number of steps.
-        staged: whether masks and a segmenter always follow; if not, they do where `data.last` needs them.
+        staged: whether masks and a segmenter always follow; if not, they do where `data.last` or `data.context` needs
+            them.
         epochs: how often an image is seen, within `steps`.
         steps: no fewer than learning needs and no more than people wait for.
         resize: shortest and longest long side of a photograph in training, in crops. A length, not a factor, says how
@@ -104,7 +105,7 @@ class Plan:
             last: the classes that get what the others leave, `data.last`.
         """
         course, crop, last = self.course, self.crop, list(last)
-        staged = course.staged or bool(last)
+        staged = course.staged or bool(last) or bool(dataset.context)
         stages = {
             "refine": {"name": "crf", "band": "auto"},
             "segmenter": {

@@ -76,9 +76,8 @@ def refine_cams(
     refine = chosen.refine
     if refine.band == "auto" and opened is not None:
         classifier = load_classifier(opened.recipe, len(opened.classes), opened.folder).to(default_device())
-        refine = with_band(
-            refine, cams, found, classifier, opened.recipe.inference, last=last_ids(dataset, chosen.data)
-        )
+        known, last = len(dataset.classes), last_ids(dataset, chosen.data)
+        refine = with_band(refine, cams, found, classifier, opened.recipe.inference, num_classes=known, last=last)
         chosen = chosen.model_copy(update={"refine": refine})
     with locked(output):
         return _write(cams, found, output, dataset, chosen, affinity, overwrite)

@@ -37,6 +37,7 @@ def with_band(
     classifier: Method,
     inference: InferenceConfig,
     *,
+    num_classes: int | None = None,
     last: Collection[int] = (),
 ) -> RefineConfig:
     """Put two powers in the place of `refine.band: auto`; another band is left as it is.
@@ -51,6 +52,7 @@ def with_band(
         records: name the images; some, spread over the set, are looked at.
         classifier: that the CAMs are of, in eval mode, on its device.
         inference: says at which size images go through the network.
+        num_classes: K; label ids above it are of context classes, which have no masks to recognise anything in.
         last: label ids that take no part in the competition.
 
     Returns:
@@ -61,7 +63,7 @@ def with_band(
     """
     if config.band != "auto" or not classifier.background:
         return config
-    fractions = recognised(config, cams, records, classifier, inference, last=last)
+    fractions = recognised(config, cams, records, classifier, inference, num_classes=num_classes, last=last)
     enough = (fractions >= ENOUGH).nonzero()
     power = POWERS[int(enough[0])] if len(enough) else POWERS[-1]
     said = "background powers %g and %g: from the smallest whose masks alone tell the classifier the tags"
@@ -77,6 +79,7 @@ def recognised(
     classifier: Method,
     inference: InferenceConfig,
     *,
+    num_classes: int | None = None,
     last: Collection[int] = (),
 ) -> Tensor:
     """Measure how much of the tags a classifier recognises in the masks of each of `POWERS`.
@@ -95,6 +98,8 @@ def recognised(
         except TagmaskError:
             continue  # is left out, and named, when its turn comes
         first = ~torch.isin(ids, torch.tensor([*last], dtype=ids.dtype))
+        if num_classes is not None:
+            first &= ids <= num_classes
         if not first.any():
             continue
         pixels = torch.from_numpy(np.array(image))

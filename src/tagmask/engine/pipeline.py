@@ -223,8 +223,9 @@ class _Work:
         if given.band != "auto":
             return given
         classifier, inference = self._trained_classifier(), self.recipe.inference
-        cams, records, last = self.folder / CAMS, self.dataset.records, last_ids(self.things, self.recipe.data)
-        return from_first(lambda: with_band(given, cams, records, classifier, inference, last=last))
+        args = given, self.folder / CAMS, self.dataset.records, classifier, inference
+        last = last_ids(self.things, self.recipe.data)
+        return from_first(lambda: with_band(*args, num_classes=self.num_classes, last=last))
 
     @cached_property
     def _pixels(self) -> Pixels | None:

@@ -96,7 +96,9 @@ def refine_folder(
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
-    Where two members of a band differ, the pixel is undecided, 255; `engine.refiners.refined` says which they are.
+    Where two members of a band differ, the pixel is undecided, 255; `engine.refiners.refined` says which they are. With
+    a band, context classes are an opinion of their own: where they win over what the classes' CAMs alone say, the pixel
+    is undecided, too.
 
     Args:
         cams: folder of `NAME.npz`.
@@ -143,17 +145,25 @@ def refine_folder(
         return pixels.agree(agreed(record, image, changed, ids), judged)
 
     def agreed(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
+        things = ids <= (IGNORE if num_classes is None else num_classes)
+        if things.all() or config.band is None or config.name == "fusion":
+            opinions = members(record, image, own, ids, config)
+        else:
+            # CAMs of context classes are broad and creep over things; things that nothing competes with creep over what
+            # is around them. What both say is sure.
+            opinions = members(record, image, own[things], ids[things], config)
+            opinions += members(record, image, own, ids, config.weakest())
+        # Context classes become background before opinions are compared: where one is background and another a context
+        # class, both mean that no class of interest is there.
+        return _agreement([_without_context(each.cpu().numpy(), num_classes) for each in opinions])
+
+    def members(record: Record, image: Image.Image, own: Tensor, ids: Tensor, config: RefineConfig) -> list[Tensor]:
         if config.name == "affinity":
             assert affinity is not None
-            members = walked(affinity, image, own, ids, config)
-        elif config.name == "fusion":
-            members = fused(image, own, ids, config, saliency_map(record, image, config), num_classes)
-        else:
-            members = refined(image, own, ids, config, background)
-        # Context classes become background before the members are compared: where one member says background and
-        # another a context class, both mean that no class of interest is there.
-        masks = [_without_context(member.cpu().numpy(), num_classes) for member in members]
-        return np.where(masks[0] == masks[-1], masks[0], IGNORE)
+            return walked(affinity, image, own, ids, config)
+        if config.name == "fusion":
+            return fused(image, own, ids, config, saliency_map(record, image, config), num_classes)
+        return refined(image, own, ids, config, background)
 
     # A walk runs a network and multiplies matrices of pairs of pixels, which use all cores: one image at a time.
     memory = math.inf if affinity is not None else PIXEL_MEMORY
@@ -203,6 +213,11 @@ def _pooled_labels(low: Tensor, high: Tensor, pool: int) -> Tensor:
     # Beyond the image the planes are zero, so that a square's mean leaves the order of its planes as it is.
     labels = confident_labels(F.pad(low, margins), F.pad(high, margins), pool=pool)
     return labels.repeat_interleave(pool, 0).repeat_interleave(pool, 1)[:height, :width]
+
+
+def _agreement(opinions: Sequence[np.ndarray]) -> np.ndarray:
+    """Labels (H, W) that all opinions share; 255 where they differ."""
+    return np.where(np.all([each == opinions[0] for each in opinions], axis=0), opinions[0], IGNORE)
 
 
 def _without_context(labels: np.ndarray, num_classes: int | None) -> np.ndarray:

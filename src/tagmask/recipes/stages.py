@@ -78,7 +78,9 @@ class RefineConfig(Section):
     band: tuple[float, float] | Literal["auto"] | None = Field(
         default=None,
         description="Two values in place of alpha (crf, affinity, fusion) or of background_score (none, par). Pixels "
-        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing. auto (crf) tries growing "
+        "whose masks by the two differ are undecided, 255, and teach the segmenter nothing. With context classes "
+        "(`data.context`) these masks are made without them, and those of the weaker background with them, too; where "
+        "they differ, pixels are undecided likewise (not of fusion). auto (crf) tries growing "
         "powers: all that lies outside the masks is made grey, and the first power at which the classifier still gives "
         "the tags two thirds of what it gives them in whole images is taken, and four times it; of data without "
         "background what the CRF gives to another class than the CAMs do is undecided.",
@@ -135,6 +137,12 @@ class RefineConfig(Section):
             return (self,)
         key = "background_score" if self.name in ("none", "par") else "alpha"
         return tuple(self.model_copy(update={key: value, "band": None}) for value in self.band)
+
+    def weakest(self) -> RefineConfig:
+        """The member with the weakest background, by which classes cover most."""
+        if self.name in ("none", "par"):
+            return min(self.members(), key=lambda member: member.background_score)
+        return max(self.members(), key=lambda member: member.alpha)
 
 
 class SegmenterConfig(StageTraining):
