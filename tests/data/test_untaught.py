@@ -11,7 +11,15 @@ import pytest
 
 from tagmask.data import untaught
 from tagmask.data.dataset import Dataset, Record
-from tagmask.data.untaught import EVERYWHERE, FEW, TOGETHER, everywhere, inseparable, untaught_classes
+from tagmask.data.untaught import (
+    EVERYWHERE,
+    FEW,
+    TOGETHER,
+    companions,
+    everywhere,
+    inseparable,
+    untaught_classes,
+)
 from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
 
 
@@ -86,6 +94,31 @@ def test_pairs_are_those_of_the_matrix_of_all_pairs_in_its_order(rows: int, monk
     assert found > 100
 
 
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        ([(0, 1)] * 20 + [(0,)] * 20, {0: (1,)}),  # a car (1) has the road (0) along, and half of the roads are empty
+        ([(0, 1)] * 20 + [(0,)] * 10, {}),  # too few empty roads to know the road by
+        ([(0, 1)] * 10 + [(1,)] * 10 + [(0,)] * 40, {0: (1,)}),  # in half of the images of cars
+        ([(0, 1)] * 10 + [(1,)] * 11 + [(0,)] * 40, {}),  # in fewer
+        ([(0, 1)] * 9 + [(0,)] * 20, {}),  # too few cars to say
+        ([(0, 1)] * 10 + [(0, 2)] * 12 + [(0,)] * 10, {0: (1, 2)}),
+    ],
+)
+def test_companions_come_along_and_are_seen_without_the_others(
+    rows: list[tuple[int, ...]], found: dict[int, tuple[int, ...]]
+) -> None:
+    assert companions(dataset(rows)) == found
+
+
+@pytest.mark.parametrize("rows", [3, 512])
+def test_context_classes_are_companions_and_companions_are_many(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(untaught, "ROWS", rows)
+    records = [Record(f"{n}", Path("x.png"), (n % 20,), context=(0,)) for n in range(400)]
+    names = [f"c{k}" for k in range(20)]
+    assert companions(Dataset(tuple(records), tuple(names), context=("sea",))) == {20: tuple(range(20))}
+
+
 def test_very_many_classes_need_no_matrix_of_all_pairs() -> None:
     names = [f"{k}" if k != IGNORE - 1 else IGNORED_CLASS for k in range(5000)]
     many = dataset([(n, n + 1, 4999) for n in range(200)] * 10, names)
@@ -93,6 +126,7 @@ def test_very_many_classes_need_no_matrix_of_all_pairs() -> None:
     try:
         assert untaught_classes(many)
         assert inseparable(many) == {}
+        assert companions(many) == {1: (0,), 199: (200,), 4999: tuple(range(201))}
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

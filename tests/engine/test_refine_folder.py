@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from tagmask import api
 from tagmask.data.cam_files import write_cams
+from tagmask.data.dataset import Record
 from tagmask.engine.refine_folder import _pooled_labels, refine_folder, write_affinity_labels
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
@@ -100,6 +101,23 @@ def test_without_background_what_the_crf_changes_is_undecided(cooccur: Path, tmp
     cams, refined, both = masks
     assert (cams != refined).any()
     assert (both == np.where(cams == refined, cams, 255)).all()
+
+
+def test_without_background_what_a_companion_would_yield_is_undecided(tmp_path: Path) -> None:
+    """A car (label 2) on the left half of the image; the road (label 1) has a higher CAM all over it."""
+    picture = np.full((24, 32, 3), 40, np.uint8)
+    picture[:, 16:] = 200
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    cams = torch.zeros(2, 24, 32)
+    cams[0], cams[1, :, :16] = 0.9, 0.7
+    write_cams(tmp_path / "cams" / "a.npz", cams, [0, 1])
+    records, config = [Record("a", tmp_path / "a.png", (0, 1))], RefineConfig(name="crf", band="auto")
+    for companions, left in ((None, 1), ({2: (1,)}, 1), ({1: (2,)}, 255), ({1: (3,)}, 1)):
+        place = tmp_path / f"{companions}"
+        refine_folder(tmp_path / "cams", records, place, config, background=False, companions=companions)
+        labels = np.asarray(Image.open(place / "a.png"))
+        assert {*labels[:, :14].flat} == {left}
+        assert {*labels[:, 18:].flat} == {1}
 
 
 @pytest.mark.parametrize(("how", "band"), [("none", [0.2, 1.5]), ("crf", [0.0, 4.0])])

@@ -18,6 +18,7 @@ from tagmask.ops.labels import (
     to_labels,
     told_apart,
     with_background,
+    yielded,
 )
 
 
@@ -114,6 +115,16 @@ def test_the_higher_of_two_cams_goes_to_the_class_that_a_pixel_belongs_to() -> N
     given = told_apart(cams, torch.tensor([[0.0, 0.25, 0.5, 0.8, 1.0]]))
     torch.testing.assert_close(given[0, 0], torch.tensor([0.8, 0.8, 0.6, 0.15, 0.0005]))
     torch.testing.assert_close(given[1, 0], torch.tensor([0.0008, 0.8 / 3, 0.6, 0.6, 0.5]))
+
+
+def test_a_companion_yields_to_the_strongest_of_the_classes_it_comes_along_with() -> None:
+    """The road (plane 0) to car and bicycle; the sky (3) to nobody, and these to nobody."""
+    cams = torch.tensor([[0.8, 0.8, 0.8], [0.0, 0.5, 0.5], [0.0, 0.0, 1.0], [0.9, 0.9, 0.9]])[:, None]
+    yields = torch.zeros(4, 4, dtype=torch.bool)
+    yields[0, 1] = yields[0, 2] = True
+    found = yielded(cams, yields)
+    torch.testing.assert_close(found[0], torch.tensor([[0.8, 0.4, 0.0]]))
+    assert torch.equal(found[1:], cams[1:])
 
 
 def test_background_score_of_each_pixel() -> None:

@@ -15,6 +15,9 @@ EVERYWHERE = 0.9
 """The fraction of the images above which a tag says next to nothing about an image."""
 TOGETHER = 0.85
 """The fraction of the images with either of two classes that bear both, from which on tags hardly tell them apart."""
+COMPANION = 0.5
+"""The fraction of a class's images that bear another one, from which on the other is its companion."""
+OWN = 5 / 3  # times as many images as the class that it comes along with has a companion, to be known without it
 FEW = 10  # images that bear a class, below which nothing is said of its company
 ROWS = 512  # classes whose company is counted at a time
 
@@ -98,6 +101,26 @@ def _inseparable(tags: sparse.csr_array, common: Sequence[int]) -> dict[tuple[in
         for first, second, *images in sorted(pairs):
             if not {first, second} & left_out:
                 found[first, second] = images[0], images[1]
+    return found
+
+
+def companions(dataset: Dataset) -> dict[int, tuple[int, ...]]:
+    """Find the classes that come along with others and are known without them, too, as the road is with cars.
+
+    Returns:
+        for the index of a companion those of the classes that it comes along with, ascending, context classes among
+        both: it is in half of their images or more, and in so many others that tags tell what it is without them.
+    """
+    tags = _borne(dataset.with_context())
+    borne, columns = _images_of(tags), tags.tocsc()
+    found: dict[int, tuple[int, ...]] = {}
+    for start in range(0, len(borne), ROWS):
+        together = sparse.coo_array(columns[:, start : start + ROWS].T @ tags)
+        owns, others, both = together.row + start, together.col, together.data
+        comes = (owns != others) & (borne[others] >= FEW) & (both >= COMPANION * borne[others])
+        comes &= borne[owns] >= OWN * borne[others]
+        for own, other in sorted(zip(owns[comes].tolist(), others[comes].tolist(), strict=True)):
+            found[own] = (*found.get(own, ()), other)
     return found
 
 

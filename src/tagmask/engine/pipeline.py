@@ -12,6 +12,7 @@ from tagmask.data.dataset import Dataset
 from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
 from tagmask.data.splits import last_ids
+from tagmask.data.untaught import companions
 from tagmask.engine.band import with_band
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
@@ -213,6 +214,7 @@ class _Work:
                 last=last_ids(self.things, self.recipe.data),
                 pixels=self._pixels,
                 pairs=self._pairs,
+                companions=self._companions,
             )
         )
 
@@ -248,6 +250,14 @@ class _Work:
         known = () if self._pixels is None else self._pixels.classifier.labels.tolist()
         classifier, inference = self._trained_classifier(), self.recipe.inference
         return fit_pairs(classifier, self.things, self.folder / CAMS, inference, known=known)
+
+    @property
+    def _companions(self) -> dict[int, tuple[int, ...]] | None:
+        """By label ids, the classes that come along with others."""
+        if not self._refine.tell_apart:
+            return None
+        found = companions(self.things)
+        return {own + 1: tuple(other + 1 for other in others) for own, others in found.items()}
 
     def train_segmenter(self, place: Path) -> None:
         section = self.recipe.segmenter

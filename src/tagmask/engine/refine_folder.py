@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -93,6 +93,7 @@ def refine_folder(
     last: Collection[int] = (),
     pixels: Pixels | None = None,
     pairs: Pairs | None = None,
+    companions: Mapping[int, Sequence[int]] | None = None,
 ) -> list[str]:
     """Write a mask `NAME.png` for every record that has CAMs; masks that are there already are kept.
 
@@ -111,6 +112,7 @@ def refine_folder(
         last: label ids that take no part in the competition and get what it leaves to the background.
         pixels: what drawn masks teach; it corrects the CAMs, and has to agree with the masks.
         pairs: what tells classes apart that come together; it corrects the CAMs before all else.
+        companions: for label ids those that they come along with (`engine.refiners.refined`).
 
     Returns:
         what is wrong with the images or CAMs that were left out, a line each.
@@ -163,7 +165,7 @@ def refine_folder(
             return walked(affinity, image, own, ids, config)
         if config.name == "fusion":
             return fused(image, own, ids, config, saliency_map(record, image, config), num_classes)
-        return refined(image, own, ids, config, background)
+        return refined(image, own, ids, config, background, companions)
 
     # A walk runs a network and multiplies matrices of pairs of pixels, which use all cores: one image at a time.
     memory = math.inf if affinity is not None else PIXEL_MEMORY

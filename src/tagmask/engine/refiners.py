@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from tagmask.methods.affinitynet import Affinity
 from tagmask.ops.affinity import affinity_matrix, walk_to_labels
 from tagmask.ops.crf import crf_on_cams, dense_crf
 from tagmask.ops.label_ids import IGNORE
-from tagmask.ops.labels import winners
+from tagmask.ops.labels import winners, yielded
 from tagmask.ops.par import pixel_adaptive_refinement
 from tagmask.ops.resize import resize
 from tagmask.ops.saliency import attention_scores, fuse_labels
@@ -28,17 +28,32 @@ from tagmask.recipes.stages import RefineConfig
 logger = logging.getLogger(__name__)
 
 
-def refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig, background: bool) -> list[Tensor]:
+def refined(
+    image: Image.Image,
+    cams: Tensor,
+    ids: Tensor,
+    config: RefineConfig,
+    background: bool,
+    companions: Mapping[int, Sequence[int]] | None = None,
+) -> list[Tensor]:
     """Label an image by thresholds, PAR or a dense CRF, a map (H, W) for each member of `config`.
 
     An image without a tag is background everywhere; where there is no background, it is ignored. Without background a
-    band `auto` has two members: the CAMs as they are, and refined.
+    band `auto` has two members: the CAMs as they are, and refined; and where some of the classes come along with others
+    (`companions`, by label ids), a third: refined after they have yielded to those.
     """
     members = config.members()
     with_cams = config.band == "auto" and not background
     if not len(cams):
         return [torch.full((image.height, image.width), 0 if background else IGNORE)] * len(members)
     pixels = torch.from_numpy(np.array(image))
+    table = F.pad(ids, (1, 0)) if background else ids
+    if with_cams:
+        present = ids.tolist()
+        yields = torch.tensor([[other in (companions or {}).get(own, ()) for other in present] for own in present])
+        planes = torch.stack([cams, yielded(cams, yields)] if yields.any() else [cams])
+        marginals = dense_crf(pixels, planes, preset=config.crf, present_above=-1.0)
+        return [table[own] for own in winners(torch.cat([cams[None], marginals]), 1)]
     if config.name == "crf" and background:
         scores = crf_on_cams(pixels, cams, *(member.alpha for member in members), preset=config.crf)
     else:
@@ -50,8 +65,7 @@ def refined(image: Image.Image, cams: Tensor, ids: Tensor, config: RefineConfig,
         elif config.name == "par":
             both = scores.flatten(0, 1)[None]
             scores = pixel_adaptive_refinement(pixels.permute(2, 0, 1)[None].float(), both).view_as(scores)
-    table = F.pad(ids, (1, 0)) if background else ids
-    return [table[own] for own in winners(torch.cat([cams[None], scores]) if with_cams else scores, 1)]
+    return [table[own] for own in winners(scores, 1)]
 
 
 @torch.inference_mode()

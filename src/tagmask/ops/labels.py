@@ -73,6 +73,20 @@ def beside_context(cams: Tensor, context: Tensor) -> Tensor:
     return torch.where(cams >= context.amax(dim=0), cams, 0.0)
 
 
+def yielded(cams: Tensor, yields: Tensor) -> Tensor:
+    """Weaken the CAM of a class where that of a class that it comes along with is strong.
+
+    Args:
+        cams: (n, H, W) in [0, 1].
+        yields: (n, n) bool, whether the class of a row comes along with that of a column, as the road does with cars.
+
+    Returns:
+        (n, H, W) in [0, 1]: times 1 - c, of the highest c of the classes that each comes along with.
+    """
+    highest = (cams[None] * yields[:, :, None, None]).amax(dim=1)
+    return cams * (1 - highest)
+
+
 def told_apart(cams: Tensor, second: Tensor) -> Tensor:
     """Give the higher of two classes' CAMs at each pixel to one of them, and nearly nothing to the other.
 

@@ -98,7 +98,9 @@ class RefineConfig(Section):
         description="Whether classes that come together in 85 % or more of the images with either, such as face and "
         "body, are told apart without masks: the pixels of their CAMs are put into two clusters by the network's "
         "features, and the images that show one of the classes alone say which cluster is whose. Where drawn masks "
-        "show both, the masks tell them apart.",
+        "show both, the masks tell them apart. Of data without background, with a band, it also says whether a class "
+        "that is in half of the images of a rarer one, as the road is with cars, yields to it: what it would yield is "
+        "undecided.",
     )
     saliency: Path | None = Field(
         default=None, description="The folder of grey saliency maps NAME.png (fusion); none does without."
