@@ -229,6 +229,10 @@ def test_by_a_dense_crf_things_and_context_that_both_claim_a_pixel_leave_it_unde
         labels = np.asarray(Image.open(tmp_path / name / "a.png"))
         assert {*labels[:, :14].flat} == {2}
         assert {*labels[:, 18:].flat} == {right}
+    affinity = AffinityConfig(low=1, high=4)
+    refine = RefineConfig(name="affinity", affinity=affinity)
+    write_affinity_labels(tmp_path / "cams", records, tmp_path / "labels", refine, affinity, 2)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "labels" / "a.png")), labels)
 
 
 def test_what_is_background_to_both_powers_is_sure(tmp_path: Path) -> None:

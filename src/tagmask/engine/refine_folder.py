@@ -147,7 +147,7 @@ def refine_folder(
         return pixels.agree(agreed(record, image, changed, ids), judged)
 
     def agreed(record: Record, image: Image.Image, own: Tensor, ids: Tensor) -> np.ndarray:
-        things = ids <= (IGNORE if num_classes is None else num_classes)
+        things = _things(ids, num_classes)
         if things.all() or config.band is None or config.name == "fusion":
             opinions = members(record, image, own, ids, config)
         else:
@@ -194,11 +194,16 @@ def write_affinity_labels(
         judged = None
         if pixels is not None and len(ids):
             own, judged = pixels.corrected(image, own, ids, config.crf)
-        marginals = crf_on_cams(torch.from_numpy(np.array(image)), own, affinity.low, affinity.high, preset=config.crf)
-        low, high = (context_to_background(planes, ids, num_classes) for planes in marginals)
+        colours = torch.from_numpy(np.array(image))
+        things = _things(ids, num_classes)
+        low, high = crf_on_cams(colours, own[things], affinity.low, affinity.high, preset=config.crf)
         planes = _pooled_labels(low, high, affinity.pool)
+        if not things.all():  # as in `refine_folder`
+            (all_of_them,) = crf_on_cams(colours, own, affinity.high, preset=config.crf)
+            beside = context_to_background(all_of_them, ids, num_classes)
+            planes = torch.where(planes == _pooled_labels(beside, beside, affinity.pool), planes, IGNORE)
         # From positions among the planes to label ids; 255 stays.
-        ids = ids if num_classes is None else ids[ids <= num_classes]
+        ids = ids[things]
         table = torch.full((IGNORE + 1,), IGNORE)
         table[0] = 0
         table[1 : len(ids) + 1] = ids
@@ -220,6 +225,11 @@ def _pooled_labels(low: Tensor, high: Tensor, pool: int) -> Tensor:
 def _agreement(opinions: Sequence[np.ndarray]) -> np.ndarray:
     """Labels (H, W) that all opinions share; 255 where they differ."""
     return np.where(np.all([each == opinions[0] for each in opinions], axis=0), opinions[0], IGNORE)
+
+
+def _things(ids: Tensor, num_classes: int | None) -> Tensor:
+    """Say (n,) which label ids are of no context class."""
+    return torch.ones_like(ids, dtype=torch.bool) if num_classes is None else ids <= num_classes
 
 
 def _without_context(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
