@@ -23,10 +23,13 @@ from tagmask.data.cam_files import read_cams, write_cams
 from tagmask.data.check import check_dataset
 from tagmask.data.dataset import Record
 from tagmask.data.readers.voc import CLASSES as VOC
+from tagmask.engine import pipeline
+from tagmask.engine.pixels import Pixels
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels
 from tagmask.errors import TagmaskError
+from tagmask.methods.base import Method
 from tagmask.ops.labels import beside_context
-from tagmask.recipes.load import DataConfig, Recipe, load_recipe
+from tagmask.recipes.load import DataConfig, InferenceConfig, Recipe, load_recipe
 from tagmask.recipes.stages import AffinityConfig, RefineConfig
 from tagmask.serve.photos import find_photos
 from tagmask.serve.review import Review, find_candidates
@@ -283,6 +286,28 @@ def test_from_tags_to_masks(method: str, tagged: Path, tmp_path: Path) -> None:
     assert labels.images == 26
     assert ids_in(tmp_path / "masks") <= {0, 1, 2, 3}
     assert max(int(value) for path in (tmp_path / "saved").glob("*.npz") for value in read_cams(path)[1]) <= 3
+
+
+def test_drawn_masks_teach_the_others_beside_context_classes(
+    tagged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not know the context classes, which are background in them."""
+    seen: list[tuple[int, list[int]]] = []
+    fit = pipeline.fit_pixels
+
+    def spy(method: Method, records: Sequence[Record], config: InferenceConfig) -> Pixels | None:
+        found = fit(method, records, config)
+        drawn = sum(record.mask is not None for record in records)
+        seen.append((drawn, [] if found is None else found.classifier.labels.tolist()))
+        return found
+
+    monkeypatch.setattr(pipeline, "fit_pixels", spy)
+    own = recipe(data={"context": SURROUNDINGS, "use_masks": True})
+    run = tagmask.train(tagged, recipe=own, output=tmp_path / "run")
+    ((drawn, labels),) = seen
+    assert drawn > 0
+    assert labels == [0, 1, 2, 3]
+    assert ids_in(run / "refine") <= {0, 1, 2, 3, 255}
 
 
 def test_cams_that_hold_surroundings_are_refined_where_these_are_named(tagged: Path, tmp_path: Path) -> None:

@@ -232,13 +232,14 @@ class _Work:
     @cached_property
     def _pixels(self) -> Pixels | None:
         """What drawn masks teach about the masks of the other images, where there are some to be used."""
-        refine, records = self._refine, self.dataset.records
+        # Of the classes alone: drawn masks do not know the context classes, and their data set has none.
+        refine, records = self._refine, self.things.records
         if not (self.recipe.data.use_masks and refine.pixel_classifier):
             return None
         fitted = fit_pixels(self._trained_classifier(), records, self.recipe.inference)
         if fitted is None:
             return None
-        cams, classes = self.folder / CAMS, self.dataset.classes
+        cams, classes = self.folder / CAMS, self.things.classes
         lost = from_first(lambda: lost_labels(fitted, records, cams, refine, classes))
         return fitted.without(lost)
 
