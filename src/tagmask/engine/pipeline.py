@@ -232,7 +232,7 @@ class _Work:
     @cached_property
     def _pixels(self) -> Pixels | None:
         """What drawn masks teach about the masks of the other images, where there are some to be used."""
-        # Of the classes alone: drawn masks do not know the context classes, and their data set has none.
+        # The records of the classes alone: those with context classes have no masks, which do not know them.
         refine, records = self._refine, self.things.records
         if not (self.recipe.data.use_masks and refine.pixel_classifier):
             return None

@@ -83,8 +83,10 @@ def yielded(cams: Tensor, yields: Tensor) -> Tensor:
     Returns:
         (n, H, W) in [0, 1]: times 1 - c, of the highest c of the classes that each comes along with.
     """
-    highest = (cams[None] * yields[:, :, None, None]).amax(dim=1)
-    return cams * (1 - highest)
+    # Row by row: all pairs of planes at once would find no room where an image bears many classes.
+    return torch.stack(
+        [cam * (1 - cams[row].amax(dim=0)) if row.any() else cam for cam, row in zip(cams, yields, strict=True)]
+    )
 
 
 def told_apart(cams: Tensor, second: Tensor) -> Tensor:
