@@ -1,12 +1,12 @@
 """Folders as people have them: a tag in nearly every image, small things, rare classes, wrong tags.
 
-    make bench NAME=folders ARGS="'ever 97 %' street --variants before now --seeds 0"
+    make bench NAME=folders ARGS="street --variants unenlarged now larger full --seeds 0"
 
 Things of eight classes lie on a figure before some context, as clothes do on a person. Each set is learnt by the recipe
-that `tagmask train` chooses on a CPU, shortened, and scored by class: the masks that the segmenter learns from, on the
-training images with their tags, and the segmenter on the held-out ones without. All variants of a set and seed share
-their classifier. Needs the MobileNetV2 weights in the folder named by TAGMASK_SHARED (default: ../shared). Rows
-measured before stay where they are not asked for.
+that `tagmask train` chooses on a CPU, at its own length where `--steps` gives no other, and scored by class: the masks
+that the segmenter learns from, on the training images with their tags, and the segmenter on the held-out ones without.
+Variants of a set and seed that train on crops of one size share their classifier. Needs the MobileNetV2 weights in the
+folder named by TAGMASK_SHARED (default: ../shared). Rows measured before stay where they are not asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 from common import RESULTS, device_facts, write_results
 from PIL import Image, ImageDraw
 
-from tagmask.api import open_data, train, training_split
+from tagmask.api import evaluate, open_data, train, training_split
 from tagmask.api.choose import choose_recipe
 from tagmask.data.csv_cells import csv_text
 from tagmask.data.files import write_classes, write_text
@@ -37,14 +36,19 @@ from tagmask.recipes.load import load_recipe
 
 Array = np.ndarray
 SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "shared")
-IMAGES, HELD_OUT, SIZE, STEPS = 200, 60, 128, 150
-BEFORE = ("inference.cam_scales=null", "refine.band=[1,3]", "data.last=[]")
-"""The chosen recipe as it was."""
+IMAGES, HELD_OUT, SIZE = 200, 60, 128
+UNENLARGED = "views.crop=128"
+"""Photographs as large as they are, as the choice was before they were enlarged."""
+BEFORE = (UNENLARGED, "inference.cam_scales=null", "refine.band=[1,3]", "data.last=[]")
+"""The first choice."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "before": BEFORE,
-    "last": BEFORE[:2],
-    "finer": (BEFORE[2],),
+    "last": BEFORE[:3],
+    "finer": (UNENLARGED, BEFORE[3]),
+    "unenlarged": (UNENLARGED,),
     "now": (),
+    "larger": ("views.crop=352",),
+    "full": ("method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null"),
 }
 CARRIER = ((0.5, 0.10, 0.07, 0.08), (0.5, 0.38, 0.15, 0.22), (0.43, 0.75, 0.06, 0.22), (0.57, 0.75, 0.06, 0.22))
 """Head, trunk and legs of the figure that things lie on: centre and half axes of ellipses, x and y, in image sides."""
@@ -158,35 +162,35 @@ def mistaken(tags: set[int], wrong: float, classes: int, generator: np.random.Ge
     return given
 
 
-def measure(name: str, variant: str, seed: int, output: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def measure(name: str, variant: str, seed: int, output: Path, steps: int | None) -> dict[str, Any]:
     """Train the chosen recipe on a set, with the variant's overrides, and score what its stages left."""
     place = output / f"{name.replace(' ', '_').replace('%', 'percent')}-{seed}"
     data = make_folder(place / "data", SETS[name], images=IMAGES, held_out=HELD_OUT, size=SIZE, seed=seed)
     weights = SHARED / "weights" / "mobilenetv2_100.coral_in1k.safetensors"
     backbone = (f"backbone.weights={weights}", "backbone.mean=[.5,.5,.5]", "backbone.std=[.5,.5,.5]")
-    training = (f"training.steps={STEPS}", f"training.seed={seed}", "training.workers=0")
-    own = (*backbone, *training, *VARIANTS[variant], *overrides)
+    training = (f"training.seed={seed}", "training.workers=0", *([f"training.steps={steps}"] if steps else []))
+    own = (*backbone, *training, *VARIANTS[variant])
     dataset = training_split(open_data(data, load_recipe({"method": "cam"}).data), load_recipe({"method": "cam"}).data)
     recipe = choose_recipe(dataset, own, forward_seconds=lambda config, side: 0.0).recipe
     start = time.perf_counter()
-    # The classifier is the same in all variants, and trained by the first of them.
-    run, first = place / variant.replace(" ", "-"), place / "classifier"
-    copied = first.exists() and not run.exists()
+    # The first variant that trains on crops of a size trains the classifier of all of them.
+    run, first = place / variant.replace(" ", "-"), place / f"classifier-{recipe.views.crop}"
+    copied = recipe.staged and first.exists() and not run.exists()
     if copied:
         shutil.copytree(first, run)
     train(data, recipe=recipe, output=run, from_stage="cams" if copied else None)
-    if not first.exists():
+    if recipe.staged and not first.exists():
         shutil.copytree(run, first, ignore=shutil.ignore_patterns("cams", "refine", "segmenter"))
     row: dict[str, Any] = {"set": name, "variant": variant, "seed": seed, "steps": recipe.training.steps}
     row |= {"images": IMAGES, "size": SIZE, "seconds": round(time.perf_counter() - start)}
-    for score in evaluate_stages(run):
-        scores = score.result.scores
-        row[score.stage] = {
+    found = evaluate_stages(run) if recipe.staged else []
+    results = {score.stage: score.result for score in found} or {"segmenter": evaluate(run, data, split=["test"])[0]}
+    for stage, result in results.items():
+        scores = result.scores
+        row[stage] = {
             "miou": round(100 * scores.miou, 2),
             "coverage": round(scores.coverage, 3),
-            "iou": {
-                each: round(100 * float(iou), 1) for each, iou in zip(score.result.classes, scores.iou, strict=True)
-            },
+            "iou": {each: round(100 * float(iou), 1) for each, iou in zip(result.classes, scores.iou, strict=True)},
         }
     row["tagged"] = {
         each: round(float(part), 3) for each, part in zip(dataset.classes, dataset.tag_matrix().mean(0), strict=True)
@@ -197,16 +201,17 @@ def measure(name: str, variant: str, seed: int, output: Path, overrides: Sequenc
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", choices=tuple(SETS))
-    parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=["before", "now"])
+    parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=["unenlarged", "now"])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--output", type=Path, default=Path("runs/folders"))
+    parser.add_argument("--steps", type=int, help="of the classifier and of the segmenter; default: as they are chosen")
+    parser.add_argument("--output", type=Path, default=Path("runs/folders"), help="another one for another --steps")
     arguments = parser.parse_args()
     path = RESULTS / "folders.json"
     for seed in arguments.seeds:
         for name in arguments.sets:
             for variant in arguments.variants:
-                row = measure(name, variant, seed, arguments.output)
-                same = name, variant, seed
+                row = measure(name, variant, seed, arguments.output, arguments.steps)
+                same = name, variant, seed, row["steps"]
                 rows = json.loads(path.read_text())["rows"] if path.exists() else []
-                rows = [old for old in rows if (old["set"], old["variant"], old["seed"]) != same] + [row]
+                rows = [old for old in rows if (old["set"], old["variant"], old["seed"], old["steps"]) != same] + [row]
                 write_results("folders", {"rows": rows, **device_facts()})

@@ -39,7 +39,7 @@ def test_gpu_gets_seco_on_vit_base_with_weights(photos: Dataset) -> None:
     recipe = chosen.recipe
     assert (recipe.method.name, recipe.backbone.name) == ("seco", "vit_base_patch14_reg4_dinov2")
     assert recipe.backbone.weights == "timm/vit_base_patch14_reg4_dinov2.lvd142m"
-    assert recipe.views.crop == 392, "about as large as the photographs, and whole patches of 14"
+    assert recipe.views.crop == 448, "whole patches of 14"
     assert recipe.method.patch_size == 56
     assert any("No result of ours was made with these weights" in reason for reason in chosen.reasons)
     assert not chosen.from_scratch
@@ -59,6 +59,23 @@ def test_cpu_gets_plain_cam_on_a_small_pretrained_network(photos: Dataset) -> No
     assert chosen.recipe.segmenter is not None
     assert chosen.recipe.method.decoder_from >= chosen.recipe.training.steps
     assert any("no GPU (8 cores, 16 GB)" in reason for reason in chosen.reasons)
+
+
+def test_small_photographs_are_enlarged_for_a_network_that_knows_larger_ones(photos: Dataset, tmp_path: Path) -> None:
+    Image.new("RGB", (100, 128)).save(tmp_path / "a.jpg")
+    chosen = choose(photos, LAPTOP)
+    assert (chosen.recipe.views.crop, chosen.recipe.views.resize_long) == (224, (202, 381))
+    assert any(reason.startswith("photographs are enlarged to 224 pixels and more") for reason in chosen.reasons)
+    assert choose(photos, LAPTOP, found="missing").recipe.views.crop == 128, "from scratch no size is known"
+    Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg")
+    assert not any("enlarged" in reason for reason in choose(photos, LAPTOP).reasons)
+
+
+def test_other_sizes_follow_the_crop_that_is_asked_for(photos: Dataset) -> None:
+    chosen = choose(photos, LAPTOP, "views.crop=320")
+    assert (chosen.recipe.views.crop, chosen.recipe.views.resize_long) == (320, (288, 544))
+    assert chosen.recipe.inference.long_side == 480
+    assert any("cropped to 320 x 320" in reason for reason in chosen.reasons)
 
 
 def test_surroundings_get_stages_on_a_gpu_too(photos: Dataset) -> None:

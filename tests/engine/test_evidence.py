@@ -9,6 +9,7 @@ import numpy as np
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.label_maps import write_label_map
 from tagmask.engine.evidence import folder_evidence, mask_evidence
+from tagmask.recipes.load import ViewsConfig
 
 CLASSES = ("hat", "shoe", "bag")
 
@@ -55,6 +56,20 @@ def test_images_of_one_tag_say_nothing_of_swallowing() -> None:
 
 def test_few_images_say_nothing() -> None:
     assert mask_evidence([((0, 1), mask(0, 60))] * 4, CLASSES) == []
+
+
+def test_small_things_are_named_with_their_size_and_a_larger_crop() -> None:
+    """Of 10 x 10 pixels, 4 are as many as in a square of a fifth of the side; photographs are 200 long on average."""
+    rows = [((0,), mask(4)), ((1,), mask(0, 25))] * 10
+    (said,) = mask_evidence(rows, CLASSES, views=ViewsConfig(crop=224, resize_long=(100, 300)))
+    assert said.startswith("'hat': small, no larger than 40 x 40 pixels on average")
+    assert "views.crop=320" in said
+    assert mask_evidence(rows, CLASSES, views=ViewsConfig(crop=224, resize_long=(200, 400))) == [], "60 x 60 are not"
+    (said,) = mask_evidence(rows, CLASSES, views=ViewsConfig(crop=308, resize_long=(100, 150)))
+    assert said.startswith("'hat': small, no larger than 25 x 25")
+    assert "views.crop=448" in said
+    assert mask_evidence(rows, CLASSES, views=ViewsConfig(crop=224)) == [], "nobody knows how long its images are"
+    assert mask_evidence(rows[:8], CLASSES, views=ViewsConfig(crop=224, resize_long=(100, 300))) == [], "four are few"
 
 
 def test_a_folder_is_judged_by_the_masks_that_are_there(tmp_path: Path) -> None:

@@ -57,7 +57,8 @@ def choose_recipe(
 
     Args:
         dataset: the training records.
-        overrides: `key.path=value`; of these `training.steps` and `backbone.weights` take part in the choice.
+        overrides: `key.path=value`; of these `training.steps`, `views.crop` and `backbone.weights` take part in the
+            choice: other lengths and sizes follow them.
         machine: by default this one.
         find: says of a hub name whether it can be had; by default looks in the cache and asks the hub.
         forward_seconds: times a network on a square image of a side in pixels; by default on this machine.
@@ -75,7 +76,7 @@ def choose_recipe(
     if dataset.dropped and not dataset.context and dataset.background:
         reasons.append(_possible_context(dataset))
     plan = _weighed(_network(machine, reasons), overrides, find or find_weights, reasons)
-    plan = replace(plan, crop=max(2 * plan.multiple, min(plan.crop, round(side / plan.multiple) * plan.multiple)))
+    plan = replace(plan, crop=_given(overrides, "views.crop") or _crop(plan, side, reasons))
     if dataset.context and not plan.course.staged:
         reasons.append(
             "context classes are tagged (data.context): a segmenter is trained on masks in which they are background"
@@ -118,6 +119,18 @@ def _typical_side(dataset: Dataset) -> tuple[int, str]:
     if not sides:
         return 448, "none of those looked at opens"
     return int(statistics.median(sides)), f"long side mostly about {statistics.median(sides):.0f} pixels"
+
+
+def _crop(plan: Plan, side: int, reasons: list[str]) -> int:
+    """Choose the side of a crop by the typical long side of the photographs, both in pixels."""
+    if plan.from_scratch:  # knows things of no size yet, and would only take longer
+        return max(2 * plan.multiple, min(plan.crop, round(side / plan.multiple) * plan.multiple))
+    if side < plan.crop:
+        reasons.append(
+            f"photographs are enlarged to {plan.crop} pixels and more: the network knows things of that size, and "
+            "finds small ones better"
+        )
+    return plan.crop
 
 
 def _on_background(dataset: Dataset) -> str:

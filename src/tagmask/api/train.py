@@ -248,7 +248,7 @@ def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[s
         return
     found: list[str] = []
     if (folder / MASKS).is_dir():
-        found = folder_evidence(folder / MASKS, training, recipe.data.last)
+        found = folder_evidence(folder / MASKS, training, recipe.data.last, recipe.views)
     elif not recipe.staged and open_run(folder).decoder_learnt:
         found = model_evidence(load(folder).method, training, recipe.inference)
     for sentence in found:

@@ -12,16 +12,20 @@ from tagmask.data.masks import PngMask
 from tagmask.engine.inference import Item, stream
 from tagmask.methods.base import Method
 from tagmask.ops.label_ids import IGNORE
-from tagmask.recipes.load import InferenceConfig
+from tagmask.recipes.load import InferenceConfig, ViewsConfig
 
 FEW = 5  # images that bear a class, below which nothing is said of it
 RARELY = 0.05  # the fraction of the images with its tag below which a class counts as never won
 LOOKED_AT = 48  # images that a model is judged by
+SMALL = 48  # pixels in training, three steps of a network at 16 pixels a step, below which things are hard to find
 SWALLOWED = 0.8  # the fraction of what all classes got, in images of several tags, from which one takes too much
 
 
 def mask_evidence(
-    masks: Iterable[tuple[Sequence[int], np.ndarray]], classes: Sequence[str], last: Sequence[str] = ()
+    masks: Iterable[tuple[Sequence[int], np.ndarray]],
+    classes: Sequence[str],
+    last: Sequence[str] = (),
+    views: ViewsConfig | None = None,
 ) -> list[str]:
     """Say what speaks against masks, a sentence each; masks that nothing speaks against give none.
 
@@ -29,14 +33,17 @@ def mask_evidence(
         masks: of each image the class indices of its tags, and the label map (H, W).
         classes: K names, in the order of the ids.
         last: names of classes that got what the others left, and so took nothing from them.
+        views: of the training; where they say how long images are in it, classes of small things are named.
     """
     borne, won = np.zeros(len(classes), np.int64), np.zeros(len(classes), np.int64)
-    shared, taken, company = 0.0, np.zeros(len(classes)), np.zeros(len(classes), np.int64)
+    sides, taken = np.zeros(len(classes)), np.zeros(len(classes))
+    shared, company = 0.0, np.zeros(len(classes), np.int64)
     for tags, mask in masks:
         pixels = np.bincount(mask[mask != IGNORE].ravel(), minlength=len(classes) + 1)[1 : len(classes) + 1]
         own = list(tags)
         borne[own] += 1
         won[own] += pixels[own] > 0
+        sides[own] += np.sqrt(pixels[own] / max(mask.shape) ** 2)
         if len(own) > 1 and pixels[own].sum():
             shared += 1
             taken[own] += pixels[own] / pixels[own].sum()
@@ -53,6 +60,7 @@ def mask_evidence(
             + ("it" if len(lost) == 1 else "them")
             + " out (data.classes)"
         )
+    found += _small_things(sides / np.maximum(won, 1), won, classes, views)
     for k in range(len(classes)):
         fraction = taken[k] / max(shared, 1)
         if classes[k] not in last and shared >= FEW and fraction >= SWALLOWED and company[k] >= SWALLOWED * shared:
@@ -63,10 +71,40 @@ def mask_evidence(
     return found
 
 
-def folder_evidence(folder: Path, dataset: Dataset, last: Sequence[str] = ()) -> list[str]:
+def _small_things(sides: np.ndarray, won: np.ndarray, classes: Sequence[str], views: ViewsConfig | None) -> list[str]:
+    """Name the classes whose things are small in training, in a sentence or none.
+
+    Args:
+        sides: (K,) mean side of a square as large as what an image shows of a class, in long sides of the image.
+        won: (K,) in how many masks each class is.
+        classes, views: as of `mask_evidence`.
+    """
+    if views is None or views.resize_long is None:
+        return []
+    seen = sides * sum(views.resize_long) / 2
+    small = np.flatnonzero((won >= FEW) & (seen < SMALL))
+    if not len(small):
+        return []
+    names, side = ", ".join(repr(classes[k]) for k in small), int(np.ceil(seen[small].max()))
+    return [
+        f"{names}: small, no larger than {side} x {side} pixels on average as the network sees photographs; larger "
+        f"crops find small things better and take twice as long (views.crop={_larger(views.crop)})"
+    ]
+
+
+def _larger(crop: int) -> int:
+    """Return the side of crops of about twice the area, in pixels, a multiple of 28 or 32 as it is now."""
+    multiple = 28 if crop % 28 == 0 and crop % 32 else 32
+    return max(1, round(crop * 2**0.5 / multiple)) * multiple
+
+
+def folder_evidence(
+    folder: Path, dataset: Dataset, last: Sequence[str] = (), views: ViewsConfig | None = None
+) -> list[str]:
     """Judge the masks `NAME.png` of a folder by `mask_evidence`; images without one are passed over."""
     found = ((record.tags, folder / f"{record.name}.png") for record in dataset.records)
-    return mask_evidence(((tags, PngMask(path).ids()) for tags, path in found if path.exists()), dataset.classes, last)
+    masks = ((tags, PngMask(path).ids()) for tags, path in found if path.exists())
+    return mask_evidence(masks, dataset.classes, last, views)
 
 
 def model_evidence(method: Method, dataset: Dataset, config: InferenceConfig) -> list[str]:
