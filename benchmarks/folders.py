@@ -1,6 +1,6 @@
 """Folders as people have them: a tag in nearly every image, small things, rare classes, wrong tags.
 
-    make bench NAME=folders ARGS="street --variants unenlarged now larger full --seeds 0"
+    make bench NAME=folders ARGS="street --variants unenlarged 224 now full --seeds 0"
 
 Things of eight classes lie on a figure before some context, as clothes do on a person. Each set is learnt by the recipe
 that `tagmask train` chooses on a CPU, at its own length where `--steps` gives no other, and scored by class: the masks
@@ -46,9 +46,9 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "last": BEFORE[:3],
     "finer": (UNENLARGED, BEFORE[3]),
     "unenlarged": (UNENLARGED,),
+    "224": ("views.crop=224",),
     "now": (),
-    "larger": ("views.crop=352",),
-    "full": ("method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null"),
+    "full": ("views.crop=224", "method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null"),
 }
 CARRIER = ((0.5, 0.10, 0.07, 0.08), (0.5, 0.38, 0.15, 0.22), (0.43, 0.75, 0.06, 0.22), (0.57, 0.75, 0.06, 0.22))
 """Head, trunk and legs of the figure that things lie on: centre and half axes of ellipses, x and y, in image sides."""

@@ -28,9 +28,21 @@ def photos(tmp_path: Path) -> Dataset:
     return Dataset(tuple(Record(name, tmp_path / "a.jpg", (0,)) for name in "abc"), ("cow", "car"))
 
 
-def choose(dataset: Dataset, machine: Machine, *overrides: str, found: str = "cached", forward: float = 0.01):
+def choose(
+    dataset: Dataset,
+    machine: Machine,
+    *overrides: str,
+    found: str = "cached",
+    forward: float = 0.01,
+    lit: float | None = 0.11,
+):
     return choose_recipe(
-        dataset, overrides, machine=machine, find=lambda name: found, forward_seconds=lambda config, side: forward
+        dataset,
+        overrides,
+        machine=machine,
+        find=lambda name: found,
+        forward_seconds=lambda config, side: forward,
+        lit=lambda dataset, config: lit,
     )
 
 
@@ -65,7 +77,9 @@ def test_small_photographs_are_enlarged_for_a_network_that_knows_larger_ones(pho
     Image.new("RGB", (100, 128)).save(tmp_path / "a.jpg")
     chosen = choose(photos, LAPTOP)
     assert (chosen.recipe.views.crop, chosen.recipe.views.resize_long) == (224, (202, 381))
-    assert any(reason.startswith("photographs are enlarged to 224 pixels and more") for reason in chosen.reasons)
+    assert any(
+        reason.startswith("photographs are enlarged to 224 pixels and more, of which") for reason in chosen.reasons
+    )
     assert choose(photos, LAPTOP, found="missing").recipe.views.crop == 128, "from scratch no size is known"
     Image.new("RGB", (400, 300)).save(tmp_path / "a.jpg")
     assert not any("enlarged" in reason for reason in choose(photos, LAPTOP).reasons)
@@ -76,6 +90,19 @@ def test_other_sizes_follow_the_crop_that_is_asked_for(photos: Dataset) -> None:
     assert (chosen.recipe.views.crop, chosen.recipe.views.resize_long) == (320, (288, 544))
     assert chosen.recipe.inference.long_side == 480
     assert any("cropped to 320 x 320" in reason for reason in chosen.reasons)
+
+
+def test_small_things_get_larger_crops(photos: Dataset) -> None:
+    chosen = choose(photos, LAPTOP, lit=0.05)
+    assert (chosen.recipe.views.crop, chosen.recipe.views.resize_long) == (352, (317, 598))
+    (said,) = [reason for reason in chosen.reasons if reason.startswith("things fill little")]
+    assert "lights up 5 %." in said
+    assert "2.5 times as long; --set views.crop=224 is faster" in said
+    for other in (0.1, None):
+        assert choose(photos, LAPTOP, lit=other).recipe.views.crop == 224
+    assert choose(photos, LAPTOP, "views.crop=224", lit=0.01).recipe.views.crop == 224, "as asked for"
+    assert choose(photos, LAPTOP, lit=0.01, found="missing").recipe.views.crop == 128, "from scratch"
+    assert choose(photos, H200, lit=0.01).recipe.views.crop == 448, "large enough"
 
 
 def test_surroundings_get_stages_on_a_gpu_too(photos: Dataset) -> None:
@@ -124,7 +151,12 @@ def test_given_weights_are_not_looked_for(photos: Dataset) -> None:
 
     for value, expected in (("mine.safetensors", "mine.safetensors"), ("null", None)):
         chosen = choose_recipe(
-            photos, [f"backbone.weights={value}"], machine=LAPTOP, find=find, forward_seconds=lambda *_: 1.0
+            photos,
+            [f"backbone.weights={value}"],
+            machine=LAPTOP,
+            find=find,
+            forward_seconds=lambda *_: 1.0,
+            lit=lambda *_: None,
         )
         assert chosen.recipe.backbone.weights == expected
         assert chosen.from_scratch == (expected is None)

@@ -13,6 +13,8 @@ import yaml
 
 from tagmask.api.machine import GB, Machine, Weights, find_weights, in_words, this_machine, time_forward
 from tagmask.api.plans import CAM, FROM_SCRATCH, MOBILENET, SECO, VIT_BASE, VIT_SMALL, Plan
+from tagmask.api.thing_size import LOOKED_AT as LOOKED_AT_THINGS
+from tagmask.api.thing_size import lit_fraction, network_features
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.data.untaught import everywhere
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
+SMALL = 0.09  # of an image lights up for its tags, below which larger crops were better; where things are large 0.11
 LONG_RUN = 12 * 3600  # seconds from which the expected time comes with a way to shorten it
 ALARM = "NO PRETRAINED WEIGHTS"
 
@@ -52,6 +55,7 @@ def choose_recipe(
     machine: Machine | None = None,
     find: Callable[[str], Weights] | None = None,
     forward_seconds: Callable[[BackboneConfig, int], float] | None = None,
+    lit: Callable[[Dataset, BackboneConfig], float | None] | None = None,
 ) -> Chosen:
     """Choose method, network, sizes and length of training.
 
@@ -62,6 +66,8 @@ def choose_recipe(
         machine: by default this one.
         find: says of a hub name whether it can be had; by default looks in the cache and asks the hub.
         forward_seconds: times a network on a square image of a side in pixels; by default on this machine.
+        lit: measures how much of an image a network's features light up for its tags (`thing_size.lit_fraction`), where
+            `views.crop` is not given and the plan has a crop for small things.
 
     Raises:
         TagmaskError: no images, or an override that does not fit the recipe.
@@ -76,7 +82,7 @@ def choose_recipe(
     if dataset.dropped and not dataset.context and dataset.background:
         reasons.append(_possible_context(dataset))
     plan = _weighed(_network(machine, reasons), overrides, find or find_weights, reasons)
-    plan = replace(plan, crop=_given(overrides, "views.crop") or _crop(plan, side, reasons))
+    plan = _sized(plan, side, dataset, overrides, lit or _lit, reasons)
     if dataset.context and not plan.course.staged:
         reasons.append(
             "context classes are tagged (data.context): a segmenter is trained on masks in which they are background"
@@ -121,16 +127,40 @@ def _typical_side(dataset: Dataset) -> tuple[int, str]:
     return int(statistics.median(sides)), f"long side mostly about {statistics.median(sides):.0f} pixels"
 
 
-def _crop(plan: Plan, side: int, reasons: list[str]) -> int:
-    """Choose the side of a crop by the typical long side of the photographs, both in pixels."""
-    if plan.from_scratch:  # knows things of no size yet, and would only take longer
-        return max(2 * plan.multiple, min(plan.crop, round(side / plan.multiple) * plan.multiple))
+def _sized(
+    plan: Plan,
+    side: int,
+    dataset: Dataset,
+    overrides: tuple[str, ...],
+    lit: Callable[[Dataset, BackboneConfig], float | None],
+    reasons: list[str],
+) -> Plan:
+    """Return the plan with the side of its crops chosen by the photographs and by what is in them."""
+    given = _given(overrides, "views.crop")
+    if given is not None:
+        return replace(plan, crop=given)
+    if plan.from_scratch:  # it knows things of no size yet, and would only take longer
+        crop = min(plan.crop, round(side / plan.multiple) * plan.multiple)
+        return replace(plan, crop=max(2 * plan.multiple, crop))
+    if plan.small_crop is not None:
+        own = [text for text in overrides if text.startswith("backbone.")]
+        backbone = load_recipe({"method": plan.course.method, "backbone": plan.backbone}, own).backbone
+        fraction = lit(dataset, backbone)
+        if fraction is not None and fraction < SMALL:
+            longer = (plan.small_crop / plan.crop) ** 2
+            reasons.append(
+                f"things fill little of the photographs: what tells a tag lights up {100 * fraction:.0f} %. Larger "
+                f"crops find them better and take {longer:.1f} times as long; --set views.crop={plan.crop} is faster"
+            )
+            plan = replace(plan, crop=plan.small_crop)
     if side < plan.crop:
-        reasons.append(
-            f"photographs are enlarged to {plan.crop} pixels and more: the network knows things of that size, and "
-            "finds small ones better"
-        )
-    return plan.crop
+        reasons.append(f"photographs are enlarged to {plan.crop} pixels and more, of which the network learnt")
+    return plan
+
+
+def _lit(dataset: Dataset, config: BackboneConfig) -> float | None:
+    logger.info("looking how large things are in up to %d images", LOOKED_AT_THINGS)
+    return lit_fraction(dataset, network_features(config))
 
 
 def _on_background(dataset: Dataset) -> str:
@@ -155,7 +185,7 @@ def _network(machine: Machine, reasons: list[str]) -> Plan:
             "SeCo parts better what occurs together, but a step of it costs about three times as much and it needs "
             "several times as many: it is what a GPU would get, and --recipe seco/default gives it to you here"
         )
-        return Plan(CAM, MOBILENET, crop=224, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
+        return Plan(CAM, MOBILENET, crop=224, small_crop=352, batch=8 if memory >= 4 else 4, rates={"lr": 1e-4})
     if memory >= 10:
         reasons.append(f"a GPU with {memory:.0f} GB: SeCo on DINOv2's ViT-B/14. {UNSEEN}")
         return Plan(SECO, VIT_BASE, crop=448, batch=4, multiple=28)

@@ -77,7 +77,8 @@ class Plan:
     """A method on a network, before it is fitted to the data.
 
     Attributes:
-        crop: side of the crops in pixels, at the most.
+        crop: side of the crops in pixels; of a network from scratch at the most.
+        small_crop: that side where things are small; None where that makes no difference.
         multiple: what that side has to be a multiple of, so that crops are whole patches of the network.
     """
 
@@ -87,6 +88,7 @@ class Plan:
     batch: int
     rates: dict[str, float] = field(default_factory=dict)
     multiple: int = 32
+    small_crop: int | None = None
 
     @property
     def from_scratch(self) -> bool:

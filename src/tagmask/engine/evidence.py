@@ -85,7 +85,7 @@ def _small_things(sides: np.ndarray, won: np.ndarray, classes: Sequence[str], vi
     small = np.flatnonzero((won >= FEW) & (seen < SMALL))
     if not len(small):
         return []
-    names, side = ", ".join(repr(classes[k]) for k in small), int(np.ceil(seen[small].max()))
+    names, side = ", ".join(repr(classes[k]) for k in small.tolist()), int(np.ceil(seen[small].max()))
     return [
         f"{names}: small, no larger than {side} x {side} pixels on average as the network sees photographs; larger "
         f"crops find small things better and take twice as long (views.crop={_larger(views.crop)})"
