@@ -153,8 +153,9 @@ def _sized(
                 f"crops find them better and take {longer:.1f} times as long; --set views.crop={plan.crop} is faster"
             )
             plan = replace(plan, crop=plan.small_crop)
-    if side < plan.crop:
-        reasons.append(f"photographs are enlarged to {plan.crop} pixels and more, of which the network learnt")
+    low, high = (round(factor * plan.crop) for factor in plan.course.resize)
+    if side < low:
+        reasons.append(f"photographs are enlarged to long sides of {low} to {high} pixels, for the network to see more")
     return plan
 
 
