@@ -52,6 +52,9 @@ def test_images_that_do_not_open_are_passed_over(tmp_path: Path) -> None:
     for record in dataset.records[:12]:
         record.image.write_bytes(b"no image")
     assert lit_fraction(dataset, colours) == pytest.approx(1 / 16, rel=0.15)
+    for record in dataset.records:
+        record.image.write_bytes(b"no image")
+    assert lit_fraction(dataset, colours) is None
 
 
 def test_a_network_sees_images_at_one_long_side() -> None:

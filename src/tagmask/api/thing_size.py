@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -61,13 +62,13 @@ def lit_fraction(dataset: Dataset, features: Features) -> float | None:
 
     rows = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).round().astype(int))
     maps, opened = [], []
-    for row in rows:
+    for record in (dataset.records[row] for row in rows):
         try:
-            maps.append(features(open_image(dataset.records[row].image)))
+            maps.append(features(open_image(record.image)))
         except TagmaskError:
             continue  # training reports images that do not open
-        opened.append(row)
-    tags = dataset.tag_matrix()[opened] > 0
+        opened.append(record)
+    tags = replace(dataset, records=tuple(opened)).tag_matrix() > 0
     known = np.flatnonzero((tags.sum(0) >= FEW) & ((~tags).sum(0) >= FEW))
     if not len(known):
         return None
