@@ -41,6 +41,7 @@ UNENLARGED = "views.crop=128"
 """Photographs as large as they are, as the choice was before they were enlarged."""
 BEFORE = (UNENLARGED, "inference.cam_scales=null", "refine.band=[1,3]", "data.last=[]")
 """The first choice."""
+FULL = ("method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "before": BEFORE,
     "last": BEFORE[:3],
@@ -48,7 +49,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "unenlarged": (UNENLARGED,),
     "224": ("views.crop=224",),
     "now": (),
-    "full": ("views.crop=224", "method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null"),
+    "full 224": ("views.crop=224", *FULL),
+    "full": FULL,
 }
 CARRIER = ((0.5, 0.10, 0.07, 0.08), (0.5, 0.38, 0.15, 0.22), (0.43, 0.75, 0.06, 0.22), (0.57, 0.75, 0.06, 0.22))
 """Head, trunk and legs of the figure that things lie on: centre and half axes of ellipses, x and y, in image sides."""
