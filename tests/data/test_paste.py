@@ -96,7 +96,7 @@ def two(tmp_path: Path) -> Dataset:
 
 def views(dataset: Dataset, **settings: object) -> TrainingViews:
     config = ViewsConfig.model_validate({"crop": SIDE, "scale": [1, 1], "flip": 0})
-    return TrainingViews(dataset, config, 0, masks=True, shuffled=False, **settings)  # pyright: ignore
+    return TrainingViews(dataset, config, 0, masks=True, order="listed", **settings)  # pyright: ignore
 
 
 def test_a_training_is_told_of_what_was_pasted(two: Dataset) -> None:

@@ -142,6 +142,6 @@ def test_the_loader_gives_the_batches_in_order_and_draws_nothing_for_itself(pict
 
 
 def test_images_come_as_listed_where_the_recipe_says_so(pictures: Dataset) -> None:
-    views = TrainingViews(pictures, CONFIG, 3, shuffled=False)
+    views = TrainingViews(pictures, CONFIG, 3, order="listed")
     assert [views.index(position) for position in range(2 * COUNT)] == [*range(COUNT), *range(COUNT)]
     assert [views[position]["index"] for position in range(COUNT)] == list(range(COUNT))

@@ -18,6 +18,7 @@ from tagmask.data.untaught import (
     companions,
     everywhere,
     inseparable,
+    scarce_classes,
     untaught_classes,
 )
 from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
@@ -161,3 +162,19 @@ def test_a_tag_that_a_record_names_twice_counts_once() -> None:
     twice = dataset([(0, 0, 1)] * 10 + [(1, 1)] * 20 + [(2,)] * 10)
     assert inseparable(twice) == {}
     assert everywhere(dataset([(0, 0)] * 10 + [(1,)] * 10)) == ()
+
+
+def test_classes_of_few_images_are_named_in_one_sentence_the_scarcest_first() -> None:
+    (found,) = scarce_classes(dataset([(0,)] * 40 + [(1,)] * (FEW - 1) + [(2,)] * 2, context=("d",)))
+    assert found.where == "classes 'c' (in 2), 'b' (in 9)"
+    assert found.message.startswith("in fewer than 10 images to learn from, so the model may never find them")
+    (alone,) = scarce_classes(dataset([(0,)] * 40 + [(2,)]))
+    assert str(alone).startswith("class 'c' (in 1): ")
+    assert alone.message.endswith("add images of it, or leave it out (data.classes)")
+    assert scarce_classes(dataset([(0,)] * FEW + [(1,)] * FEW)) == []
+
+
+def test_of_many_scarce_classes_eight_are_named() -> None:
+    names = [f"class {number}" for number in range(20)]
+    (found,) = scarce_classes(dataset([(number,) for number in range(20)], names))
+    assert found.where.endswith("'class 7' (in 1), 12 more")

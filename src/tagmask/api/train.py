@@ -14,7 +14,7 @@ from tagmask.data.drawn import LOOKED_AT, check_drawn, masks_digest
 from tagmask.data.lock import locked
 from tagmask.data.mended import doubt_own_masks
 from tagmask.data.splits import check_context, evaluation_split, last_ids, masked_by_hand, open_data, training_split
-from tagmask.data.untaught import untaught_classes
+from tagmask.data.untaught import scarce_classes, untaught_classes
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.device import is_first_process, launched_processes
 from tagmask.engine.evidence import folder_evidence, model_evidence
@@ -123,7 +123,8 @@ def _train(
         )
     dataset = open_data(data, chosen.data)
     training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
-    untaught = [] if chosen.method.method_class.needs_masks else untaught_classes(training)
+    learns_from_masks = chosen.method.method_class.needs_masks
+    untaught = [] if learns_from_masks else [*untaught_classes(training), *scarce_classes(training)]
     for problem in [*doubtful_classes(dataset), *untaught]:
         logger.warning("%s", problem)
     if chosen.data.context:

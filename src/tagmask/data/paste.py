@@ -15,20 +15,22 @@ LEAST, MOST = 0.02, 0.5  # of the view's area that what is cut out covers
 REACH = 0.3  # of the view's side that it is moved by at the most, up or down and left or right
 
 
-def cut_out(labels: np.ndarray, random: np.random.Generator) -> tuple[int, np.ndarray] | None:
+def cut_out(labels: np.ndarray, random: np.random.Generator, label: int | None = None) -> tuple[int, np.ndarray] | None:
     """Choose what to cut out of a view.
 
     Args:
         labels: (S, S) label ids; 0 is background, 255 undecided.
-        random: draws one of the labels.
+        random: draws one of the labels, where none is given.
+        label: the one to cut out.
 
     Returns:
         the label and its pixels (S, S) as bool; None where there is no label, or it covers too little or too much.
     """
-    found = [int(label) for label in np.unique(labels) if label not in (0, IGNORE)]
-    if not found:
-        return None
-    label = int(random.choice(found))
+    if label is None:
+        found = [int(each) for each in np.unique(labels) if each not in (0, IGNORE)]
+        if not found:
+            return None
+        label = int(random.choice(found))
     pixels = labels == label
     return (label, pixels) if LEAST <= pixels.mean() <= MOST else None
 

@@ -18,7 +18,8 @@ TOGETHER = 0.85
 COMPANION = 0.5
 """The fraction of a class's images that bear another one, from which on the other is its companion."""
 OWN = 5 / 3  # times as many images as the class that it comes along with has a companion, to be known without it
-FEW = 10  # images that bear a class, below which nothing is said of its company
+FEW = 10  # images that bear a class, below which nothing is said of its company, and little can be learnt of it
+NAMED = 8  # scarce classes that are named, the scarcest; the others are counted
 ROWS = 512  # classes whose company is counted at a time
 
 
@@ -74,6 +75,22 @@ def untaught_classes(dataset: Dataset) -> list[Problem]:
             )
         )
     return found
+
+
+def scarce_classes(dataset: Dataset) -> list[Problem]:
+    """Say which classes too few images bear, in one sentence or none; those that no image bears are left out."""
+    whole = dataset.with_context()
+    borne = _images_of(_borne(whole))
+    scarce = [k for k in np.argsort(borne, kind="stable").tolist() if 0 < borne[k] < FEW]
+    if not scarce:
+        return []
+    names = [f"{whole.classes[k]!r} (in {borne[k]})" for k in scarce[:NAMED]]
+    if len(scarce) > NAMED:
+        names.append(f"{len(scarce) - NAMED} more")
+    them = "it" if len(scarce) == 1 else "them"
+    said = f"in fewer than {FEW} images to learn from, so the model may never find {them}"
+    mend = f"add images of {them}, or leave {them} out (data.classes)"
+    return [Problem("class", f"{'class' if them == 'it' else 'classes'} {', '.join(names)}", f"{said}; {mend}")]
 
 
 def inseparable(dataset: Dataset) -> dict[tuple[int, int], tuple[int, int]]:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.v2 import functional as TF
 
+from tagmask.data.balance import Donors, balanced_epoch, repeat_factors
 from tagmask.data.batch import Batch
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
@@ -25,6 +26,7 @@ from tagmask.data.paste import cut_out, paste_onto
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import IGNORE
 from tagmask.recipes.load import ViewsConfig
+from tagmask.recipes.sections import ImageOrder
 
 Colour = int | tuple[int, int, int]
 DONORS = 5  # images that are looked at for something to paste
@@ -146,7 +148,8 @@ class TrainingViews(TorchDataset):
 
     Args:
         mean: colour that normalisation takes to zero, of RGB in 0..1, for `views.padding` mean.
-        shuffled: whether every epoch has an order of its own; else images come as the data set has them.
+        order: shuffled, every epoch in an order of its own; balanced, in which images of rare classes come more often
+            (`balance.repeat_factors`) and every class is pasted equally often; listed, as the data set has them.
         paste: the probability that something of another image is pasted onto a view that has a mask.
     """
 
@@ -159,23 +162,28 @@ class TrainingViews(TorchDataset):
         contrast: bool = False,
         masks: bool = False,
         mean: Sequence[float] = (0.0, 0.0, 0.0),
-        shuffled: bool = True,
+        order: ImageOrder = "shuffled",
         paste: float = 0.0,
     ) -> None:
         red, green, blue = (round(255 * value) if config.padding == "mean" else 0 for value in mean)
         self.padding = red, green, blue
         self.dataset, self.config, self.seed = dataset, config, seed
-        self.contrast, self.masks, self.shuffled, self.paste = contrast, masks, shuffled, paste
-        self._order: tuple[int, np.ndarray] | None = None
+        self.contrast, self.masks, self.order, self.paste = contrast, masks, order, paste
+        self._epoch: tuple[int, np.ndarray] | None = None
+        self._factors = repeat_factors(dataset) if order == "balanced" else None
+        self._donors = Donors(dataset, balanced=order == "balanced")
 
     def index(self, position: int) -> int:
-        """Which image stands at `position`: every epoch is a permutation of its own, unless images come as listed."""
+        """Which image stands at `position`: every epoch has an order of its own, unless images come as listed."""
         epoch, place = divmod(position, len(self.dataset))
-        if not self.shuffled:
+        if self.order == "listed":
             return place
-        if self._order is None or self._order[0] != epoch:
-            self._order = epoch, np.random.default_rng([self.seed, 1, epoch]).permutation(len(self.dataset))
-        return int(self._order[1][place])
+        if self._epoch is None or self._epoch[0] != epoch:
+            random = np.random.default_rng([self.seed, 1, epoch])
+            even = self._factors is None
+            images = random.permutation(len(self.dataset)) if even else balanced_epoch(self._factors, random)
+            self._epoch = epoch, images
+        return int(self._epoch[1][place])
 
     def __getitem__(self, position: int) -> dict[str, object]:
         """The item at `position`; an image that does not open is named in `bad`, and the next that does stands in."""
@@ -215,14 +223,14 @@ class TrainingViews(TorchDataset):
         """Paste something of another image onto the view, or nothing where no image looked at has what fits."""
         if random.random() >= self.paste:
             return
-        for index in random.integers(len(self.dataset), size=DONORS).tolist():
+        for index, label in [self._donors.draw(random) for _ in range(DONORS)]:
             if not self.dataset.records[index].tags:
                 continue
             try:
                 donor = self._item(index, random)
             except TagmaskError:
                 continue  # is named when its own turn comes
-            found = cut_out(donor["masks"].numpy(), random)
+            found = cut_out(donor["masks"].numpy(), random, label)
             if found and paste_onto(item["images"], item["masks"], donor["images"], *found, random):
                 item["tags"][found[0] - 1] = item["known"][found[0] - 1] = 1
                 return

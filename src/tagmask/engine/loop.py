@@ -102,7 +102,7 @@ def train(
         contrast=method.needs_views,
         masks=method.needs_masks,
         mean=method.network.backbone.mean.flatten().tolist(),
-        shuffled=config.order == "shuffled",
+        order=config.order,
         paste=method.paste,
     )
     positions = BatchPositions(config.batch, start, stop, fabric.global_rank, fabric.world_size)

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 Positive = Annotated[int, Field(gt=0)]
 Side = Annotated[int, Field(gt=0, le=MOST_PIXELS)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+ImageOrder = Literal["shuffled", "balanced", "listed"]
 Factor = Annotated[float, Field(gt=0)]
 PartOf = Annotated[float, Field(gt=0, le=1)]
 Jitter = tuple[Fraction, Fraction, Fraction, Annotated[float, Field(ge=0, le=0.5)]]
@@ -251,9 +252,11 @@ class TrainingConfig(Section):
     )
     batch: Positive = Field(default=4, description="The images of a step, over all devices.")
     workers: int = Field(default=2, ge=0, description="The loader processes of a device.")
-    order: Literal["shuffled", "listed"] = Field(
+    order: ImageOrder = Field(
         default="shuffled",
-        description="Whether images come in an order of its own in every epoch, or always as the data lists them.",
+        description="The order of images: shuffled is another in every epoch; balanced too, and images of classes that "
+        "are rarer than the median class come more often, and every class is pasted equally often; listed is always "
+        "that of the data.",
     )
     seed: int = Field(default=0, description="The seed of initial weights, views and order.")
     log_every: Positive = Field(default=20, description="How many steps lie between two lines of the log.")
