@@ -180,8 +180,8 @@ class TrainingViews(TorchDataset):
             return place
         if self._epoch is None or self._epoch[0] != epoch:
             random = np.random.default_rng([self.seed, 1, epoch])
-            even = self._factors is None
-            images = random.permutation(len(self.dataset)) if even else balanced_epoch(self._factors, random)
+            factors, count = self._factors, len(self.dataset)
+            images = random.permutation(count) if factors is None else balanced_epoch(factors, random)
             self._epoch = epoch, images
         return int(self._epoch[1][place])
 
