@@ -6,8 +6,6 @@ hundred, and gives its pixels to whatever is around them.
 
 from __future__ import annotations
 
-from itertools import chain
-
 import numpy as np
 
 from tagmask.data.dataset import Dataset
@@ -22,7 +20,7 @@ def repeat_factors(dataset: Dataset) -> np.ndarray:
     Source: LVIS (Gupta et al., CVPR 2019), section 5; there the threshold is a constant, here the median, so that a
     set whose classes are alike stays as it is.
     """
-    counts = _class_counts(dataset)
+    counts = np.bincount(dataset.tag_pairs()[1], minlength=1)
     present = counts > 0
     if not present.any():
         return np.ones(len(dataset))
@@ -60,9 +58,8 @@ class Donors:
         self.images = len(dataset)
         self.bearers: tuple[tuple[int, np.ndarray], ...] = ()
         if balanced:
-            tags = np.fromiter(chain.from_iterable(record.tags for record in dataset.records), np.int64)
-            owners = np.repeat(np.arange(self.images), [len(record.tags) for record in dataset.records])
-            self.bearers = tuple((int(k) + 1, owners[tags == k]) for k in np.unique(tags))
+            rows, tags = dataset.tag_pairs()
+            self.bearers = tuple((int(k) + 1, rows[tags == k]) for k in np.unique(tags))
 
     def draw(self, random: np.random.Generator) -> tuple[int, int | None]:
         """Return the index of an image, and the label id to cut out of it; None is any."""
@@ -70,8 +67,3 @@ class Donors:
             return int(random.integers(self.images)), None
         label, images = self.bearers[int(random.integers(len(self.bearers)))]
         return int(images[int(random.integers(len(images)))]), label
-
-
-def _class_counts(dataset: Dataset) -> np.ndarray:
-    tags = np.fromiter(chain.from_iterable(record.tags for record in dataset.records), np.int64)
-    return np.bincount(tags, minlength=1)

@@ -17,10 +17,9 @@ from tagmask.data.readers.assemble import NONE_CHOSEN, Collected
 from tagmask.data.readers.problems import Problem, Problems
 from tagmask.data.readers.source import Source
 from tagmask.data.readers.table import TABLE_SUFFIXES
-from tagmask.data.untaught import untaught_classes
+from tagmask.data.untaught import FEW, untaught_classes
 from tagmask.ops.label_ids import IGNORED_CLASS
 
-FEW_IMAGES = 10
 SMALL_SIDE = 32
 ALIKE = 0.85  # of two names, as difflib has it: "sheeep" and "sheep" have 0.91, "horse" and "house" 0.8
 OFTENER = 10  # times as many images, from which the other of two like names is taken to be the one that was meant
@@ -57,7 +56,7 @@ def doubts(
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
         if count == 0 and name != IGNORED_CLASS:
             found.append(Problem("class", what, "no image bears it; nothing can be learned of it"))
-        elif 0 < count < FEW_IMAGES:
+        elif 0 < count < FEW:
             found.append(
                 Problem(
                     "class",
@@ -117,7 +116,7 @@ def _misspelt(dataset: Dataset) -> list[Problem]:
     found: list[Problem] = []
     for name, count in counts.items():
         often = [other for other, images in counts.items() if images >= OFTENER * count]
-        near = difflib.get_close_matches(name, often, 1, ALIKE) if 0 < count < FEW_IMAGES else []
+        near = difflib.get_close_matches(name, often, 1, ALIKE) if 0 < count < FEW else []
         if near:
             many = f"{count} image{'' if count == 1 else 's'}"
             said = f"in {many} only, and spelt nearly as {near[0]!r}, which is in {counts[near[0]]}; did you mean that?"
