@@ -5,8 +5,9 @@
 Things of eight classes lie on a figure before some context, as clothes do on a person. Each set is learnt by the recipe
 that `tagmask train` chooses on a CPU, at its own length where `--steps` gives no other, and scored by class: the masks
 that the segmenter learns from, on the training images with their tags, and the segmenter on the held-out ones without.
-Variants of a set and seed that train on crops of one size share their classifier. Needs the MobileNetV2 weights in the
-folder named by TAGMASK_SHARED (default: ../shared). Rows measured before stay where they are not asked for.
+Variants of a set and seed that train on crops of one size, in one order, share their classifier. Needs the MobileNetV2
+weights in the folder named by TAGMASK_SHARED (default: ../shared). Rows measured before stay where they are not asked
+for.
 """
 
 from __future__ import annotations
@@ -49,6 +50,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "unenlarged": (UNENLARGED,),
     "224": ("views.crop=224",),
     "now": (),
+    "balanced segmenter": ("segmenter.training.order=balanced",),
+    "balanced": ("training.order=balanced",),
     "full 224": ("views.crop=224", *FULL),
     "full": FULL,
 }
@@ -175,8 +178,9 @@ def measure(name: str, variant: str, seed: int, output: Path, steps: int | None)
     dataset = training_split(open_data(data, load_recipe({"method": "cam"}).data), load_recipe({"method": "cam"}).data)
     recipe = choose_recipe(dataset, own, forward_seconds=lambda config, side: 0.0).recipe
     start = time.perf_counter()
-    # The first variant that trains on crops of a size trains the classifier of all of them.
-    run, first = place / variant.replace(" ", "-"), place / f"classifier-{recipe.views.crop}"
+    # The first variant that trains on crops of a size, in an order, trains the classifier of all that do.
+    run, order = place / variant.replace(" ", "-"), recipe.training.order
+    first = place / f"classifier-{recipe.views.crop}{'' if order == 'shuffled' else f'-{order}'}"
     copied = recipe.staged and first.exists() and not run.exists()
     if copied:
         shutil.copytree(first, run)

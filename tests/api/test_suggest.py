@@ -118,6 +118,19 @@ def test_masks_of_other_classes_are_no_place_for_suggestions(run: Path, half_mas
         suggest(run, half_masked, masks=tmp_path)
 
 
+def test_the_recipe_of_the_look_can_be_set(run: Path, half_masked: Path) -> None:
+    small = ["--set", "inference.long_side=24", "--set", "inference.scales=[1.0]"]
+    said = CliRunner().invoke(app, ["suggest", str(run), str(half_masked), "-n", "40", *small]).stdout
+    overrides = small[1::2]
+    expected = {each.image: each.reason for each in suggest(run, half_masked, count=40, overrides=overrides)}
+    assert dict(line.split("\t") for line in said.splitlines()) == {str(key): text for key, text in expected.items()}
+    usual = {each.image: each.reason for each in suggest(run, half_masked, count=40)}
+    assert expected.keys() == usual.keys()
+    assert expected != usual  # what it is sure of by smaller photographs
+    with pytest.raises(TagmaskError, match=r"--set training\.steps: belongs to the trained run"):
+        suggest(run, half_masked, overrides=["training.steps=3"])
+
+
 def test_suggest_says_where_all_have_a_mask(run: Path, cooccur: Path) -> None:
     with pytest.raises(TagmaskError, match="every training image has a mask; there is nothing to suggest"):
         suggest(run, cooccur)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tagmask.data.mended import with_mended
 from tagmask.data.splits import masked_by_hand, open_data, training_split
 from tagmask.data.untaught import inseparable
 from tagmask.engine.inference import Item, stream
-from tagmask.engine.model import load
+from tagmask.engine.model import load, overridden
 from tagmask.engine.progress import report_skipped, track
 from tagmask.errors import TagmaskError
 
@@ -37,7 +37,12 @@ class Suggestion:
 
 
 def suggest(
-    run: PathLike, data: PathLike | None = None, *, count: int = 16, masks: PathLike | None = None
+    run: PathLike,
+    data: PathLike | None = None,
+    *,
+    count: int = 16,
+    masks: PathLike | None = None,
+    overrides: Iterable[str] = (),
 ) -> list[Suggestion]:
     """Name the tagged images whose masks would help most, the most useful first.
 
@@ -51,12 +56,14 @@ def suggest(
         count: how many images.
         masks: a folder for the run's own masks of these images, to be mended on the page. What was mended there before
             counts as drawn.
+        overrides: of the recipe's `inference` and `data`, as `inference.long_side=512`.
 
     Raises:
         TagmaskError: whatever is wrong with run, data or masks; or every image has a mask.
     """
     model = load(run)
-    config = model.run.recipe.data
+    recipe = overridden(model.run.recipe, overrides, only=("inference", "data"), but=("data.classes",))
+    config, inference = recipe.data, recipe.inference
     dataset = masked_by_hand(training_split(open_data(data, config, model.classes), config), config)
     if masks is not None:
         dataset = _with_mended(dataset, Path(masks))
@@ -65,7 +72,6 @@ def suggest(
     if not without:
         raise TagmaskError(f"{data or config.path}: every training image has a mask; there is nothing to suggest")
     source = "decoder" if model.has_decoder else "cam"
-    inference = model.run.recipe.inference
     items = [Item(record.name, record.image, record.tags, record.context) for record in without]
     skipped: list[str] = []
     found = stream(

@@ -213,6 +213,7 @@ def suggest(
     masks: Annotated[
         Path | None, typer.Option(help="Folder for the run's masks of these images, to be mended on the page.")
     ] = None,
+    set_: Set = None,
 ) -> None:
     """Name the tagged images whose masks, drawn by hand, would help the run most, and say why.
 
@@ -222,7 +223,7 @@ def suggest(
     from tagmask.api.suggest import suggest as find
 
     check_order("suggest", run, data)
-    for each in find(run, data, count=count, masks=masks):
+    for each in find(run, data, count=count, masks=masks, overrides=set_ or ()):
         typer.echo(f"{each.image}\t{each.reason}")
     if masks is not None:
         shown = [] if data is None else ["--images", str(data)]
