@@ -47,6 +47,7 @@ SETTINGS = (
 )
 TAGGED = 277  # photographs of train and val that bear one of the 15 tags
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "few_masks.png"
+DRAWN = ["inference.tag_weight=0"]  # the rows of the picture
 LINES = {"suggested": ("#0072b2", "o-"), "random": ("#e69f00", "s--")}
 NOT_COPIED = {
     "refine": ("refine", "segmenter", "notes.json", ".tagmask.lock"),
@@ -124,7 +125,7 @@ def draw(rows: Sequence[dict[str, Any]]) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = [row for row in rows if row["from"] != "segmenter" and not row["overrides"]]
+    rows = [row for row in rows if row["from"] != "segmenter" and row["overrides"] == DRAWN]
     counts = sorted({row["masks"] for row in rows})
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for chosen_by, (colour, style) in LINES.items():

@@ -71,12 +71,13 @@ if __name__ == "__main__":
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     path = RESULTS / "msrc.json"
-    rows = json.loads(path.read_text())["runs"] if path.exists() else []
+    measured = {}
     for name in arguments.methods:
         for number in arguments.seeds:
             row = measure(name, number, arguments.output, arguments.overrides)
+            # Read as late as this: another process may have added its seeds meanwhile.
+            rows = json.loads(path.read_text())["runs"] if path.exists() else []
             rows = [old for old in rows if settings_of(old) != settings_of(row)] + [row]
             write_results("msrc", {"runs": rows, **device_facts()})
-    print(
-        json.dumps({f"{row['method']}-{row['seed']}": round(100 * row["decoder_no_tags"]["miou"], 2) for row in rows})
-    )
+            measured[f"{name}-{number}"] = round(100 * row["decoder_no_tags"]["miou"], 2)
+    print(json.dumps(measured))

@@ -116,8 +116,13 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
         row[score.stage] = figures(score.result)
-    row["segmenter_crf"] = figures(evaluate(folder, data, split=["test"], overrides=["inference.refine=crf"])[0])
-    held_out, sweep = evaluate(folder, data, split=["test"], source="cam")
+    # A run that was there before keeps its recipe: how it is looked at now is said here.
+    looking = [each for each in overrides if each.startswith("inference.")]
+    if looking:
+        row["segmenter"] = figures(evaluate(folder, data, split=["test"], overrides=looking)[0])
+    refined = [*looking, "inference.refine=crf"]
+    row["segmenter_crf"] = figures(evaluate(folder, data, split=["test"], overrides=refined)[0])
+    held_out, sweep = evaluate(folder, data, split=["test"], source="cam", overrides=looking)
     row["cams_test"] = figures(held_out)
     if sweep is not None:
         best = {"best_miou": round(100 * sweep.best.miou, 2)}

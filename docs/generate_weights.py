@@ -58,7 +58,7 @@ Each becomes a run folder. `tagmask import seco` and `tagmask import deeplab` ma
 
 ```console skip-run
 $ tagmask import sccam SCCAM.pth -o runs/sccam
-$ tagmask train VOCdevkit/VOC2012 -r sccam/voc -o runs/sccam --from cams
+$ tagmask train VOCdevkit/VOC2012 -r sccam/voc-paper -o runs/sccam --from cams
 ```
 
 `tagmask import psa` puts PSA's classifier (SC-CAM's first round) or its AffinityNet into a run of SC-CAM, in place of a
@@ -67,7 +67,7 @@ training; what is left is trained afterwards:
 ```console skip-run
 $ tagmask import psa res38_cls.pth -o runs/sccam
 $ tagmask import psa res38_aff.pth -o runs/sccam
-$ tagmask train VOCdevkit/VOC2012 -r sccam/voc -o runs/sccam
+$ tagmask train VOCdevkit/VOC2012 -r sccam/voc-paper -o runs/sccam
 ```
 
 RCA's authors published no trained network. `tagmask import rca` takes the state dict that their code saves. The
