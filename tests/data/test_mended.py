@@ -125,7 +125,7 @@ def test_other_classes_and_ids_are_refused(folder: Path, dataset: Dataset, tmp_p
     assert mask is not None
     with pytest.raises(TagmaskError, match=r"c\.png: "):
         mask.load(3, 4)
-    (folder / "classes.txt").write_text("dog\ncat\n")
+    (folder / "classes.txt").write_text("dog\nbird\n")
     with pytest.raises(TagmaskError, match="lists other classes than cat, dog"):
         with_mended(dataset, folder)
     with pytest.raises(TagmaskError, match="no such folder of masks"):
@@ -136,6 +136,36 @@ def test_other_classes_and_ids_are_refused(folder: Path, dataset: Dataset, tmp_p
         with_mended(dataset, folder, review.with_name("frist.csv"))
     with pytest.raises(TagmaskError, match=r"first\.csv row 2: verdict 'good'; expected keep, redo, tags, edited"):
         with_mended(dataset, folder, review)
+
+
+def test_ids_are_those_of_the_folders_own_list(dataset: Dataset, tmp_path: Path) -> None:
+    write_label_map(tmp_path / "c.png", np.array([[0, 1, 2], [3, 3, 255]], np.uint8))
+    (tmp_path / "classes.txt").write_text("dog\nbird\ncat\n")
+    mask = with_mended(dataset, tmp_path).records[2].mask
+    assert mask is not None
+    np.testing.assert_array_equal(mask.load(2, 3), [[0, 2, 0], [1, 1, 255]])
+    said = with_mended(dataset, tmp_path, mask_classes=["cat", "dog", "bird"]).records[2].mask
+    assert said is not None
+    np.testing.assert_array_equal(said.load(2, 3), [[0, 1, 2], [0, 0, 255]])
+    with pytest.raises(TagmaskError, match=r"data\.mask_classes: lists other classes than cat, dog"):
+        with_mended(dataset, tmp_path, mask_classes=["cat", "bird"])
+
+
+def test_ids_without_a_list_are_known_only_where_all_classes_are_learnt(dataset: Dataset, tmp_path: Path) -> None:
+    write_label_map(tmp_path / "c.png", np.array([[0, 1, 2]], np.uint8))
+    mask = with_mended(dataset, tmp_path).records[2].mask
+    assert mask is not None
+    np.testing.assert_array_equal(mask.load(1, 3), [[0, 1, 2]])
+    more = replace(dataset, dropped={"bird": 3})
+    with pytest.raises(TagmaskError, match=r"which id of the masks is which class.*write classes\.txt there"):
+        with_mended(more, tmp_path)
+    # What was read with the data from the same folder knows its ids.
+    own = [
+        replace(record, mask=PngMask(tmp_path / f"{record.name}.png", {0: 0, 1: 2, 2: 1})) for record in more.records
+    ]
+    mask = with_mended(replace(more, records=tuple(own)), tmp_path).records[2].mask
+    assert mask is not None
+    np.testing.assert_array_equal(mask.load(1, 3), [[0, 2, 1]])
 
 
 def test_key_takes_yes_no_or_a_folder(folder: Path, dataset: Dataset) -> None:

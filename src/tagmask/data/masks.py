@@ -15,6 +15,19 @@ from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import HIGHEST, IGNORE, label_dtype
 
 
+def id_map(mask_classes: Sequence[str], classes: Sequence[str], background: bool) -> dict[int, int]:
+    """Return the label id of each id of a mask: of a chosen class its own, of all else 0, or 255 without background.
+
+    Args:
+        mask_classes: names in the order of the mask's ids 1, 2, ...
+        classes: the chosen names in the order of the label ids 1, 2, ...
+        background: whether there is a label 0.
+    """
+    ground = 0 if background else IGNORE
+    label = {name: position for position, name in enumerate(classes, start=1)}
+    return {0: ground} | {source: label.get(name, ground) for source, name in enumerate(mask_classes, start=1)}
+
+
 @dataclass(frozen=True)
 class PngMask:
     """A palette or grey image whose pixel values are ids; a MaskSource.

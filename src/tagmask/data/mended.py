@@ -6,7 +6,7 @@ import csv
 import io
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,12 +16,12 @@ import numpy as np
 from tagmask.data.cam_files import CLASSES
 from tagmask.data.confidence import CONFIDENCE, MaskRow, confidence_text, read_confidence
 from tagmask.data.csv_cells import plain_cell
-from tagmask.data.dataset import Dataset, listed_classes
+from tagmask.data.dataset import Dataset, MaskSource, Record, listed_classes
 from tagmask.data.files import write_text
 from tagmask.data.label_maps import write_label_map
 from tagmask.data.ledger import Ledger
 from tagmask.data.lock import locked
-from tagmask.data.masks import PngMask
+from tagmask.data.masks import PngMask, id_map
 from tagmask.errors import TagmaskError, no_such
 
 logger = logging.getLogger(__name__)
@@ -30,7 +30,9 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 REVIEW_COLUMNS = ["image", "tags", "split", "verdict"]
 
 
-def with_mended(dataset: Dataset, folder: Path, review: Path | None = None) -> Dataset:
+def with_mended(
+    dataset: Dataset, folder: Path, review: Path | None = None, mask_classes: Sequence[str] | None = None
+) -> Dataset:
     """Give each image the mask that a person made or accepted, and no other.
 
     In a folder that tagmask wrote, a mask is a person's where it is not, byte for byte, one that tagmask wrote there;
@@ -38,22 +40,31 @@ def with_mended(dataset: Dataset, folder: Path, review: Path | None = None) -> D
 
     Args:
         dataset: the images; masks they have already are not kept.
-        folder: of masks `NAME.png`, whose ids are those of the classes.
+        folder: of masks `NAME.png`. A `classes.txt` in it says what their ids mean, else the masks that the images had
+            from there do; else they are those of the classes.
         review: table of a review on the page: masks that it says are to be kept count too, those to be redone do not.
+        mask_classes: names in the order of the masks' ids, where the user gives them.
 
     Raises:
-        TagmaskError: folder or table is missing or damaged, or the masks are of other classes.
+        TagmaskError: folder or table is missing or damaged, the masks are of other classes, or nobody says which id is
+            which class.
     """
     if not folder.is_dir():
         raise no_such(folder, "folder of masks", "correct data.use_masks")
-    listed = folder / CLASSES
-    if listed.is_file() and listed_classes(listed) != dataset.classes:
-        raise TagmaskError(
-            f"{listed}: lists other classes than {', '.join(dataset.classes)}; name the masks of a run on these data"
-        )
+    ids = _id_map(dataset, folder, mask_classes)
     verdicts = {} if review is None else _verdicts(review)
     ledger = mask_ledger(folder)
-    ids = {label: label for label in range(0 if dataset.background else 1, len(dataset.classes) + 1)}
+
+    def mask_of(record: Record, path: Path) -> MaskSource:
+        if isinstance(record.mask, PngMask) and os.path.abspath(record.mask.path) == os.path.abspath(path):
+            return record.mask  # read with the data, which say what its ids mean
+        if ids is None:
+            raise TagmaskError(
+                f"{folder}: nobody says which id of the masks is which class, and the data have more classes than are "
+                "learnt; write classes.txt there, one name a line in the order of the ids 1, 2, ..., or give "
+                "data.mask_classes"
+            )
+        return PngMask(path, ids)
 
     def is_taken(image: Path, mask: Path) -> bool:
         verdict = verdicts.get(os.path.abspath(image), "")
@@ -61,10 +72,30 @@ def with_mended(dataset: Dataset, folder: Path, review: Path | None = None) -> D
 
     paths = [folder / f"{record.name}.png" for record in dataset.records]
     records = tuple(
-        replace(record, mask=PngMask(path, ids) if is_taken(record.image, path) else None)
+        replace(record, mask=mask_of(record, path) if is_taken(record.image, path) else None)
         for record, path in zip(dataset.records, paths, strict=True)
     )
     return replace(dataset, records=records)
+
+
+def _id_map(dataset: Dataset, folder: Path, mask_classes: Sequence[str] | None) -> dict[int, int] | None:
+    """Return the label id of each id of a folder's masks; None where nobody says it.
+
+    Raises:
+        TagmaskError: the list of the masks' classes lacks one of the data set's.
+    """
+    listed = folder / CLASSES
+    order = tuple(mask_classes) if mask_classes else listed_classes(listed) if listed.is_file() else None
+    if order is None:
+        return (
+            None if dataset.context or dataset.dropped else id_map(dataset.classes, dataset.classes, dataset.background)
+        )
+    if not set(dataset.classes) <= set(order):
+        where = "data.mask_classes" if mask_classes else str(listed)
+        raise TagmaskError(
+            f"{where}: lists other classes than {', '.join(dataset.classes)}; name the masks of a run on these data"
+        )
+    return id_map(order, dataset.classes, dataset.background)
 
 
 def doubt_own_masks(dataset: Dataset, review: Path | None = None) -> None:

@@ -175,7 +175,7 @@ def masked_by_hand(dataset: Dataset, config: DataConfig) -> Dataset:
     if not config.use_masks:
         return dataset
     if isinstance(config.use_masks, Path):
-        return with_mended(dataset, config.use_masks, config.review)
+        return with_mended(dataset, config.use_masks, config.review, config.mask_classes)
     folder = config.masks or _mask_folder(dataset)
     if folder is None or not (folder / LEDGER).exists():
         if config.review is not None:
@@ -184,7 +184,7 @@ def masked_by_hand(dataset: Dataset, config: DataConfig) -> Dataset:
                 "ones; name the folder of the reviewed masks in data.use_masks, or leave data.review out"
             )
         return dataset  # somebody's own masks, read with the data
-    return with_mended(dataset, folder, config.review)
+    return with_mended(dataset, folder, config.review, config.mask_classes)
 
 
 def _mask_folder(dataset: Dataset) -> Path | None:

@@ -108,6 +108,26 @@ def test_subset_of_classes_drops_tags_and_maps_masks(tmp_path):
     np.testing.assert_array_equal(closed.records[0].mask.load(6, 8), np.where(ids == 3, 1, 255))
 
 
+def test_a_list_beside_the_masks_says_what_their_ids_mean(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat;dog\n", "a.jpg")
+    ids = np.zeros((6, 8), np.uint8)
+    ids[0, :3] = 1, 2, 3
+    write_mask(tmp_path / "masks/a.png", ids)
+    (tmp_path / "masks" / "classes.txt").write_text("bird\ndog\ncat\n")
+
+    def labels(**options):
+        return read_dataset(tmp_path, **options).records[0].mask.load(6, 8)[0, :3].tolist()
+
+    assert labels() == [0, 2, 1]  # cat is 1 and dog 2, as in the alphabet
+    assert labels(classes=["dog", "cat"]) == [0, 1, 2]  # those of a run
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert labels() == [0, 2, 1]
+    assert labels(mask_classes=["dog", "cat", "bird"]) == [2, 1, 0]
+    (tmp_path / "masks" / "classes.txt").write_text("bird\ndog\n")
+    with pytest.raises(TagmaskError, match=r"masks/classes\.txt: .cat. is missing, so the masks in"):
+        read_dataset(tmp_path)
+
+
 def test_mask_classes_name_the_ids_of_the_masks(tmp_path):
     write_table(tmp_path, "image,tags\na.jpg,cat\n", "a.jpg")
     write_mask(tmp_path / "truth/a.png", np.full((6, 8), 2))

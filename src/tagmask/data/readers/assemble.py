@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tagmask.data.dataset import Dataset, MaskSource, Record, check_class_list
-from tagmask.data.masks import PngMask
+from tagmask.data.masks import PngMask, id_map
 from tagmask.data.names import case_key, printable
 from tagmask.data.readers.class_choice import choose_classes
 from tagmask.data.readers.problems import Problems, nearest
 from tagmask.data.readers.source import FileIndex, Options, Row, Source, class_list_beside
 from tagmask.errors import TagmaskError, no_such
-from tagmask.ops.label_ids import IGNORE, IGNORED_CLASS
+from tagmask.ops.label_ids import IGNORED_CLASS
 
 KEPT_SECRET = ("test", "testing")
 """Splits whose tags may be known to nobody but the makers of a benchmark: their images are for prediction."""
@@ -193,28 +193,21 @@ def _respells_split(row: Row, first_splits: dict[str, Row], problems: Problems) 
     return True
 
 
-def id_map(mask_classes: Sequence[str], classes: Sequence[str], background: bool) -> dict[int, int]:
-    """Return the label id of each id of a mask: of a chosen class its own, of all else 0, or 255 without background.
-
-    Args:
-        mask_classes: names in the order of the mask's ids 1, 2, ...
-        classes: the chosen names in the order of the label ids 1, 2, ...
-        background: whether there is a label 0.
-    """
-    ground = 0 if background else IGNORE
-    label = {name: position for position, name in enumerate(classes, start=1)}
-    return {0: ground} | {source: label.get(name, ground) for source, name in enumerate(mask_classes, start=1)}
-
-
 def _mask_folder(source: Source, options: Options) -> Path | None:
     if options.masks is not None and not options.masks.is_dir():
         raise no_such(options.masks, "folder", "`masks` names a folder of PNG files called after images")
     return options.masks or source.mask_folder
 
 
-def mask_order(source_classes: Sequence[str] | None, options: Options) -> tuple[str, ...] | None:
-    """Return the class names in the order of the ids of PNG masks; None where nobody says."""
-    order = options.mask_classes or source_classes or options.classes
+def mask_order(folder: Path, source_classes: Sequence[str] | None, options: Options) -> tuple[str, ...] | None:
+    """Return the class names in the order of the ids of PNG masks; None where nobody says.
+
+    Args:
+        folder: of the masks. A class list in it says more of its ids than one beside the images does.
+        source_classes: the class list of the data, where there is one.
+        options: may say it, and name the classes to be learnt.
+    """
+    order = options.mask_classes or class_list_beside(folder) or source_classes or options.classes
     return tuple(order) if order else None
 
 
@@ -226,7 +219,7 @@ def _mask_finder(
     if folder is None:
         outlines = id_map(source.mask_names or source.classes or full, classes, options.background)
         return lambda row: replace(row.mask, id_map=outlines) if row.mask else None
-    order = mask_order(source.classes, options) or class_list_beside(folder)
+    order = mask_order(folder, source.classes, options)
     if order is None:
         raise TagmaskError(
             f"{folder}: nobody says which id of the masks is which class; write classes.txt there, one name a line"
@@ -235,9 +228,9 @@ def _mask_finder(
     check_class_list(order, f"{folder}, list of the masks' classes (data.mask_classes, classes.txt)")
     without = [name for name in classes if name not in order]
     if without:
-        raise TagmaskError(
-            f"mask_classes: {without[0]!r} is missing, so the masks in {folder} have no id for it; add it"
-        )
+        listed = folder / "classes.txt"
+        where = f"{listed}" if not options.mask_classes and listed.exists() else "mask_classes"
+        raise TagmaskError(f"{where}: {without[0]!r} is missing, so the masks in {folder} have no id for it; add it")
     ids = id_map(order, classes, options.background)
     index = FileIndex()
 

@@ -126,7 +126,7 @@ def _tagged(
         folder = options.masks or masks
         if folder is None:
             raise TagmaskError(f"{root}: tag_source: masks needs a folder of masks; expected SegmentationClassAug")
-        order = mask_order(listed or CLASSES, options) or CLASSES
+        order = mask_order(folder, listed or CLASSES, options) or CLASSES
         tags = mask_tags(rows, lambda row: _png(row, folder, index), order, problems)
         return with_tags(rows, tags), listed or CLASSES, place, f"classes that occur in the masks of {folder.name}"
     if not (root / ANNOTATIONS).is_dir():
