@@ -89,6 +89,18 @@ def test_masks_in_the_folder_of_a_stage_are_not_taken_for_drawn_ones(photos: Pat
     with pytest.raises(TagmaskError, match=r"data.use_masks .*refine: holds what this run makes and replaces; copy"):
         train(photos, run, f"data.use_masks={run / MASKS}", start=MASKS)
     assert {path: path.read_bytes() for path in (run / MASKS).iterdir()} == before
+    with pytest.raises(TagmaskError, match=r"data.use_masks .*refine: holds what a run made, which nobody drew; copy"):
+        train(photos, tmp_path / "other", f"data.use_masks={run / MASKS}")
+
+
+def test_the_order_of_the_ids_may_be_said_when_masks_are_added(photos: Path, tmp_path: Path) -> None:
+    order = (photos / "classes.txt").read_text().split()
+    run = train(photos, tmp_path / "run")
+    train(photos, run, "data.use_masks=true", f"data.mask_classes=[{','.join(order)}]", start=MASKS)
+    with pytest.raises(TagmaskError, match=r"other training\.order.*; or, as they .* --from classifier to train"):
+        train(photos, run, "training.order=listed", start=SEGMENTER)
+    with pytest.raises(TagmaskError, match=r"for the segmenter alone: segmenter\.training\.order, with --from"):
+        train(photos, run, "training.order=listed")
 
 
 def test_stages_that_a_recipe_has_no_more_are_forgotten_with_those_before_them(photos: Path, tmp_path: Path) -> None:

@@ -52,6 +52,14 @@ def test_another_list_in_the_recipe_is_refused(boat: Path) -> None:
     assert CliRunner().invoke(app, told(boat, "--set", "data.classes=[boat, cow]")).exit_code == 0
 
 
+def test_tags_that_the_cams_do_not_know_lead_to_the_run_that_does(boat: Path) -> None:
+    (boat / "cams" / "classes.txt").write_text("boat\n")
+    (boat / "data" / "classes.txt").unlink()
+    (boat / "data" / "tags.csv").write_text("image,tags\na.png,boat;water\n")
+    refused = CliRunner().invoke(app, told(boat))
+    assert "if a run wrote these CAMs, name it by --run, which knows its context classes" in str(refused.exception)
+
+
 def test_masks_that_were_there_are_kept_and_said(boat: Path) -> None:
     (boat / "cams" / "classes.txt").write_text("boat\ncow\n")
     CliRunner().invoke(app, told(boat, "--set", "refine.background_score=0.1"))

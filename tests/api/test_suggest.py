@@ -131,6 +131,14 @@ def test_the_recipe_of_the_look_can_be_set(run: Path, half_masked: Path) -> None
         suggest(run, half_masked, overrides=["training.steps=3"])
 
 
+def test_a_folder_of_somebody_elses_files_is_no_place_for_suggestions(run: Path, half_masked: Path) -> None:
+    images = half_masked / "images"
+    before = {path: path.read_bytes() for path in images.iterdir()}
+    with pytest.raises(TagmaskError, match=r"--masks .*images: holds .*png, which tagmask did not write; name a new"):
+        suggest(run, half_masked, masks=images)
+    assert {path: path.read_bytes() for path in images.iterdir()} == before
+
+
 def test_suggest_says_where_all_have_a_mask(run: Path, cooccur: Path) -> None:
     with pytest.raises(TagmaskError, match="every training image has a mask; there is nothing to suggest"):
         suggest(run, cooccur)

@@ -232,7 +232,25 @@ def test_masks_of_two_values_are_an_error_where_all_are(tmp_path):
     found = " ".join(messages(check_dataset(table).errors))
     assert "all masks that were looked at (2) hold only 0 and 255, and 255 means ignored" in found
     write_mask(tmp_path / "masks/b.png", np.ones((6, 8)))
-    assert check_dataset(table).ok
+    report = check_dataset(table)
+    assert report.ok
+    assert "masks: 1 of 2 show no class, though their images bear tags" in " ".join(messages(report.warnings))
+
+
+def test_splits_that_are_misspelt_are_warned_of(tmp_path):
+    rows = "a.jpg,cat,train\nb.jpg,cat,vall\nc.jpg,cat,Val2\nd.jpg,cat,left\n"
+    write_table(tmp_path, "image,tags,split\n" + rows, "a.jpg b.jpg c.jpg d.jpg")
+    warned = [each for each in messages(check_dataset(tmp_path).warnings) if each.startswith("split '")]
+    assert warned == [
+        "split 'vall': spelt nearly as 'val', and learnt from unless data.train says otherwise; did you mean that?"
+    ]
+
+
+def test_one_name_in_two_encodings_is_warned_of(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,K\u00fche\nb.jpg,Ku\u0308he\n", "a.jpg b.jpg")
+    warned = [each for each in messages(check_dataset(tmp_path).warnings) if "Unicode" in each]
+    assert len(warned) == 1
+    assert "how its letters are encoded (Unicode NFC and NFD); write both alike" in warned[0]
 
 
 def test_masks_whose_ids_are_in_another_order_are_doubted(tmp_path):
@@ -243,9 +261,13 @@ def test_masks_whose_ids_are_in_another_order_are_doubted(tmp_path):
         write_mask(tmp_path / f"masks/{name}.png", np.full((6, 8), label))
     report = check_dataset(table)
     assert report.ok
-    assert "2 of 3 show a class that is no tag of their image" in " ".join(messages(report.warnings))
+    said = " ".join(messages(report.warnings))
+    assert "2 of 3 show a class that is no tag of their image" in said
+    assert "are the ids in the class list's order?" in said
     write_mask(tmp_path / "masks/a.png", np.ones((6, 8)))
-    assert "no tag of their image" not in " ".join(messages(check_dataset(table).warnings))
+    said = " ".join(messages(check_dataset(table).warnings))
+    assert "1 of 3 show a class that is no tag of their image" in said
+    assert "order?" not in said
 
 
 def test_many_names_that_hold_a_comma_are_one_warning(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tagmask.data.dataset import Dataset, Record
-from tagmask.data.drawn import check_drawn, is_two_valued, masks_digest
+from tagmask.data.drawn import check_drawn, look, masks_digest
 from tagmask.data.masks import PngMask
 from tagmask.errors import TagmaskError
 
@@ -29,10 +29,10 @@ def dataset(folder: Path, masks: dict[str, np.ndarray], tags: tuple[int, ...] = 
 def test_a_mask_of_two_values_is_one_that_shows_ignored_pixels_and_no_class() -> None:
     tagged, untagged = Record("a", Path("a.jpg"), (0,)), Record("a", Path("a.jpg"))
     white = np.where(MASK > 0, 255, 0).astype(np.uint8)
-    assert is_two_valued(white, tagged)
-    assert not is_two_valued(MASK, tagged)
-    assert not is_two_valued(white, untagged)
-    assert not is_two_valued(np.zeros_like(MASK), tagged)
+    assert look(white, tagged).two_valued
+    assert not look(MASK, tagged).two_valued
+    assert not look(white, untagged).two_valued
+    assert not look(np.zeros_like(MASK), tagged).two_valued
 
 
 def test_masks_that_are_white_on_black_are_refused_where_all_are(tmp_path: Path) -> None:
@@ -43,6 +43,28 @@ def test_masks_that_are_white_on_black_are_refused_where_all_are(tmp_path: Path)
         check_drawn(dataset(tmp_path, {"a": white, "b": white}))
     check_drawn(dataset(tmp_path, {"a": white, "b": MASK}))
     check_drawn(dataset(tmp_path, {"a": white, "b": white}, tags=()))
+
+
+def test_blank_masks_of_tagged_images_are_told_and_refused_where_all_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    black = np.zeros_like(MASK)
+    with pytest.raises(TagmaskError, match=r"all masks that were looked at \(2\) show no class, and their images bear"):
+        check_drawn(dataset(tmp_path, {"a": black, "b": np.where(MASK == 255, MASK, 0)}))
+    check_drawn(dataset(tmp_path, {"a": black, "b": np.where(MASK == 1, MASK, 0), "c": black}))
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 3 drawn masks, such as that of 'a', show no class, though their images bear tags: they teach background "
+        "there. Draw them, or remove them"
+    ]
+    caplog.clear()
+    check_drawn(dataset(tmp_path, {"a": black, "b": black}, tags=()))
+    assert not caplog.records
+
+
+def test_masks_of_what_is_not_tagged_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    check_drawn(dataset(tmp_path, {"a": MASK, "b": np.where(MASK == 1, MASK, 0)}))
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("1 of 2 drawn masks, such as that of 'a', show a class that is no tag of their image: mend")
 
 
 def test_masks_that_do_not_fit_are_named_before_anything_is_learnt(tmp_path: Path) -> None:

@@ -168,10 +168,16 @@ def test_classes_of_few_images_are_named_in_one_sentence_the_scarcest_first() ->
     (found,) = scarce_classes(dataset([(0,)] * 40 + [(1,)] * (FEW - 1) + [(2,)] * 2, context=("d",)))
     assert found.where == "classes 'c' (in 2), 'b' (in 9)"
     assert found.message.startswith("in fewer than 10 images to learn from, so the model may never find them")
-    (alone,) = scarce_classes(dataset([(0,)] * 40 + [(2,)]))
-    assert str(alone).startswith("class 'c' (in 1): ")
+    (alone,) = scarce_classes(dataset([(0,)] * 40 + [(1,)], "ab"))
+    assert str(alone).startswith("class 'b' (in 1): ")
     assert alone.message.endswith("add images of it, or leave it out (data.classes)")
-    assert scarce_classes(dataset([(0,)] * FEW + [(1,)] * FEW)) == []
+    assert scarce_classes(dataset([(0,)] * FEW + [(1,)] * FEW, "ab")) == []
+
+
+def test_a_class_that_no_training_image_bears_is_named_but_for_the_name_of_the_ignored_id() -> None:
+    names = [f"{number}" for number in range(254)]
+    (found,) = scarce_classes(dataset([tuple(range(253))] * 40, (*names, IGNORED_CLASS)))
+    assert str(found).startswith("class '253' (in none): in fewer than 10 images to learn from")
 
 
 def test_of_many_scarce_classes_eight_are_named() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.label_maps import write_label_map
+from tagmask.data.masks import PngMask
 from tagmask.engine.evidence import folder_evidence, mask_evidence
 from tagmask.recipes.load import ViewsConfig
 
@@ -70,6 +71,16 @@ def test_small_things_are_named_with_their_size_and_a_larger_crop() -> None:
     assert "views.crop=448" in said
     assert mask_evidence(rows, CLASSES, views=ViewsConfig(crop=224)) == [], "nobody knows how long its images are"
     assert mask_evidence(rows[:8], CLASSES, views=ViewsConfig(crop=224, resize_long=(100, 300))) == [], "four are few"
+
+
+def test_a_mask_drawn_in_place_of_the_one_that_was_made_is_judged(tmp_path: Path) -> None:
+    records = tuple(Record(f"{n}", Path(f"{n}.jpg"), (0,), mask=PngMask(tmp_path / f"drawn{n}.png")) for n in range(8))
+    for record in records:
+        write_label_map(tmp_path / f"{record.name}.png", mask(0))
+        write_label_map(tmp_path / f"drawn{record.name}.png", mask(30))
+    (said,) = folder_evidence(tmp_path, Dataset(records, CLASSES))
+    assert said.startswith("'hat': in next to none of the masks")
+    assert folder_evidence(tmp_path, Dataset(records, CLASSES), drawn=True) == []
 
 
 def test_a_folder_is_judged_by_the_masks_that_are_there(tmp_path: Path) -> None:

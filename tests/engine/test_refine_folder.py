@@ -71,6 +71,25 @@ def test_no_tag_zero_cams_and_damage_are_handled(cooccur: Path, tmp_path: Path, 
         assert np.unique(np.asarray(Image.open(tmp_path / "out" / f"{record.name}.png"))).tolist() == [empty]
 
 
+def test_cams_of_a_photograph_that_was_replaced_by_one_of_another_shape_are_named(tmp_path: Path) -> None:
+    records = []
+    for name, size, shape in (("same", (48, 32), (8, 12)), ("turned", (32, 48), (8, 12)), ("square", (32, 48), (8, 8))):
+        Image.new("RGB", size).save(tmp_path / f"{name}.png")
+        write_cams(tmp_path / f"{name}.npz", torch.full((1, *shape), 0.9), [0])
+        records.append(Record(name, tmp_path / f"{name}.png", (0,)))
+    (said,) = refine_folder(tmp_path, records, tmp_path / "out", RefineConfig(name="none"))
+    assert "turned.npz: CAMs of 12 x 8 do not fit a photograph of 32 x 48; if the photograph was replaced" in said
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["same.png", "square.png"]
+
+
+def test_a_photograph_that_does_not_open_is_named_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    records = [Record("a", tmp_path / "a.png", (0,))]
+    (said,) = refine_folder(tmp_path, records, tmp_path / "out", RefineConfig(name="none"))
+    assert said.startswith(str(tmp_path / "a.png"))
+    assert "CAMs" not in said
+
+
 @pytest.mark.parametrize(
     ("how", "key", "band"), [("none", "background_score", (0.3, 0.6)), ("crf", "alpha", (1.0, 4.0))]
 )

@@ -64,7 +64,15 @@ def refine_cams(
     chosen = load_recipe(recipe or start, [f"refine.name={how}", *overrides])
     assert chosen.refine is not None
     classes = opened.classes if opened is not None else _classes_beside(cams, chosen.data.classes)
-    dataset = open_data(data, chosen.data, classes).split(split)
+    try:
+        dataset = open_data(data, chosen.data, classes).split(split)
+    except TagmaskError as error:
+        if opened is not None or classes is None:
+            raise
+        raise TagmaskError(
+            f"{error} (the classes are those of {cams / CLASSES}; if a run wrote these CAMs, name it by --run, which "
+            "knows its context classes)"
+        ) from None
     affinity = None
     if how == "affinity" and opened is not None:
         affinity = load_affinity(opened.recipe, len(opened.classes), opened.folder)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tagmask.api.mask_folder import check_classes
 from tagmask.api.write_masks import write_masks
+from tagmask.data.confidence import CONFIDENCE
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.ledger import LEDGER
 from tagmask.data.mended import with_mended
@@ -67,7 +68,9 @@ def suggest(
     dataset = masked_by_hand(training_split(open_data(data, config, model.classes), config), config)
     if masks is not None:
         dataset = _with_mended(dataset, Path(masks))
-        check_classes(Path(masks), model.classes)  # told before the long look at all images
+        # Told before the long look at all images.
+        _check_own(Path(masks), dataset)
+        check_classes(Path(masks), model.classes)
     without = [record for record in dataset.records if record.mask is None]
     if not without:
         raise TagmaskError(f"{data or config.path}: every training image has a mask; there is nothing to suggest")
@@ -90,6 +93,15 @@ def suggest(
         by_name = {item.name: item for item in items}
         write_masks(model, [by_name[each.name] for each in chosen], Path(masks), inference, source)
     return chosen
+
+
+def _check_own(masks: Path, dataset: Dataset) -> None:
+    """Raise a TagmaskError where a folder for masks holds files of these names that no verb of tagmask wrote."""
+    if (masks / CONFIDENCE).exists():
+        return
+    for record in dataset.records:
+        if (path := masks / f"{record.name}.png").exists():
+            raise TagmaskError(f"--masks {masks}: holds {path.name}, which tagmask did not write; name a new folder")
 
 
 def _with_mended(dataset: Dataset, masks: Path) -> Dataset:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tagmask.api.drawn_masks import check_apart, check_masks
 from tagmask.data.dataset import Dataset, PathLike
-from tagmask.data.doubts import doubtful_classes
+from tagmask.data.doubts import doubtful_classes, doubtful_splits
 from tagmask.data.drawn import LOOKED_AT, check_drawn, masks_digest
 from tagmask.data.lock import locked
 from tagmask.data.mended import doubt_own_masks
@@ -125,8 +125,12 @@ def _train(
     training, held_out = training_split(dataset, chosen.data), evaluation_split(dataset, chosen.data)
     learns_from_masks = chosen.method.method_class.needs_masks
     untaught = [] if learns_from_masks else [*untaught_classes(training), *scarce_classes(training)]
-    for problem in [*doubtful_classes(dataset), *untaught]:
+    doubtful = [] if chosen.data.train else doubtful_splits(dataset)
+    for problem in [*doubtful_classes(dataset), *doubtful, *untaught]:
         logger.warning("%s", problem)
+    if dataset.skipped:
+        more = f" and {len(dataset.skipped) - 1} more" if len(dataset.skipped) > 1 else ""
+        logger.warning("left out: %s%s; `tagmask data check` names all", dataset.skipped[0], more)
     if chosen.data.context:
         check_context(training)
     if chosen.data.use_masks:
@@ -249,7 +253,8 @@ def _judge(recipe: Recipe, training: Dataset, folder: Path, untaught: Sequence[s
         return
     found: list[str] = []
     if (folder / MASKS).is_dir():
-        found = folder_evidence(folder / MASKS, training, recipe.data.last, recipe.views)
+        drawn = bool(recipe.data.use_masks)
+        found = folder_evidence(folder / MASKS, training, recipe.data.last, recipe.views, drawn=drawn)
     elif not recipe.staged and open_run(folder).decoder_learnt:
         found = model_evidence(load(folder).method, training, recipe.inference)
     for sentence in found:

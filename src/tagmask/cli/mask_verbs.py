@@ -151,7 +151,7 @@ def refine(
         Literal["none", "par", "crf", "affinity", "fusion"],
         typer.Option("--with", help="affinity: random walk; fusion: RCA's CRF and saliency."),
     ] = "crf",
-    run: Annotated[Optional[Path], typer.Option(help="For affinity: the run whose AffinityNet to walk by.")] = None,  # noqa: UP045
+    run: Annotated[Optional[Path], typer.Option(help="The run of the CAMs, or of the AffinityNet.")] = None,  # noqa: UP045
     recipe: RecipeOfData = None,
     overwrite: Overwrite = False,
     set_: Set = None,

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from tagmask.data.dataset import Dataset, Record
 from tagmask.data.doubts import doubts
-from tagmask.data.drawn import TWO_VALUES, dataset_masks, is_two_valued, shows_untagged
+from tagmask.data.drawn import SHOWS_NOTHING, SHOWS_UNTAGGED, TWO_VALUES, Looked, dataset_masks, look
 from tagmask.data.images import open_image
 from tagmask.data.readers import collect
 from tagmask.data.readers.assemble import Collected
@@ -158,7 +158,7 @@ def _open_all(
 ) -> tuple[list[tuple[int, int]], list[Problem]]:
     """Decode every image and mask; return the (width, height) of those that opened, and what to doubt of the masks."""
     sizes: list[tuple[int, int]] = []
-    shown: list[tuple[bool, bool]] = []
+    shown: list[Looked] = []
     records, places = collected.dataset.records, collected.places()
     not_installed: set[str] = set()
     with ThreadPoolExecutor(workers) as pool:
@@ -178,25 +178,27 @@ def _open_all(
                 sizes.append(size)
             if progress is not None:
                 progress(done, len(records))
-    if shown and all(two_valued for two_valued, _ in shown):
+    if shown and all(each.two_valued for each in shown):
         drawn = [record for record in records if record.mask is not None]
         problems.add("mask", dataset_masks(drawn), TWO_VALUES.format(count=len(shown)))
-    return sizes, _doubtful_masks([untagged for _, untagged in shown])
+        return sizes, []
+    return sizes, _doubtful_masks(shown)
 
 
-def _doubtful_masks(untagged: list[bool]) -> list[Problem]:
-    """Say where half of the masks or more show a class that their image is not tagged with."""
-    count = sum(untagged)
-    if 2 * count < max(len(untagged), 1):
-        return []
-    said = (
-        f"{count} of {len(untagged)} show a class that is no tag of their image; are the ids in the class list's order?"
-    )
-    return [Problem("mask", "masks", said)]
+def _doubtful_masks(shown: list[Looked]) -> list[Problem]:
+    """Say how many masks show nothing of a tagged image, or a class that their image is not tagged with."""
+    found: list[Problem] = []
+    blank, untagged = sum(each.blank for each in shown), sum(each.untagged for each in shown)
+    if blank:
+        found.append(Problem("mask", "masks", f"{blank} of {len(shown)} {SHOWS_NOTHING}"))
+    if untagged:
+        more = "; are the ids in the class list's order?" if 2 * untagged >= len(shown) else ""
+        found.append(Problem("mask", "masks", f"{untagged} of {len(shown)} {SHOWS_UNTAGGED}{more}"))
+    return found
 
 
-def _open(record: Record) -> tuple[tuple[int, int] | None, tuple[bool, bool] | None, list[Problem]]:
-    """Give an image's size, whether its mask holds only 0 and 255 or shows what is not tagged, and what is wrong."""
+def _open(record: Record) -> tuple[tuple[int, int] | None, Looked | None, list[Problem]]:
+    """Give an image's size, what its mask shows, and what is wrong."""
     try:
         width, height = open_image(record.image).size
     except TagmaskError as error:
@@ -205,7 +207,7 @@ def _open(record: Record) -> tuple[tuple[int, int] | None, tuple[bool, bool] | N
         return (width, height), None, []
     try:
         labels = record.mask.load(height, width)
-        return (width, height), (is_two_valued(labels, record), shows_untagged(labels, record)), []
+        return (width, height), look(labels, record), []
     except TagmaskError as error:
         return (width, height), None, [Problem("mask", "", str(error))]
 

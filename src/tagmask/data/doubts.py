@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ import numpy as np
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import is_image_name
 from tagmask.data.masks import PngMask
+from tagmask.data.names import SPLITS
 from tagmask.data.readers.assemble import NONE_CHOSEN, Collected
 from tagmask.data.readers.problems import Problem, Problems
 from tagmask.data.readers.source import Source
@@ -22,6 +24,7 @@ from tagmask.ops.label_ids import IGNORED_CLASS
 
 SMALL_SIDE = 32
 ALIKE = 0.85  # of two names, as difflib has it: "sheeep" and "sheep" have 0.91, "horse" and "house" 0.8
+SPLIT_ALIKE = 0.8  # of two splits: "vall" and "val" have 0.86, "trian" and "train" 0.8
 OFTENER = 10  # times as many images, from which the other of two like names is taken to be the one that was meant
 MOST_NAMES = 2000  # classes whose names are compared, for it takes the square of their number
 NAMED = 5  # tags that are named among those left out
@@ -51,6 +54,7 @@ def doubts(
     if not any(problem.kind == "row" for problem in problems.found):  # images of rows that are wrong are in no other
         found += _unlisted(collected.source, dataset)
     found += doubtful_classes(dataset)
+    found += doubtful_splits(dataset)
     found += untaught_classes(dataset)
     for position, (name, count) in enumerate(zip(classes, totals, strict=True)):
         what = f"{'class' if position < len(dataset.classes) else 'data.context'} {name!r}"
@@ -100,10 +104,26 @@ def doubtful_classes(dataset: Dataset) -> list[Problem]:
         said = f"{'hold' if more else 'holds'} {mark!r}; several tags are joined by ';'{mend}"
         found.append(Problem("class", f"class {names[0]!r}{more}", said))
     for name in classes:
-        other = spellings.setdefault(name.casefold().strip(), name)
-        if other != name:
-            found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in capitals alone"))
+        # One letter with a mark may be written as one sign or as two that look the same (NFC and NFD).
+        other = spellings.setdefault(unicodedata.normalize("NFC", name).casefold().strip(), name)
+        if other == name:
+            continue
+        same = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)
+        how = "how its letters are encoded (Unicode NFC and NFD); write both alike" if same else "capitals alone"
+        found.append(Problem("class", f"class {name!r}", f"differs from {other!r} in {how}"))
     return found + _misspelt(dataset)
+
+
+def doubtful_splits(dataset: Dataset) -> list[Problem]:
+    """Return a warning for each split that is spelt nearly as a usual one is: `vall` would be learnt from."""
+    found: list[Problem] = []
+    for name in dataset.splits:
+        plain = re.sub(r"[\W\d_]+$", "", name).lower()
+        near = [] if plain in SPLITS else difflib.get_close_matches(plain, SPLITS, 1, SPLIT_ALIKE)
+        if near:
+            said = f"spelt nearly as {near[0]!r}, and learnt from unless data.train says otherwise; did you mean that?"
+            found.append(Problem("split", f"split {name!r}", said))
+    return found
 
 
 def _misspelt(dataset: Dataset) -> list[Problem]:

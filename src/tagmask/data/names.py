@@ -16,6 +16,12 @@ MAX_BYTES = 240
 # Control characters and what `str.splitlines` splits at, lone surrogates, and what XML cannot hold.
 _UNFIT = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 
+HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
+"""Names of splits that nobody expects to be learnt from, those to evaluate on first; a year may follow, any case."""
+
+SPLITS = (*HELD_OUT, "train", "training", "trainval")
+"""The usual names of splits."""
+
 _PLAIN = re.compile(r"(?:[\w-][\w .-]{0,200}/)*[\w-][\w .-]{0,200}", re.ASCII)
 """Most names of images, which need no closer look: sets of a million are checked by it in half a second."""
 

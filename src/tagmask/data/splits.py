@@ -17,6 +17,7 @@ from tagmask.data.images import limit_pixels
 from tagmask.data.ledger import LEDGER
 from tagmask.data.masks import PngMask
 from tagmask.data.mended import with_mended
+from tagmask.data.names import HELD_OUT
 from tagmask.data.readers import detect, read_dataset
 from tagmask.data.readers.problems import nearest
 from tagmask.data.readers.source import ReadOptions
@@ -26,8 +27,6 @@ from tagmask.recipes.load import DataConfig
 logger = logging.getLogger(__name__)
 OF_TABLES = ("separator", "tag_separator", "encoding")
 OF_VOC = ("tag_source", "tag_list")
-HELD_OUT = ("val", "valid", "validation", "dev", "test", "testing")
-"""Names of splits that nobody expects to be learnt from, those to evaluate on first; a year may follow, any case."""
 
 
 def open_data(

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.readers.problems import Problem
+from tagmask.ops.label_ids import IGNORED_CLASS
 
 EVERYWHERE = 0.9
 """The fraction of the images above which a tag says next to nothing about an image."""
@@ -78,13 +79,15 @@ def untaught_classes(dataset: Dataset) -> list[Problem]:
 
 
 def scarce_classes(dataset: Dataset) -> list[Problem]:
-    """Say which classes too few images bear, in one sentence or none; those that no image bears are left out."""
+    """Say which classes too few images bear, in one sentence or none; a class in none may be in others, such as val."""
     whole = dataset.with_context()
     borne = _images_of(_borne(whole))
-    scarce = [k for k in np.argsort(borne, kind="stable").tolist() if 0 < borne[k] < FEW]
+    order = np.argsort(borne, kind="stable").tolist()
+    own = [k for k in order if borne[k] or k < len(dataset.classes)]  # the others are refused elsewhere
+    scarce = [k for k in own if borne[k] < FEW and whole.classes[k] != IGNORED_CLASS]
     if not scarce:
         return []
-    names = [f"{whole.classes[k]!r} (in {borne[k]})" for k in scarce[:NAMED]]
+    names = [f"{whole.classes[k]!r} (in {borne[k] or 'none'})" for k in scarce[:NAMED]]
     if len(scarce) > NAMED:
         names.append(f"{len(scarce) - NAMED} more")
     them = "it" if len(scarce) == 1 else "them"

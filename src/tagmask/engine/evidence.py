@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagmask.data.dataset import Dataset
+from tagmask.data.dataset import Dataset, Record
 from tagmask.data.masks import PngMask
 from tagmask.engine.inference import Item, stream
 from tagmask.methods.base import Method
@@ -99,12 +99,30 @@ def _larger(crop: int) -> int:
 
 
 def folder_evidence(
-    folder: Path, dataset: Dataset, last: Sequence[str] = (), views: ViewsConfig | None = None
+    folder: Path,
+    dataset: Dataset,
+    last: Sequence[str] = (),
+    views: ViewsConfig | None = None,
+    *,
+    drawn: bool = False,
 ) -> list[str]:
-    """Judge the masks `NAME.png` of a folder by `mask_evidence`; images without one are passed over."""
-    found = ((record.tags, folder / f"{record.name}.png") for record in dataset.records)
-    masks = ((tags, PngMask(path).ids()) for tags, path in found if path.exists())
+    """Judge the masks `NAME.png` of a folder by `mask_evidence`; images without one are passed over.
+
+    Args:
+        folder: of the masks.
+        dataset: the images, with their tags.
+        last, views: as of `mask_evidence`.
+        drawn: whether the images' own masks, where they have one, were learnt from in place of those.
+    """
+    found = ((record, folder / f"{record.name}.png") for record in dataset.records)
+    masks = ((record.tags, _learnt(record, path, drawn)) for record, path in found if path.exists())
     return mask_evidence(masks, dataset.classes, last, views)
+
+
+def _learnt(record: Record, path: Path, drawn: bool) -> np.ndarray:
+    """Load the mask that was learnt from: the one that was made, or the one drawn in its place."""
+    made = PngMask(path).ids()
+    return record.mask.load(*made.shape) if drawn and record.mask is not None else made
 
 
 def model_evidence(method: Method, dataset: Dataset, config: InferenceConfig) -> list[str]:

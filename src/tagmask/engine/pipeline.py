@@ -87,7 +87,8 @@ def left_out(stages: Sequence[Stage], dataset: Dataset, start: str | None) -> li
 
 def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
     """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
-    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", "data.use_masks", "data.masks", "data.review")}
+    drawn = ("data.use_masks", "data.masks", "data.mask_classes", "data.review")
+    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", *drawn)}
     walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
     of_labels = ("affinity", "crf", "longest", "pixel_classifier", "tell_apart")  # what AffinityNet learnt from, too
     masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in of_labels]

@@ -35,6 +35,7 @@ from tagmask.recipes.stages import AffinityConfig, RefineConfig
 
 SHOWN = {"none": "thresholds", "par": "PAR", "crf": "dense CRF", "affinity": "random walk", "fusion": "CRF and fusion"}
 """How each refinement is called on the progress bar."""
+SHAPE = 0.1  # how far the logarithms of height over width may lie apart, besides what rounding to cells makes of it
 PIXEL_MEMORY = 1500.0  # bytes a pixel; of the refinements a dense CRF of an image's tags takes most
 logger = logging.getLogger(__name__)
 Labelled = Callable[[Record, Image.Image, Tensor, Tensor], np.ndarray]
@@ -237,6 +238,17 @@ def _without_context(labels: np.ndarray, num_classes: int | None) -> np.ndarray:
     return labels if num_classes is None else np.where((labels > num_classes) & (labels != IGNORE), 0, labels)
 
 
+def _check_shape(cams: Tensor, image: Image.Image, path: Path) -> None:
+    """Raise a TagmaskError where CAMs (n, h, w) are of a picture of another shape than the image; square ones fit."""
+    height, width = cams.shape[-2:]
+    turned = abs(math.log(height * image.width / (width * image.height)))
+    if len(cams) and height != width and turned > SHAPE + 2 / min(height, width):
+        raise TagmaskError(
+            f"{path}: CAMs of {width} x {height} do not fit a photograph of {image.width} x {image.height}; if the "
+            "photograph was replaced, make its CAMs anew (train --from cams, or label --save-cams)"
+        )
+
+
 def _each(
     cams: Path,
     records: Sequence[Record],
@@ -261,9 +273,10 @@ def _each(
     def write(record: Record) -> str | None:
         path = output / f"{record.name}.png"
         try:
+            full = open_image(record.image)  # first: a photograph that does not open has no CAMs either
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
-            full = open_image(record.image)
             image = shrunk(full, longest)
+            _check_shape(own, full, cams / f"{record.name}{SUFFIX}")
             own = at_size(own, image)
             labels = label(record, image, own if pairs is None else pairs.corrected(image, own, ids), ids)
             labels = labels.astype(label_dtype(labels.max()))

@@ -20,6 +20,7 @@ from tagmask.methods.base import Round
 from tagmask.models.weights import with_normalisation
 from tagmask.recipes.load import Recipe, load_recipe
 from tagmask.recipes.sections import Section
+from tagmask.recipes.stages import StageTraining
 
 FORMAT = 1
 NAMED = 5  # keys named in a message
@@ -95,8 +96,7 @@ def create_run(
             more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
             raise TagmaskError(
                 f"{folder}: holds a run with other {', '.join(changed[:NAMED])}{more}; choose another output, or "
-                "remove the folder"
-                + ("; where nothing but a later stage changes, --from STAGE makes it anew" if recipe.staged else "")
+                "remove the folder" + (_anew(recipe, changed, bool(free)) if recipe.staged else "")
             )
         described = _description(folder / "run.json")
         before = described.get("training", training)
@@ -125,6 +125,16 @@ def create_run(
     write_classes(folder, classes)
     _describe(folder, training, masks)  # the last: with it the folder is a run
     return run
+
+
+def _anew(recipe: Recipe, changed: Sequence[str], started: bool) -> str:
+    """Say how a run takes up other values of keys: from which stage on, or by a key of the segmenter's own."""
+    own = [key for key in changed if key.split(".")[0] in StageTraining.model_fields] if recipe.segmenter else []
+    for_segmenter = f"; for the segmenter alone: segmenter.{own[0]}, with --from segmenter" if own else ""
+    if started:
+        first = rounds_of(recipe)[0].name
+        return f"; or, as they change what comes before that stage, --from {first} to train all anew{for_segmenter}"
+    return f"; where nothing but a later stage changes, --from STAGE makes it anew{for_segmenter}"
 
 
 def check_output(folder: Path) -> None:

@@ -108,6 +108,14 @@ def test_subset_of_classes_drops_tags_and_maps_masks(tmp_path):
     np.testing.assert_array_equal(closed.records[0].mask.load(6, 8), np.where(ids == 3, 1, 255))
 
 
+@pytest.mark.parametrize("name", ["set", "Subset", "partition", "fold"])
+def test_a_column_of_splits_by_another_name_is_known_by_its_first_row(tmp_path, name):
+    write_table(tmp_path, f"image,tags,{name}\na.jpg,cat,Train\nb.jpg,cat,val\n", "a.jpg b.jpg")
+    assert [record.split for record in read_dataset(tmp_path).records] == ["Train", "val"]
+    write_table(tmp_path, f"image,tags,{name}\na.jpg,cat,1\nb.jpg,cat,val\n")
+    assert [record.split for record in read_dataset(tmp_path).records] == ["", ""]
+
+
 def test_a_list_beside_the_masks_says_what_their_ids_mean(tmp_path):
     write_table(tmp_path, "image,tags\na.jpg,cat;dog\n", "a.jpg")
     ids = np.zeros((6, 8), np.uint8)

@@ -21,6 +21,7 @@ KEPT_SECRET = ("test", "testing")
 """Splits whose tags may be known to nobody but the makers of a benchmark: their images are for prediction."""
 
 NONE_CHOSEN = "bears none of the chosen classes"
+NO_MASK_FITS = "no mask fits any image"
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ def _no_mask_fits(records: Sequence[Record], source: Source, options: Options) -
     folder = _mask_folder(source, options)
     if folder is None or not records or any(record.mask for record in records):
         return None
-    message = f"{folder}: no mask fits any image; for image {records[0].name!r} expected {records[0].name}.png in it"
+    message = f"{folder}: {NO_MASK_FITS}; for image {records[0].name!r} expected {records[0].name}.png in it"
     if options.masks is not None:
         raise TagmaskError(f"{message}; rename the masks, or name another folder (masks)")
     return message

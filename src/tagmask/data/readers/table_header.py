@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+from tagmask.data.names import SPLITS
 from tagmask.data.readers.foreign import COLUMNS
 from tagmask.errors import TagmaskError
 
@@ -16,6 +17,8 @@ ALSO = {
     "tags": ("labels", "label", "classes", "category"),
 }
 """Names that other people's tables have for a column, the likeliest first."""
+ALSO_SPLIT = ("set", "subset", "partition", "fold")
+"""Other names for the column of splits, where the first row holds the usual name of one."""
 MARKS = {"1": True, "1.0": True, "0": False, "0.0": False, "-1": None, "-1.0": None, "": None}
 """What a cell of a class's own column says: the image bears it, does not, or nobody knows."""
 TAB = "\t"
@@ -38,6 +41,9 @@ def named_columns(path: Path, cells: list[str], first: list[str], separator: str
     names = [name if (name := cell.strip()).lower() not in KEYS else name.lower() for cell in cells]
     for key in ALSO:
         rename(names, key)
+    for position, cell in enumerate(first[: len(names)]):
+        if names[position].lower() in ALSO_SPLIT and cell.strip().lower() in SPLITS and "split" not in names:
+            names[position] = "split"
     if "image" in names and "tags" in names:
         if wrong := misspelt(names):
             raise TagmaskError(f"{path} row 1: {wrong}")
