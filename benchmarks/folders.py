@@ -40,18 +40,20 @@ SHARED = Path(os.environ.get("TAGMASK_SHARED") or Path(__file__).parents[2] / "s
 IMAGES, HELD_OUT, SIZE = 200, 60, 128
 UNENLARGED = "views.crop=128"
 """Photographs as large as they are, as the choice was before they were enlarged."""
-BEFORE = (UNENLARGED, "inference.cam_scales=null", "refine.band=[1,3]", "data.last=[]")
+SHUFFLED = "training.order=shuffled"
+"""Every image equally often, as the choice was before rare classes came more often."""
+BEFORE = (UNENLARGED, SHUFFLED, "inference.cam_scales=null", "refine.band=[1,3]", "data.last=[]")
 """The first choice."""
-FULL = ("method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null")
+FULL = (SHUFFLED, "method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "before": BEFORE,
-    "last": BEFORE[:3],
-    "finer": (UNENLARGED, BEFORE[3]),
-    "unenlarged": (UNENLARGED,),
-    "224": ("views.crop=224",),
+    "last": BEFORE[:4],
+    "finer": (UNENLARGED, SHUFFLED, BEFORE[4]),
+    "unenlarged": (UNENLARGED, SHUFFLED),
+    "224": ("views.crop=224", SHUFFLED),
+    "shuffled": (SHUFFLED,),
+    "balanced segmenter": (SHUFFLED, "segmenter.training.order=balanced"),
     "now": (),
-    "balanced segmenter": ("segmenter.training.order=balanced",),
-    "balanced": ("training.order=balanced",),
     "full 224": ("views.crop=224", *FULL),
     "full": FULL,
 }

@@ -122,6 +122,23 @@ def test_tags_that_are_left_out_are_offered_as_context_classes(photos: Dataset) 
         assert not any("data.context=[" in reason for reason in choose(other, LAPTOP).reasons)
 
 
+def test_images_of_rare_classes_come_more_often_on_a_cpu_and_the_rarest_is_named(photos: Dataset) -> None:
+    rows = [(0,)] * 64 + [(1,)] * 32 + [(2,)] * 8
+    records = tuple(replace(photos.records[0], name=f"{n}", tags=tags) for n, tags in enumerate(rows))
+    dataset = Dataset(records, ("shoe", "hat", "bag"))
+    chosen = choose(dataset, LAPTOP)
+    assert chosen.recipe.training.order == "balanced"
+    (said,) = [reason for reason in chosen.reasons if reason.startswith("images of rare classes")]
+    assert said.startswith("images of rare classes, such as 'bag' (in 8), are shown up to 2.0 times as often as others")
+    for other in (
+        choose(dataset, LAPTOP, "training.order=shuffled"),
+        choose(replace(dataset, records=records[:96]), LAPTOP),  # the rarer of two comes 1.2 times as often
+        choose(dataset, H200),
+    ):
+        assert not [reason for reason in other.reasons if reason.startswith("images of rare classes")]
+    assert choose(dataset, H200).recipe.training.order == "shuffled"
+
+
 def test_a_class_of_nearly_all_images_is_learnt_last(photos: Dataset) -> None:
     rows = [(0, 1)] * 20 + [(0, 2)] * 20 + [(1, 2)]
     records = tuple(replace(photos.records[0], name=f"{n}", tags=tags) for n, tags in enumerate(rows))

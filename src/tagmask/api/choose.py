@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import yaml
 
 from tagmask.api.machine import GB, Machine, Weights, find_weights, in_words, this_machine, time_forward
 from tagmask.api.plans import CAM, FROM_SCRATCH, MOBILENET, SECO, VIT_BASE, VIT_SMALL, Plan
 from tagmask.api.thing_size import LOOKED_AT as LOOKED_AT_THINGS
 from tagmask.api.thing_size import lit_fraction, network_features
+from tagmask.data.balance import repeat_factors
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.data.untaught import everywhere
@@ -27,6 +29,7 @@ logger = logging.getLogger(__name__)
 CRF_SECONDS = 0.3  # two dense CRFs of a photograph of 375 x 500 on a core
 LOOKED_AT = 64  # images whose headers are read for their size
 SMALL = 0.09  # of an image lights up for its tags, below which larger crops were better; where things are large 0.11
+OFTEN = 1.5  # times as often as others, from which it is said that images of rare classes come more often
 LONG_RUN = 12 * 3600  # seconds from which the expected time comes with a way to shorten it
 ALARM = "NO PRETRAINED WEIGHTS"
 
@@ -90,6 +93,8 @@ def choose_recipe(
     last = _last_classes(dataset, plan, reasons)
     steps = _given(overrides, "training.steps") or plan.steps(len(dataset))
     recipe = load_recipe(plan.values(steps, machine, dataset, last), overrides)
+    if recipe.training.order == "balanced":
+        reasons += _rare_classes(dataset)
     crop, training = recipe.views.crop, recipe.training
     epochs = training.steps * training.batch / len(dataset)
     twice = ", for the classifier and again for the segmenter" if recipe.segmenter else ""
@@ -236,6 +241,20 @@ def _last_classes(dataset: Dataset, plan: Plan, reasons: list[str]) -> list[str]
         f"other classes leave (data.last){stages}"
     )
     return names
+
+
+def _rare_classes(dataset: Dataset) -> list[str]:
+    """Say in a sentence that images of rare classes come more often, where some come often enough to be worth it."""
+    whole = dataset.with_context()
+    most = repeat_factors(whole).max()
+    if most < OFTEN:
+        return []
+    counts = np.bincount(whole.tag_pairs()[1], minlength=len(whole.classes))
+    rarest = min(np.flatnonzero(counts), key=lambda k: counts[k])
+    return [
+        f"images of rare classes, such as {whole.classes[rarest]!r} (in {counts[rarest]}), are shown up to {most:.1f} "
+        "times as often as others (--set training.order=shuffled shows all equally often)"
+    ]
 
 
 def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tagmask.api.machine import Machine
 from tagmask.data.dataset import Dataset
+from tagmask.recipes.sections import ImageOrder
 
 CAM_SCALES = [1.0, 1.5, 2.25]  # of the CAMs that become masks: small things need more than a step of 16 pixels
 
@@ -37,6 +38,7 @@ class Course:
         long_side: long side of a photograph in use, in crops.
         scales: of the photographs in use.
         background_score: in 0..1.
+        order: of the images, `training.order`.
     """
 
     method: str
@@ -48,6 +50,7 @@ class Course:
     long_side: float
     scales: tuple[float, ...]
     background_score: float
+    order: ImageOrder
 
 
 def _seco_keys(crop: int, patch: int, steps: int) -> dict[str, Any]:
@@ -67,9 +70,9 @@ def _cam_keys(crop: int, patch: int, steps: int) -> dict[str, Any]:
     return {"pooling": "mean", "scales": [1.0, 1.5], "decoder_from": steps}
 
 
-SECO = Course("seco", _seco_keys, False, 20, (2000, 20_000), (0.6, 2.0), 1.25, (1.0, 1.25), 0.5)
+SECO = Course("seco", _seco_keys, False, 20, (2000, 20_000), (0.6, 2.0), 1.25, (1.0, 1.25), 0.5, "shuffled")
 # As many epochs for the classifier as for the segmenter after it.
-CAM = Course("cam", _cam_keys, True, 12, (300, 3000), (0.9, 1.7), 1.5, (1.0,), 0.4)
+CAM = Course("cam", _cam_keys, True, 12, (300, 3000), (0.9, 1.7), 1.5, (1.0,), 0.4, "balanced")
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ class Plan:
             "training": {
                 "steps": steps,
                 "batch": self.batch,
+                "order": course.order,
                 "workers": min(4 if machine.cuda else 1, machine.cores - 1),
                 "checkpoint_every": min(500, max(50, steps // 10)),
             },
