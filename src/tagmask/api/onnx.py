@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tagmask import api
+from tagmask.data.files import check_writable
 from tagmask.engine.onnx import OnnxExport, check_free, write_onnx
 from tagmask.errors import TagmaskError
 
@@ -37,6 +38,7 @@ def export_onnx(
         raise TagmaskError(f"{output}: a folder; give the name of the ONNX file to write")
     if not overwrite:
         check_free(Path(output))
+    check_writable(Path(output))  # an export takes a while
     model = api.load(run, device="cpu")
     model.check_decoder()
     chosen = None if dynamic else size or model.run.recipe.inference.size

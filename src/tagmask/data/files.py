@@ -80,6 +80,17 @@ def unwritable(path: Path, error: OSError) -> TagmaskError:
     return TagmaskError(f"{path}: cannot be written ({reason}); {MENDS.get(error.errno or 0, _OTHERWISE)}")
 
 
+def check_writable(output: Path) -> None:
+    """Refuse an output that this user may not write to, before long work for it begins.
+
+    Raises:
+        TagmaskError: the first folder that there is, of those that it lies in, takes no files.
+    """
+    place = next(each for each in (output, *output.absolute().parents) if each.exists())
+    if not os.access(place, os.W_OK | os.X_OK if place.is_dir() else os.W_OK):
+        raise unwritable(output, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
 def inside(folder: Path, name: str, what: str = "name") -> Path:
     """The path of `name` in `folder`, for names that come from data.
 

@@ -63,7 +63,7 @@ def locked(output: Path, *, replaced: bool = False) -> Iterator[None]:
         try:
             file = _take(output, path, own)
         except OSError as error:
-            raise unwritable(path, error) from error
+            raise unwritable(output, error) from error
         try:
             yield
         finally:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -12,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from tagmask.data.dataset import listed_classes
-from tagmask.data.files import check_folder, classes_text, is_temporary, unwritable, write_classes, write_text
+from tagmask.data.files import check_folder, check_writable, classes_text, is_temporary, write_classes, write_text
 from tagmask.data.limits import parse_json
 from tagmask.data.lock import LOCK
 from tagmask.errors import TagmaskError, no_such
@@ -146,9 +144,7 @@ def check_output(folder: Path) -> None:
     check_folder(folder)
     if not (folder / "run.json").exists() and folder.exists() and _names(folder) - {"recipe.yaml", "classes.txt"}:
         raise TagmaskError(f"{folder}: not empty and no run folder; choose another output")
-    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise unwritable(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    check_writable(folder)
 
 
 def _names(folder: Path) -> set[str]:

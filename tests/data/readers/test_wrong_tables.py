@@ -284,3 +284,9 @@ def test_bad_input_spreadsheets_and_archives(tmp_path):
     (tmp_path / "shard-0000.zip").touch()
     with pytest.raises(TagmaskError, match=r"shard-0000\.zip: is an archive; unpack it"):
         read_dataset(tmp_path / "shard-0000.zip")
+
+
+def test_bad_input_image_whose_name_is_encoded_otherwise(tmp_path):
+    write_table(tmp_path, "image,tags\n\u00e4.png,cat\n", "a\u0308.png")
+    with pytest.raises(TagmaskError, match=r"one is there whose letters are encoded otherwise \(Unicode NFC and NFD"):
+        read_dataset(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -164,14 +165,19 @@ class FileIndex:
         return {os.path.splitext(name)[0]: name for name in sorted(self.names(folder)) if is_image_name(name)}
 
     def alike(self, path: str) -> str | None:
-        """Return a file of the same folder whose name differs in suffix or capitals only; None where there is none."""
+        """Return a file of the folder whose name differs in suffix, capitals or encoding alone; None: there is none."""
         folder, _, name = path.rpartition(os.sep)
         if folder not in self._stems:
             self._stems[folder] = {
-                os.path.splitext(other)[0].lower(): other for other in self.names(folder or os.curdir)
+                _plain(os.path.splitext(other)[0]): other for other in self.names(folder or os.curdir)
             }
         stems = self._stems[folder]
-        return stems.get(os.path.splitext(name)[0].lower()) or stems.get(name.lower())
+        return stems.get(_plain(os.path.splitext(name)[0])) or stems.get(_plain(name))
+
+
+def _plain(name: str) -> str:
+    """Return a name without what capitals and the two encodings of marked letters make different."""
+    return unicodedata.normalize("NFC", name).lower()
 
 
 def find_image(
@@ -210,6 +216,11 @@ def missing_image(path: str, index: FileIndex) -> str:
             f"no image file {path}; the archive is gone or was written anew: correct the path, or make the table anew"
         )
     alike = index.alike(path)
+    if alike and unicodedata.normalize("NFC", alike) == unicodedata.normalize("NFC", os.path.basename(path)):
+        return (
+            f"no image file {path}; one is there whose letters are encoded otherwise (Unicode NFC and NFD, as another "
+            "system writes them): rename it, or write the row by the file's own name"
+        )
     hint = f"did you mean {alike!r}?" if alike else "correct the path, or name the folder of images (image_folder)"
     return f"no image file {path}; {hint}"
 
@@ -269,7 +280,8 @@ def read_text(path: Path, encoding: str | None = None) -> str:
     except FileNotFoundError:
         raise no_such(path, "file") from None
     except OSError as error:
-        raise TagmaskError(f"{path}: cannot be read ({error.strerror})") from error
+        mend = "; change the file's permissions" if isinstance(error, PermissionError) else ""
+        raise TagmaskError(f"{path}: cannot be read ({error.strerror}){mend}") from error
     if not text.strip():
         raise TagmaskError(f"{path}: is empty")
     return text
