@@ -290,3 +290,12 @@ def test_bad_input_image_whose_name_is_encoded_otherwise(tmp_path):
     write_table(tmp_path, "image,tags\n\u00e4.png,cat\n", "a\u0308.png")
     with pytest.raises(TagmaskError, match=r"one is there whose letters are encoded otherwise \(Unicode NFC and NFD"):
         read_dataset(tmp_path)
+
+
+def test_bad_input_masks_of_more_classes_than_are_chosen_without_a_list(tmp_path):
+    write_table(tmp_path, "image,tags\na.jpg,cat;dog\n", "a.jpg")
+    write_mask(tmp_path / "masks/a.png", np.ones((6, 8)))
+    for more in ({"classes": ["dog"]}, {"classes": ["dog"], "context": ["cat"]}):
+        with pytest.raises(TagmaskError, match=r"masks: nobody says which id .* write classes\.txt"):
+            read_dataset(tmp_path, **more)
+    assert read_dataset(tmp_path, classes=["dog", "cat"]).records[0].mask.load(6, 8).max() == 1

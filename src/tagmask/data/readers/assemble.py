@@ -206,9 +206,9 @@ def mask_order(folder: Path, source_classes: Sequence[str] | None, options: Opti
     Args:
         folder: of the masks. A class list in it says more of its ids than one beside the images does.
         source_classes: the class list of the data, where there is one.
-        options: may say it, and name the classes to be learnt.
+        options: may say it.
     """
-    order = options.mask_classes or class_list_beside(folder) or source_classes or options.classes
+    order = options.mask_classes or class_list_beside(folder) or source_classes
     return tuple(order) if order else None
 
 
@@ -221,6 +221,8 @@ def _mask_finder(
         outlines = id_map(source.mask_names or source.classes or full, classes, options.background)
         return lambda row: replace(row.mask, id_map=outlines) if row.mask else None
     order = mask_order(folder, source.classes, options)
+    if order is None and options.classes and len(full) == len(classes):  # those of a run, which are all there are
+        order = tuple(options.classes)
     if order is None:
         raise TagmaskError(
             f"{folder}: nobody says which id of the masks is which class; write classes.txt there, one name a line"
