@@ -1,6 +1,6 @@
 """Folders as people have them: a tag in nearly every image, small things, rare classes, wrong tags.
 
-    make bench NAME=folders ARGS="street --variants unenlarged 224 now 'full 224' full --seeds 0"
+    make bench NAME=folders ARGS="street --variants unenlarged 224 shuffled now full --seeds 0"
 
 Things of eight classes lie on a figure before some context, as clothes do on a person. Each set is learnt by the recipe
 that `tagmask train` chooses on a CPU, at its own length where `--steps` gives no other, and scored by class: the masks

@@ -68,7 +68,8 @@ class DataConfig(Section):
         "mended, and those to be redone do not.",
     )
     mask_classes: tuple[str, ...] | None = Field(
-        default=None, description="The names of the mask ids 1, 2, …; none takes the data's list."
+        default=None,
+        description="The names of the mask ids 1, 2, …; none takes `classes.txt` beside the masks, else the data's.",
     )
     untagged: Untagged = Field(
         default="skip",
