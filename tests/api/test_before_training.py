@@ -1,8 +1,9 @@
-"""What `train` looks at before it reads all data and times networks: its output, and the weights it was given."""
+"""What `train` looks at and tells before it trains: its output, the weights, and what is left out of the data."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,19 @@ def test_the_weights_are_looked_at_first(recipe: str, cooccur: Path, tmp_path: P
     assert f"{fault}name the file of weights" in told()
     (weights / "model.safetensors").touch()
     assert f"{fault}did you mean {weights / 'model.safetensors'}?" in told()
+
+
+def test_what_is_left_out_of_the_data_and_doubtful_splits_are_told(
+    cooccur: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(cooccur, photos)
+    table = (photos / "tags.csv").read_text().replace(",val", ",vall").splitlines()
+    image, _, split = table[1].split(",")
+    (photos / "tags.csv").write_text("\n".join([table[0], f"{image},,{split}", *table[2:]]) + "\n")
+    tagmask.train(photos, recipe=tiny_recipe("cam", "training.steps=1"), output=tmp_path / "run")
+    said = [record.getMessage() for record in caplog.records]
+    assert [line for line in said if line.startswith("left out: ")] == [
+        f"left out: {photos / 'tags.csv'} row 2: image {Path(image).stem!r} has no tags"
+    ]
+    assert any(line.startswith("split 'vall': spelt nearly as 'val'") for line in said)

@@ -129,8 +129,9 @@ def _train(
     for problem in [*doubtful_classes(dataset), *doubtful, *untaught]:
         logger.warning("%s", problem)
     if dataset.skipped:
-        more = f" and {len(dataset.skipped) - 1} more" if len(dataset.skipped) > 1 else ""
-        logger.warning("left out: %s%s; `tagmask data check` names all", dataset.skipped[0], more)
+        first, *others = dataset.skipped
+        more = f"; and {len(others)} more (`tagmask data check` names all)" if others else ""
+        logger.warning("left out: %s%s", first, more)
     if chosen.data.context:
         check_context(training)
     if chosen.data.use_masks:
