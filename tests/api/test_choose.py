@@ -129,7 +129,7 @@ def test_images_of_rare_classes_come_more_often_on_a_cpu_and_the_rarest_is_named
     chosen = choose(dataset, LAPTOP)
     assert chosen.recipe.training.order == "balanced"
     (said,) = [reason for reason in chosen.reasons if reason.startswith("images of rare classes")]
-    assert said.startswith("images of rare classes, such as 'bag' (in 8), are shown up to 2.0 times as often as others")
+    assert said.startswith("images of rare classes, such as 'bag' (in 8 of 104), are shown up to 2.0 times as often")
     for other in (
         choose(dataset, LAPTOP, "training.order=shuffled"),
         choose(replace(dataset, records=records[:96]), LAPTOP),  # the rarer of two comes 1.2 times as often

@@ -58,6 +58,10 @@ def test_tags_that_the_cams_do_not_know_lead_to_the_run_that_does(boat: Path) ->
     (boat / "data" / "tags.csv").write_text("image,tags\na.png,boat;water\n")
     refused = CliRunner().invoke(app, told(boat))
     assert "if a run wrote these CAMs, name it by --run, which knows its context classes" in str(refused.exception)
+    (boat / "data" / "tags.csv").unlink()
+    other = CliRunner().invoke(app, told(boat))
+    assert isinstance(other.exception, TagmaskError)
+    assert "--run" not in str(other.exception)
 
 
 def test_masks_that_were_there_are_kept_and_said(boat: Path) -> None:

@@ -144,6 +144,10 @@ def test_ids_are_those_of_the_folders_own_list(dataset: Dataset, tmp_path: Path)
     mask = with_mended(dataset, tmp_path).records[2].mask
     assert mask is not None
     np.testing.assert_array_equal(mask.load(2, 3), [[0, 2, 0], [1, 1, 255]])
+    # `data.mask_classes` may be of other masks, those to score against.
+    same = with_mended(dataset, tmp_path, mask_classes=["cat", "dog", "bird"]).records[2].mask
+    assert same == mask
+    (tmp_path / "classes.txt").unlink()
     said = with_mended(dataset, tmp_path, mask_classes=["cat", "dog", "bird"]).records[2].mask
     assert said is not None
     np.testing.assert_array_equal(said.load(2, 3), [[0, 1, 2], [0, 0, 255]])

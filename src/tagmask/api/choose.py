@@ -252,8 +252,8 @@ def _rare_classes(dataset: Dataset) -> list[str]:
     counts = np.bincount(whole.tag_pairs()[1], minlength=len(whole.classes))
     rarest = min(np.flatnonzero(counts), key=lambda k: counts[k])
     return [
-        f"images of rare classes, such as {whole.classes[rarest]!r} (in {counts[rarest]}), are shown up to {most:.1f} "
-        "times as often as others (--set training.order=shuffled shows all equally often)"
+        f"images of rare classes, such as {whole.classes[rarest]!r} (in {counts[rarest]} of {len(whole)}), are shown "
+        f"up to {most:.1f} times as often as others (--set training.order=shuffled shows all equally often)"
     ]
 
 

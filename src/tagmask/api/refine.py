@@ -11,7 +11,7 @@ from tagmask.data.cam_files import CLASSES, SUFFIX, read_cams
 from tagmask.data.dataset import Dataset, Record, listed_classes, numbered
 from tagmask.data.files import write_classes
 from tagmask.data.lock import locked
-from tagmask.data.splits import last_ids, open_data
+from tagmask.data.splits import NO_CLASSES, last_ids, open_data
 from tagmask.engine.band import with_band
 from tagmask.engine.device import default_device
 from tagmask.engine.model import load_affinity, load_classifier
@@ -67,7 +67,7 @@ def refine_cams(
     try:
         dataset = open_data(data, chosen.data, classes).split(split)
     except TagmaskError as error:
-        if opened is not None or classes is None:
+        if opened is not None or NO_CLASSES not in str(error):
             raise
         raise TagmaskError(
             f"{error} (the classes are those of {cams / CLASSES}; if a run wrote these CAMs, name it by --run, which "

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import numpy as np
 
@@ -40,8 +40,8 @@ def with_mended(
 
     Args:
         dataset: the images; masks they have already are not kept.
-        folder: of masks `NAME.png`. A `classes.txt` in it says what their ids mean, else the masks that the images had
-            from there do; else they are those of the classes.
+        folder: of masks `NAME.png`. A `classes.txt` in it says what their ids mean; else the masks that the images had
+            from there do, then `mask_classes`; else they are those of the classes.
         review: table of a review on the page: masks that it says are to be kept count too, those to be redone do not.
         mask_classes: names in the order of the masks' ids, where the user gives them.
 
@@ -51,13 +51,18 @@ def with_mended(
     """
     if not folder.is_dir():
         raise no_such(folder, "folder of masks", "correct data.use_masks")
-    ids = _id_map(dataset, folder, mask_classes)
+    listed = folder / CLASSES
+    own_list = _id_map(dataset, listed_classes(listed), str(listed)) if listed.is_file() else None
+    ids = own_list or (_id_map(dataset, mask_classes, "data.mask_classes") if mask_classes else None)
+    if ids is None and not (dataset.context or dataset.dropped):  # the classes that are learnt are all there are
+        ids = _id_map(dataset, dataset.classes, "")
     verdicts = {} if review is None else _verdicts(review)
     ledger = mask_ledger(folder)
 
     def mask_of(record: Record, path: Path) -> MaskSource:
-        if isinstance(record.mask, PngMask) and os.path.abspath(record.mask.path) == os.path.abspath(path):
-            return record.mask  # read with the data, which say what its ids mean
+        same = isinstance(record.mask, PngMask) and os.path.abspath(record.mask.path) == os.path.abspath(path)
+        if same and own_list is None:
+            return cast(PngMask, record.mask)  # read with the data, which say what its ids mean
         if ids is None:
             raise TagmaskError(
                 f"{folder}: nobody says which id of the masks is which class, and the data have more classes than are "
@@ -78,20 +83,13 @@ def with_mended(
     return replace(dataset, records=records)
 
 
-def _id_map(dataset: Dataset, folder: Path, mask_classes: Sequence[str] | None) -> dict[int, int] | None:
-    """Return the label id of each id of a folder's masks; None where nobody says it.
+def _id_map(dataset: Dataset, order: Sequence[str], where: str) -> dict[int, int]:
+    """Return the label id of each id of masks, given the names in the order of these ids and where they stand.
 
     Raises:
-        TagmaskError: the list of the masks' classes lacks one of the data set's.
+        TagmaskError: the list lacks one of the data set's classes.
     """
-    listed = folder / CLASSES
-    order = tuple(mask_classes) if mask_classes else listed_classes(listed) if listed.is_file() else None
-    if order is None:
-        return (
-            None if dataset.context or dataset.dropped else id_map(dataset.classes, dataset.classes, dataset.background)
-        )
     if not set(dataset.classes) <= set(order):
-        where = "data.mask_classes" if mask_classes else str(listed)
         raise TagmaskError(
             f"{where}: lists other classes than {', '.join(dataset.classes)}; name the masks of a run on these data"
         )

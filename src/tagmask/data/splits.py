@@ -26,6 +26,7 @@ from tagmask.recipes.load import DataConfig
 
 logger = logging.getLogger(__name__)
 OF_TABLES = ("separator", "tag_separator", "encoding")
+NO_CLASSES = "are no classes of this run"
 OF_VOC = ("tag_source", "tag_list")
 
 
@@ -106,7 +107,7 @@ def _check_classes_of_run(path: Path, config: DataConfig, classes: Sequence[str]
         return  # something else is wrong, or something more
     if strange := [name for name in own.classes if name not in classes]:
         raise TagmaskError(
-            f"{path}: {len(strange)} of its {len(own.classes)} tags are no classes of this run; correct them, or take "
+            f"{path}: {len(strange)} of its {len(own.classes)} tags {NO_CLASSES}; correct them, or take "
             f"a run that was trained on them. The first is {strange[0]!r}: {nearest(strange[0], classes)}"
         ) from None
 
