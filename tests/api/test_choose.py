@@ -219,7 +219,10 @@ def test_times_in_words(seconds: float, said: str) -> None:
 
 
 def test_data_without_background_is_kept_so(photos: Dataset) -> None:
-    assert choose(replace(photos, background=False), LAPTOP).recipe.data.background is False
+    recipe = choose(replace(photos, background=False), LAPTOP).recipe
+    assert recipe.data.background is False
+    assert recipe.inference.tag_weight == 0
+    assert choose(photos, LAPTOP).recipe.inference.tag_weight == 1
 
 
 def test_no_images(photos: Dataset) -> None:

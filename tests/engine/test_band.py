@@ -94,10 +94,16 @@ def test_where_nothing_suffices_the_weakest_background_is_taken(tmp_path: Path) 
     assert with_band(AUTO, tmp_path, records, Sees(), INFERENCE).band == (6.0, 24.0)
 
 
-def test_other_bands_stay_and_without_background_there_is_no_power_to_choose(tmp_path: Path) -> None:
+def test_another_band_stays_as_it_is(tmp_path: Path) -> None:
     given = RefineConfig(name="crf", band=(1.0, 2.0))
     assert with_band(given, tmp_path, [], Sees(), INFERENCE) is given
-    assert with_band(AUTO, tmp_path, [], Sees(background=False), INFERENCE) is AUTO
+
+
+def test_without_background_the_greater_power_says_what_no_cam_lays_claim_to(tmp_path: Path) -> None:
+    records = two_things(tmp_path, 0.4)
+    chosen = with_band(AUTO, tmp_path, records, Sees(background=False), INFERENCE)
+    assert chosen == AUTO.model_copy(update={"alpha": 8.0})
+    assert with_band(AUTO, tmp_path, records, Sees(), INFERENCE).band == (2.0, 8.0)
 
 
 def test_a_method_without_tag_logits_says_what_to_give(tmp_path: Path) -> None:

@@ -122,6 +122,25 @@ def test_without_background_what_the_crf_changes_is_undecided(cooccur: Path, tmp
     assert (both == np.where(cams == refined, cams, 255)).all()
 
 
+def test_without_background_what_no_cam_lays_claim_to_is_undecided(tmp_path: Path) -> None:
+    """One tag, whose CAM is high on the dark left half of the image and low on the bright right half."""
+    picture = np.full((24, 32, 3), 40, np.uint8)
+    picture[:, 16:] = 200
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    cams = torch.full((1, 24, 32), 0.3)
+    cams[:, :, :16] = 0.9
+    write_cams(tmp_path / "cams" / "a.npz", cams, [4])
+    # At 0.3 a background has 0.7 ** alpha: 0.49 wins, and 0.06 does not.
+    for alpha, right in ((2.0, 255), (8.0, 5)):
+        config = RefineConfig(name="crf", band="auto", alpha=alpha)
+        refine_folder(
+            tmp_path / "cams", [Record("a", tmp_path / "a.png", (4,))], tmp_path / f"{alpha}", config, background=False
+        )
+        labels = np.asarray(Image.open(tmp_path / f"{alpha}" / "a.png"))
+        assert {*labels[:, :14].flat} == {5}
+        assert {*labels[:, 18:].flat} == {right}
+
+
 def test_without_background_what_a_companion_would_yield_is_undecided(tmp_path: Path) -> None:
     """A car (label 2) on the left half of the image; the road (label 1) has a higher CAM all over it."""
     picture = np.full((24, 32, 3), 40, np.uint8)

@@ -46,6 +46,9 @@ def with_band(
     longer recognises the tags. A weak one gives things what lies around them. So the band begins at the smallest power
     by which the classifier recognises two thirds of what it recognises in whole images, and ends at four times it.
 
+    Where there is no background, the CAMs compete among themselves. The end of the band, as `alpha`, then only says
+    which pixels no CAM lays claim to.
+
     Args:
         config: of the refinement.
         cams: folder of `NAME.npz`.
@@ -56,16 +59,20 @@ def with_band(
         last: label ids that take no part in the competition.
 
     Returns:
-        The config with a band of two powers; as it is where there is no background, which such a power is of.
+        The config with a band of two powers; where there is no background, with a band `auto` and the greater power as
+        `alpha`.
 
     Raises:
         TagmaskError: the classifier has no tag logits.
     """
-    if config.band != "auto" or not classifier.background:
+    if config.band != "auto":
         return config
     fractions = recognised(config, cams, records, classifier, inference, num_classes=num_classes, last=last)
     enough = (fractions >= ENOUGH).nonzero()
     power = POWERS[int(enough[0])] if len(enough) else POWERS[-1]
+    if not classifier.background:
+        logger.info("pixels that a background of the power %g wins are undecided: no CAM lays claim to them", 4 * power)
+        return config.model_copy(update={"alpha": 4 * power})
     said = "background powers %g and %g: from the smallest whose masks alone tell the classifier the tags"
     logger.info(said, power, 4 * power)
     return config.model_copy(update={"band": (power, 4 * power)})

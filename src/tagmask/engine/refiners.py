@@ -39,21 +39,23 @@ def refined(
     """Label an image by thresholds, PAR or a dense CRF, a map (H, W) for each member of `config`.
 
     An image without a tag is background everywhere; where there is no background, it is ignored. Without background a
-    band `auto` has two members: the CAMs as they are, and refined; and where some of the classes come along with others
-    (`companions`, by label ids), a third: refined after they have yielded to those.
+    band `auto` has three members: the CAMs as they are; the same, but 255 where no CAM lays claim to a pixel, for the
+    CRF gives it to a background of the power `alpha`; and the CAMs refined. Where some of the classes come along with
+    others (`companions`, by label ids), there is a fourth: refined after they have yielded to those.
     """
     members = config.members()
-    with_cams = config.band == "auto" and not background
     if not len(cams):
         return [torch.full((image.height, image.width), 0 if background else IGNORE)] * len(members)
     pixels = torch.from_numpy(np.array(image))
     table = F.pad(ids, (1, 0)) if background else ids
-    if with_cams:
+    if config.band == "auto" and not background:
         present = ids.tolist()
         yields = torch.tensor([[other in (companions or {}).get(own, ()) for other in present] for own in present])
         planes = torch.stack([cams, yielded(cams, yields)] if yields.any() else [cams])
         marginals = dense_crf(pixels, planes, preset=config.crf, present_above=-1.0)
-        return [table[own] for own in winners(torch.cat([cams[None], marginals]), 1)]
+        first, *others = (table[own] for own in winners(torch.cat([cams[None], marginals]), 1))
+        (beside,) = crf_on_cams(pixels, cams, config.alpha, preset=config.crf)
+        return [first, torch.where(winners(beside, 0) == 0, IGNORE, first), *others]
     if config.name == "crf" and background:
         scores = crf_on_cams(pixels, cams, *(member.alpha for member in members), preset=config.crf)
     else:

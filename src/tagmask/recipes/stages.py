@@ -83,7 +83,8 @@ class RefineConfig(Section):
         "they differ, pixels are undecided likewise (not of fusion). auto (crf) tries growing "
         "powers: all that lies outside the masks is made grey, and the first power at which the classifier still gives "
         "the tags two thirds of what it gives them in whole images is taken, and four times it; of data without "
-        "background what the CRF gives to another class than the CAMs do is undecided.",
+        "background a pixel is undecided where the CRF gives it to another class than the CAMs do, and where no CAM "
+        "lays claim to it: the CRF gives it to a background of four times that power.",
     )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="The CRF's constants, by name.")
     pixel_classifier: bool = Field(
