@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, device_facts, write_results
-from msrc_stages import SHARED, figures
+from msrc_stages import SHARED, figures, is_look
 
 from tagmask.api import evaluate, train
 
@@ -33,11 +33,11 @@ SETTINGS = (
 
 def measure(seed: int, output: Path, overrides: list[str]) -> dict[str, Any]:
     data, folder = SHARED / "data" / "msrc21", output / f"seed-{seed}"
+    looking = [each for each in overrides if is_look(each)]
+    making = [each for each in overrides if not is_look(each)]
     start = time.perf_counter()
-    train(data, output=folder, overrides=(*SETTINGS, f"training.seed={seed}", *overrides))
+    train(data, output=folder, overrides=(*SETTINGS, f"training.seed={seed}", *making))
     row: dict[str, Any] = {"seed": seed, "seconds": round(time.perf_counter() - start)}
-    # A run that was there before keeps its recipe: how it is looked at now is said here.
-    looking = [each for each in overrides if each.startswith("inference.")]
     row["segmenter"] = figures(evaluate(folder, data, overrides=looking)[0])
     row["segmenter_crf"] = figures(evaluate(folder, data, overrides=[*looking, "inference.refine=crf"])[0])
     row["stages"] = json.loads((folder / "stages.json").read_text())

@@ -73,6 +73,11 @@ OWN = {
 }
 
 
+def is_look(override: str) -> bool:
+    """Say whether a setting says how a trained run is looked at; it is then no part of the run's recipe."""
+    return override.startswith(("inference.scales=", "inference.tag_weight=", "inference.refine="))
+
+
 def figures(result: Result) -> dict[str, float | None]:
     return {
         "miou": round(100 * result.scores.miou, 2),
@@ -92,7 +97,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         f"training.seed={seed}",
         *SETTINGS,
         *OWN[method],
-        *overrides,
+        *(each for each in overrides if not is_look(each)),
     ]
     data, folder = SHARED / "data" / "msrc21", output / f"{method}-{seed}"
     recipe = load_recipe(f"{method}/msrc-things", settings)
@@ -116,8 +121,7 @@ def measure(method: str, seed: int, output: Path, overrides: list[str]) -> dict[
         row["crf"] = figures(score_masks(place, dataset, "crf", "dense CRF").result)
     for score in evaluate_stages(folder, data):
         row[score.stage] = figures(score.result)
-    # A run that was there before keeps its recipe: how it is looked at now is said here.
-    looking = [each for each in overrides if each.startswith("inference.")]
+    looking = [each for each in overrides if is_look(each)]
     if looking:
         row["segmenter"] = figures(evaluate(folder, data, split=["test"], overrides=looking)[0])
     refined = [*looking, "inference.refine=crf"]
