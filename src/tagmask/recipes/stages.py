@@ -84,7 +84,8 @@ class RefineConfig(Section):
         "powers: all that lies outside the masks is made grey, and the first power at which the classifier still gives "
         "the tags two thirds of what it gives them in whole images is taken, and four times it; of data without "
         "background a pixel is undecided where the CRF gives it to another class than the CAMs do, and where no CAM "
-        "lays claim to it: the CRF gives it to a background of four times that power.",
+        "lays claim to it: the CRF gives it to a background of four times that power (of `alpha`, where `tagmask "
+        "refine` is told no run, whose classifier would choose).",
     )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="The CRF's constants, by name.")
     pixel_classifier: bool = Field(
