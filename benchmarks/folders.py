@@ -4,7 +4,8 @@
 
 Things of eight classes lie on a figure before some context, as clothes do on a person. Each set is learnt by the recipe
 that `tagmask train` chooses on a CPU, at its own length where `--steps` gives no other, and scored by class: the masks
-that the segmenter learns from, on the training images with their tags, and the segmenter on the held-out ones without.
+that the segmenter learns from, on the training images with their tags, and the segmenter on the held-out ones without,
+as it is and with a dense CRF after it.
 Variants of a set and seed that train on crops of one size, in one order, share their classifier. Needs the MobileNetV2
 weights in the folder named by TAGMASK_SHARED (default: ../shared). Rows measured before stay where they are not asked
 for.
@@ -191,12 +192,15 @@ def measure(name: str, variant: str, seed: int, output: Path, steps: int | None)
         shutil.copytree(run, first, ignore=shutil.ignore_patterns("cams", "refine", "segmenter"))
     row: dict[str, Any] = {"set": name, "variant": variant, "seed": seed, "steps": recipe.training.steps}
     row |= {"images": IMAGES, "size": SIZE, "seconds": round(time.perf_counter() - start)}
-    found = evaluate_stages(run) if recipe.staged else []
-    results = {score.stage: score.result for score in found} or {"segmenter": evaluate(run, data, split=["test"])[0]}
+    stages = evaluate_stages(run) if recipe.staged else []
+    results = {score.stage: score.result for score in stages}
+    for stage, refine in (("segmenter", "none"), ("segmenter_crf", "crf")):
+        results[stage] = evaluate(run, data, split=["test"], overrides=[f"inference.refine={refine}"])[0]
     for stage, result in results.items():
         scores = result.scores
         row[stage] = {
             "miou": round(100 * scores.miou, 2),
+            "confusion_ratio": round(scores.mean_confusion_ratio, 3),
             "coverage": round(scores.coverage, 3),
             "iou": {each: round(100 * float(iou), 1) for each, iou in zip(result.classes, scores.iou, strict=True)},
         }

@@ -247,7 +247,7 @@ def test_train_ends_with_time_score_and_the_next_command(cooccur: Path, tmp_path
     recipe.write_text(tiny_recipe("cam", "training.steps=2", "method.decoder_from=0").dump())
     told = CliRunner().invoke(app, ["train", str(cooccur), "-r", str(recipe), "-o", str(tmp_path / "run")]).output
     assert "minutes)" in told
-    assert re.search(r"score: mIoU \d+\.\d % on held-out images, without tags", told)
+    assert re.search(r"score: mIoU \d+\.\d % on \d+ held-out images, without tags", told)
     assert f"next: tagmask predict {tmp_path / 'run'} NEW_PHOTOS -o masks" in told
 
 

@@ -142,6 +142,10 @@ class Plan:
                 "scales": list(course.scales),
                 "cam_scales": CAM_SCALES if staged else None,
                 "background_score": course.background_score,
+                # Outlines come from the photograph, for a network's are as coarse as its steps. The kernels are of
+                # photographs about as long as this.
+                "refine": "crf",
+                "longest": 512,
                 # Guessed tags bring points where there is a background, and cost one where there is none.
                 "tag_weight": 1.0 if staged and dataset.background else 0.0,
                 "precision": "auto",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tagmask.api.drawn_masks import check_apart, check_masks
+from tagmask.api.final_score import LOGGED, last_score, score_finished
 from tagmask.data.dataset import Dataset, PathLike
 from tagmask.data.doubts import doubtful_classes, doubtful_splits
 from tagmask.data.drawn import LOOKED_AT, check_drawn, masks_digest
@@ -26,7 +27,6 @@ from tagmask.engine.processes import run_on_processes, together
 from tagmask.engine.run import (
     MASKS,
     NOTES,
-    SEGMENTER,
     check_output,
     create_run,
     open_run,
@@ -36,15 +36,12 @@ from tagmask.engine.run import (
 from tagmask.engine.stage import check_start, forget_stages, run_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method, while_training
-from tagmask.evaluation.report.costs import read_metrics
 from tagmask.methods.base import Method
 from tagmask.models.weights import missing_weights
 from tagmask.ops.distributed import from_first, gather_lists, wait_for_all
 from tagmask.recipes.load import Recipe, load_recipe
 
 logger = logging.getLogger(__name__)
-
-SCORE = "eval/decoder_miou"
 
 
 def train(
@@ -154,7 +151,7 @@ def _train(
 
     def quick_evaluation(method: Method) -> dict[str, float]:
         result = evaluate_method(method, held_out, while_training(chosen.inference), source="decoder")
-        return {SCORE.removeprefix("eval/"): 100 * result.scores.miou}
+        return {LOGGED.removeprefix("eval/"): 100 * result.scores.miou}
 
     scores = quick_evaluation if has_ground_truth else None
     doubt_own_masks(held_out, chosen.data.review)
@@ -198,6 +195,7 @@ def _train(
         wait_for_all()
         try:
             run()
+            score_finished(folder, held_out)
         except KeyboardInterrupt as stopped:
             where = " ".join(getattr(stopped, "__notes__", []))
             again = shlex.join(["tagmask", "train", "-o", str(folder)])
@@ -236,9 +234,8 @@ def next_steps(folder: Path) -> list[str]:
         TagmaskError: the run folder cannot be read.
     """
     run = open_run(folder)
-    staged = run.recipe.segmenter is not None
-    logged = [line for line in read_metrics(folder / SEGMENTER if staged else folder) if SCORE in line]
-    lines = [f"score: mIoU {logged[-1][SCORE]:.1f} % on held-out images, without tags, at one scale"] if logged else []
+    score = last_score(run)
+    lines = [score] if score else []
     data = run.recipe.data.path
     if run.decoder_learnt:
         lines.append(f"next: tagmask predict {folder} NEW_PHOTOS -o masks")
