@@ -177,10 +177,27 @@ def test_command_line(
         app, ["export", "onnx", str(tmp_path / "run"), "-o", str(tmp_path / "m.onnx"), *arguments]
     )
     assert done.exit_code == 0, done.output
-    assert asked == {"classes": CLASSES, "size": size, "labels": "--labels" in arguments}
+    assert asked == {"classes": CLASSES, "size": size, "labels": "--labels" in arguments, "long_side": None}
     assert "100.00% of labels equal" in done.output
     with pytest.raises(TagmaskError, match="either a size or --dynamic"):
         tagmask.export_onnx(tmp_path / "run", size=48, dynamic=True)
+
+
+def test_a_file_of_a_free_size_says_how_long_images_should_be(vit: Method, tmp_path: Path) -> None:
+    sizes = ("inference.size=null", "inference.long_side=64", "inference.scales=[0.5,0.75]")
+    recipe = tiny_recipe("cam", f"backbone.options={OPTIONS}", *sizes)
+    save_model(create_run(tmp_path / "run", recipe, CLASSES).folder, vit.network)
+    export = tagmask.export_onnx(tmp_path / "run", tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(str(export.path), providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["long_side"] == "40"
+    # The example brings a photograph to that length before the network sees it, however large it is.
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    subprocess.run([sys.executable, str(EXAMPLE), str(export.path), str(tmp_path / "a.png")], check=True)
+    small = Image.fromarray(pixels).resize((40, 24), Image.Resampling.BILINEAR)
+    (scores,) = run(export, np.asarray(small, dtype=np.float32).transpose(2, 0, 1)[None] / 255)
+    planes = [Image.fromarray(plane).resize((200, 120), Image.Resampling.BILINEAR) for plane in scores]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "a.mask.png")), np.argmax(planes, axis=0))
 
 
 def test_a_network_that_does_not_trace_is_an_error(

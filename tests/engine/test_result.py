@@ -15,12 +15,13 @@ from tagmask.api import Model
 from tagmask.data.images import open_image
 from tagmask.data.masks import PngMask
 from tagmask.data.pictures import display_palette, outlines
-from tagmask.engine.inference import Item, predict_pictures, stream
+from tagmask.engine.inference import Item, Source, predict_pictures, stream
 from tagmask.engine.model import segmenter_recipe
 from tagmask.engine.result import Result, uncertainty
 from tagmask.errors import TagmaskError
 from tagmask.methods.combined import Combined
 from tagmask.methods.registry import build_method
+from tagmask.recipes.load import InferenceConfig
 from tests.conftest import staged_recipe, tiny_recipe
 
 
@@ -70,6 +71,21 @@ def test_one_map_and_one_score_a_class(model: Model, photo: Path) -> None:
     np.testing.assert_allclose(model.predict(photo).cams, cams.scores, atol=1e-6)
     assert found.tag_scores.shape == (count,)
     assert 0 < found.tag_scores.min() < found.tag_scores.max() < 1
+
+
+def test_cams_may_be_made_at_scales_of_their_own(model: Model, photo: Path) -> None:
+    plain = model.run.recipe.inference
+    own = plain.model_copy(update={"cam_scales": (0.5, 2.0)})
+    item = Item("a", photo, (0,))
+
+    def scores(config: InferenceConfig, source: Source) -> np.ndarray:
+        (found,) = stream(model.method, [item], config, source=source)
+        return found.scores.numpy()
+
+    expected = scores(plain.model_copy(update={"scales": (0.5, 2.0)}), "cam")
+    np.testing.assert_array_equal(scores(own, "cam"), expected)
+    assert np.abs(scores(plain, "cam") - expected).max() > 0.01
+    np.testing.assert_array_equal(scores(own, "decoder"), scores(plain, "decoder"))
 
 
 def test_tag_scores_are_of_the_classifier_that_learnt_and_not_of_a_segmenters(photo: Path) -> None:

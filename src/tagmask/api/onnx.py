@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import mean
 
 from tagmask import api
 from tagmask.data.files import check_writable
@@ -41,6 +42,9 @@ def export_onnx(
     check_writable(Path(output))  # an export takes a while
     model = api.load(run, device="cpu")
     model.check_decoder()
-    chosen = None if dynamic else size or model.run.recipe.inference.size
+    inference = model.run.recipe.inference
+    chosen = None if dynamic else size or inference.size
     sides = (chosen, chosen) if isinstance(chosen, int) else chosen
-    return write_onnx(model.method, Path(output), classes=model.classes, size=sides, labels=labels)
+    # One forward sees an image at one size: the mean of those at which the recipe has it seen.
+    long_side = inference.long_side and round(inference.long_side * mean(inference.scales))
+    return write_onnx(model.method, Path(output), classes=model.classes, size=sides, labels=labels, long_side=long_side)

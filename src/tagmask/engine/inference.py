@@ -291,8 +291,8 @@ def score(method: Method, images: Tensor, config: InferenceConfig, source: Sourc
         images = images if sides == (height, width) else resize(images, sides)
         with autocast(images.device, config.precision):
             if config.cam_head != "class":
-                return method.cams_of(config.cam_head, images, config.scales).float()
-            return method.cams(images, config.scales).float()
+                return method.cams_of(config.cam_head, images, config.seen_by_cams).float()
+            return method.cams(images, config.seen_by_cams).float()
     best: Tensor | None = None
     for scale in config.scales:
         size = tuple(max(1, int(side * scale)) for side in sides)

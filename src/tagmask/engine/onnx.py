@@ -92,15 +92,21 @@ class LabelScores(nn.Module):
 
 
 def write_onnx(
-    method: Method, output: Path, *, classes: tuple[str, ...], size: tuple[int, int] | None, labels: bool = False
+    method: Method,
+    output: Path,
+    *,
+    classes: tuple[str, ...],
+    size: tuple[int, int] | None,
+    labels: bool = False,
+    long_side: int | None = None,
 ) -> OnnxExport:
     """Write a method's decoder as an ONNX file and check it against torch in onnxruntime on the CPU.
 
     Input `image`: float32 (batch, 3, height, width), RGB in 0..1. Output `scores`: float32 (batch, C, height, width),
     channel 0 background where there is one; or `labels`: uint8 (batch, height, width), of over 254 classes int32, 0
     background, 1..K. The batch is always dynamic. The file's metadata hold `tagmask` (the version), `classes` and
-    `size` (JSON), `background` (true, false), `multiple`, and `graph`, a hash by which a later export knows the file
-    for its own.
+    `size` and `long_side` (JSON), `background` (true, false), `multiple`, and `graph`, a hash by which a later export
+    knows the file for its own.
 
     Args:
         method: trained; stays as it is.
@@ -108,6 +114,7 @@ def write_onnx(
         classes: K names in id order.
         size: height and width to fix; None leaves them free, in multiples of `OnnxExport.multiple`.
         labels: whether the graph ends in label ids instead of scores.
+        long_side: pixels to which whoever uses the file should bring images of a free size; None: as they are.
 
     Raises:
         TagmaskError: the extra `onnx` is not installed, the network does not export at this size, the file computes
@@ -140,7 +147,10 @@ def write_onnx(
             f"{output}: not written, since onnxruntime computes something else than torch (scores differ by up to "
             f"{difference or 0:.2g}, {agreement:.2%} of labels agree); export with another torch or onnxruntime"
         )
-    for key, value in {**_metadata(classes, method.background, size, multiple), "graph": _hash(model)}.items():
+    for key, value in {
+        **_metadata(classes, method.background, size, multiple, long_side),
+        "graph": _hash(model),
+    }.items():
         model.metadata_props.add(key=key, value=value)
     with replacing(output) as temporary:
         temporary.write_bytes(model.SerializeToString())
@@ -188,13 +198,14 @@ def _require_extra() -> None:
 
 
 def _metadata(
-    classes: tuple[str, ...], background: bool, size: tuple[int, int] | None, multiple: int
+    classes: tuple[str, ...], background: bool, size: tuple[int, int] | None, multiple: int, long_side: int | None
 ) -> dict[str, str]:
     return {
         "tagmask": version("tagmask"),
         "classes": json.dumps(classes, ensure_ascii=False),
         "background": json.dumps(background),
         "size": json.dumps(size),
+        "long_side": json.dumps(long_side),
         "multiple": str(multiple),
     }
 

@@ -163,8 +163,8 @@ class _Work:
             of_image = self._with_gathered(classifier.cpu()).gathered_cams
             write_gathered(place, share(list(enumerate(self.dataset.records))), of_image)
             return
-        scales = recipe.inference.cam_scales or getattr(method, "scales", recipe.inference.scales)
-        inference = recipe.inference.model_copy(update={"scales": scales})
+        own = recipe.inference
+        inference = own.model_copy(update={"cam_scales": own.cam_scales or getattr(method, "scales", own.scales)})
         _report(write_cam_folder(classifier, share(self.dataset.records), inference, place))
 
     def _with_gathered(self, classifier: Method) -> Method:

@@ -294,7 +294,8 @@ class InferenceConfig(Section):
     scales: Scales = Field(default=(1.0,), description="The scales at which each image is seen.")
     cam_scales: Scales | None = Field(
         default=None,
-        description="The scales of the CAMs that become a segmenter's masks; none takes `method.scales`.",
+        description="The scales of CAMs in place of `inference.scales`; none takes those, and for the CAMs that become "
+        "a segmenter's masks `method.scales`.",
     )
     cam_head: Literal["class", "auxiliary", "subclasses"] = Field(
         default="class",
@@ -338,3 +339,8 @@ class InferenceConfig(Section):
         default="32-true",
         description="The precision of products; auto is bf16 where the hardware has it, and changes scores a little.",
     )
+
+    @property
+    def seen_by_cams(self) -> tuple[float, ...]:
+        """The scales at which images are seen when CAMs are made."""
+        return self.cam_scales or self.scales
