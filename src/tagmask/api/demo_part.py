@@ -38,7 +38,8 @@ def train_and_score(data: Path, run: Path, name: str, seed: int) -> None:
         seed: of the training.
     """
     train(data, recipe=f"{name}/demo", output=run, overrides=[f"training.seed={seed}"])
-    if any(own.name == "cam" for own in recorded_scores(run)):  # a training leaves those of the decoder alone
+    # A training leaves scores of its decoder alone.
+    if any(own.conditions.source == "cam" for own in recorded_scores(run)):
         return
     model = load(run)
     recipe = load_recipe(run / "recipe.yaml")
