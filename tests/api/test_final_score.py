@@ -11,7 +11,8 @@ import pytest
 from tagmask import api
 from tagmask.api import final_score
 from tagmask.errors import TagmaskError
-from tests.conftest import tiny_recipe
+from tagmask.evaluation.tables import to_json
+from tests.conftest import staged_recipe, tiny_recipe
 
 SCORES = final_score.SCORES
 
@@ -61,6 +62,18 @@ def test_a_file_of_that_name_which_holds_no_scores_is_left_and_the_log_has_the_w
     assert path.read_text() == "mine"
     assert "held-out images, without tags, at one scale" in api.next_steps(trained)[0]
     path.write_text(held)
+
+
+def test_scores_of_a_run_with_cams_alone_are_kept_until_it_is_trained_anew(cooccur: Path, tmp_path: Path) -> None:
+    recipe, run = staged_recipe("cam", segmenter=None), tmp_path / "run"
+    api.train(cooccur, recipe=recipe, output=run)
+    assert not (run / SCORES).exists()
+    (run / SCORES).write_text(json.dumps(to_json(api.evaluate(run, source="cam")[0])))
+    api.train(cooccur, recipe=recipe, output=run)
+    assert (run / SCORES).exists()
+    os.utime(run / SCORES, (0, 0))
+    api.train(cooccur, recipe=recipe, output=run)
+    assert not (run / SCORES).exists()
 
 
 def test_too_many_images_are_left_to_evaluate(trained: Path, cooccur: Path, monkeypatch: pytest.MonkeyPatch) -> None:

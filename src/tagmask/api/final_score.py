@@ -62,8 +62,8 @@ def _is_scored(folder: Path) -> bool:
         recorded_scores(folder)
     except TagmaskError:  # something else of that name; the report says so
         return True
-    models = [place / MODEL_FILE for place in (folder, folder / SEGMENTER)]
-    return scores.stat().st_mtime >= max(file.stat().st_mtime for file in models if file.is_file())
+    made = [file.stat().st_mtime for file in folder.rglob(MODEL_FILE)]  # of all stages, and rounds of a classifier
+    return scores.stat().st_mtime >= max(made, default=0.0)
 
 
 def last_score(run: Run) -> str | None:
