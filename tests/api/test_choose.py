@@ -179,6 +179,19 @@ def test_given_weights_are_not_looked_for(photos: Dataset) -> None:
         assert chosen.from_scratch == (expected is None)
 
 
+def test_cams_are_joined_where_a_pretrained_network_can_tell_things_from_background(photos: Dataset) -> None:
+    def joined(dataset: Dataset, *overrides: str, found: str = "cached") -> bool:
+        refine = choose(dataset, LAPTOP, *overrides, found=found).recipe.refine
+        assert refine is not None
+        return refine.alike
+
+    assert joined(photos)
+    assert not joined(photos, "refine.alike=false")
+    assert not joined(photos, found="missing")
+    assert not joined(replace(photos, background=False))
+    assert not joined(replace(photos, context=("water",)))
+
+
 @pytest.mark.parametrize(
     ("images", "machine", "steps"), [(3, LAPTOP, 300), (400, LAPTOP, 600), (10_000, LAPTOP, 3000), (3, H200, 2000)]
 )

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tagmask.api.thing_size import LONG_SIDE, lit_fraction, network_features
+from tagmask.api.thing_size import lit_fraction
 from tagmask.data.dataset import Dataset, Record
+from tagmask.engine.pretrained import LONG_SIDE, network_features
 from tagmask.recipes.load import BackboneConfig
 
 PLACES = 16  # features along a side of an image

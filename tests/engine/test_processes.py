@@ -22,10 +22,10 @@ import tagmask
 from tagmask.api import open_data
 from tagmask.data.cam_files import read_cams
 from tagmask.data.synthetic import make_cooccur
-from tagmask.engine.pipeline import check_stages
 from tagmask.engine.processes import LINGER, run_on_processes
 from tagmask.engine.run import open_run
 from tagmask.engine.stage import read_costs
+from tagmask.engine.stage_rules import check_stages
 from tagmask.errors import TagmaskError
 from tagmask.recipes.load import DataConfig, Recipe, TrainingConfig
 from tests.conftest import staged_recipe, tiny_recipe

@@ -12,9 +12,9 @@ import tagmask
 from tagmask.data import files
 from tagmask.engine import run as run_module
 from tagmask.engine import stage as stage_module
-from tagmask.engine.pipeline import changeable
 from tagmask.engine.run import CAMS, create_run, open_run
 from tagmask.engine.stage import DONE
+from tagmask.engine.stage_rules import changeable
 from tagmask.errors import TagmaskError
 from tests.conftest import staged_recipe, tiny_recipe
 

@@ -15,11 +15,12 @@ import yaml
 from tagmask.api.machine import GB, Machine, Weights, find_weights, in_words, this_machine, time_forward
 from tagmask.api.plans import CAM, FROM_SCRATCH, MOBILENET, SECO, VIT_BASE, VIT_SMALL, Plan
 from tagmask.api.thing_size import LOOKED_AT as LOOKED_AT_THINGS
-from tagmask.api.thing_size import lit_fraction, network_features
+from tagmask.api.thing_size import lit_fraction
 from tagmask.data.balance import repeat_factors
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import image_size
 from tagmask.data.untaught import everywhere
+from tagmask.engine.pretrained import LONG_SIDE, network_features
 from tagmask.errors import TagmaskError
 from tagmask.ops.label_ids import count_classes
 from tagmask.recipes.load import BackboneConfig, Recipe, load_recipe
@@ -271,8 +272,10 @@ def _expected_seconds(recipe: Recipe, images: int, forward: float) -> float:
     # connections and what is pasted take 0.7 forwards.
     step = 3.7 + (step if recipe.method.method_class.needs_views else 3)
     side = recipe.inference.long_side or crop
-    cams = _forwards(recipe.inference.cam_scales or own)
-    return seen * step * forward + images * (cams * (side / crop) ** 2 * forward + CRF_SECONDS)
+    looks = _forwards(recipe.inference.cam_scales or own) * (side / crop) ** 2
+    if recipe.refine is not None and recipe.refine.alike:  # clusters are made of some images and found in all
+        looks += 2 * (max(LONG_SIDE, side) / crop) ** 2
+    return seen * step * forward + images * (looks * forward + CRF_SECONDS)
 
 
 def _forwards(scales: Iterable[float]) -> float:

@@ -99,6 +99,9 @@ class Plan:
         """Whether the network starts without pretrained weights."""
         return self.backbone is SCRATCH
 
+    def _joins_alike(self, dataset: Dataset) -> bool:
+        return dataset.background and not dataset.context and not self.from_scratch
+
     def steps(self, images: int) -> int:
         """Return the steps of the course's epochs, within its bounds."""
         low, high = self.course.steps
@@ -113,7 +116,9 @@ class Plan:
         course, crop, last = self.course, self.crop, list(last)
         staged = course.staged or bool(last) or bool(dataset.context)
         stages = {
-            "refine": {"name": "crf", "band": "auto"},
+            # What looks alike is seen by a network that knows images already. With context classes, which say what
+            # is around things, it has not been measured.
+            "refine": {"name": "crf", "band": "auto", "alike": self._joins_alike(dataset)},
             "segmenter": {
                 "start": "classifier" if self.from_scratch else "weights",
                 "method": {"name": "full", "decoder": "skip", "paste": 0.5},

@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tagmask.data.dataset import Dataset
 from tagmask.data.images import open_image
-from tagmask.engine.device import default_device
-from tagmask.engine.photographs import network_size
+from tagmask.engine.pretrained import Features
 from tagmask.errors import TagmaskError
-from tagmask.models.backbone import Backbone
-from tagmask.recipes.load import BackboneConfig, InferenceConfig
 
 LOOKED_AT = 200  # images, spread over the set
-LONG_SIDE = 448  # pixels to which they are brought
 FEW = 8  # images with a class, or without it, below which nothing is learnt of it
 STRENGTH = 0.01  # inverse strength of the regression's regularisation: channels are many more than images
-
-Features = Callable[[Image.Image], Tensor]
-"""Gives (D, h, w) features of an image."""
-
-
-def network_features(config: BackboneConfig) -> Features:
-    """Build a network with its weights and return what gives its features of an image brought to `LONG_SIDE`."""
-    device = default_device()
-    backbone = Backbone(config).to(device).eval()
-    size = InferenceConfig(size=None, long_side=LONG_SIDE)
-
-    @torch.inference_mode()
-    def features(image: Image.Image) -> Tensor:
-        seen = image.resize(network_size(image.width, image.height, size), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1)[None].float().to(device)
-        return backbone(backbone.normalise(pixels / 255)).patches[0].float().cpu()
-
-    return features
 
 
 def lit_fraction(dataset: Dataset, features: Features) -> float | None:

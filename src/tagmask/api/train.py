@@ -22,7 +22,7 @@ from tagmask.engine.evidence import folder_evidence, model_evidence
 from tagmask.engine.loop import OnLog, check_batch, has_tensorboard
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load, overridden
-from tagmask.engine.pipeline import changeable, check_stages, left_out, stages_of
+from tagmask.engine.pipeline import left_out, stages_of
 from tagmask.engine.processes import run_on_processes, together
 from tagmask.engine.run import (
     MASKS,
@@ -34,6 +34,7 @@ from tagmask.engine.run import (
     write_notes,
 )
 from tagmask.engine.stage import check_start, forget_stages, run_stages
+from tagmask.engine.stage_rules import changeable, check_stages
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.method import evaluate_method, while_training
 from tagmask.methods.base import Method

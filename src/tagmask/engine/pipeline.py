@@ -13,19 +13,22 @@ from tagmask.data.files import write_classes
 from tagmask.data.masks import PngMask
 from tagmask.data.splits import last_ids
 from tagmask.data.untaught import companions
+from tagmask.engine.alike import write_alike
 from tagmask.engine.band import with_band
 from tagmask.engine.checkpoint import MODEL_FILE, STATE_FILE, read_training_state
 from tagmask.engine.clusters import CLUSTERS, read_clusters, write_clusters
 from tagmask.engine.device import default_device, is_first_process
-from tagmask.engine.loop import Evaluate, OnLog, check_batch, check_method, training_set
+from tagmask.engine.loop import Evaluate, OnLog, check_method, training_set
 from tagmask.engine.loop import train as run_training
 from tagmask.engine.model import load_affinity, load_classifier, segmenter_recipe, stage_recipe
 from tagmask.engine.pairs import Pairs, fit_pairs
 from tagmask.engine.pixels import Pixels, fit_pixels, lost_labels
+from tagmask.engine.pretrained import LONG_SIDE, network_features
 from tagmask.engine.progress import report_skipped
 from tagmask.engine.refine_folder import refine_folder, write_affinity_labels, write_cam_folder, write_gathered
-from tagmask.engine.run import AFFINITY, CAMS, LABELS, MASKS, SEGMENTER, STAGES, rounds_of
+from tagmask.engine.run import AFFINITY, ALIKE, CAMS, LABELS, MASKS, SEGMENTER, STAGES, rounds_of
 from tagmask.engine.stage import Products, Stage
+from tagmask.engine.stage_rules import check_stages, joins_alike
 from tagmask.errors import TagmaskError
 from tagmask.methods.affinitynet import Affinity
 from tagmask.methods.base import Method, Round
@@ -33,7 +36,7 @@ from tagmask.methods.registry import build_method
 from tagmask.models.backbone import Backbone
 from tagmask.ops.distributed import from_first, gather_lists, share
 from tagmask.recipes.load import Recipe
-from tagmask.recipes.stages import RefineConfig, StageTraining
+from tagmask.recipes.stages import RefineConfig
 
 
 def stages_of(
@@ -60,6 +63,8 @@ def stages_of(
     names = [record.name for record in dataset.records]
     refine = recipe.refine or RefineConfig()
     stages.append(Stage(CAMS, _named(names, SUFFIX), work.write_cams))
+    if joins_alike(recipe):
+        stages.append(Stage(ALIKE, _named(names, SUFFIX), work.join_alike))
     if refine.name == "affinity":
         stages.append(Stage(LABELS, _named(names, ".png"), work.write_labels))
         stages.append(Stage(AFFINITY, _trained, work.train_affinity))
@@ -81,25 +86,9 @@ def left_out(stages: Sequence[Stage], dataset: Dataset, start: str | None) -> li
     """
     names, own = [record.name for record in dataset.records], {stage.name for stage in stages}
     later = STAGES[STAGES.index(start) :] if start in STAGES else STAGES
-    products = {CAMS: _named(names, SUFFIX), LABELS: _named(names, ".png"), MASKS: _named(names, ".png")}
+    of_cams, of_masks = _named(names, SUFFIX), _named(names, ".png")
+    products = {CAMS: of_cams, ALIKE: of_cams, LABELS: of_masks, MASKS: of_masks}
     return [Products(name, products.get(name, _trained)) for name in later if name not in own]
-
-
-def changeable(recipe: Recipe, start: str | None) -> tuple[str, ...]:
-    """The keys and sections that a run may have otherwise than before when it starts anew from a stage."""
-    drawn = ("data.use_masks", "data.masks", "data.mask_classes", "data.review")
-    later: dict[str, tuple[str, ...]] = {SEGMENTER: ("segmenter", *drawn)}
-    walk = [f"refine.affinity.{name}" for name in ("beta", "logt", "border")]
-    of_labels = ("affinity", "crf", "longest", "pixel_classifier", "tell_apart")  # what AffinityNet learnt from, too
-    masks = [f"refine.{name}" for name in RefineConfig.model_fields if name not in of_labels]
-    affinity = recipe.refine is not None and recipe.refine.name == "affinity"
-    later[MASKS] = (*later[SEGMENTER], "data.last", *((*masks, *walk) if affinity else ("refine",)))
-    later[AFFINITY] = (*later[MASKS], *(f"refine.affinity.{name}" for name in StageTraining.model_fields))
-    later[LABELS] = (*later[SEGMENTER], "refine", "data.last")
-    later[CAMS] = (*later[LABELS], "inference")
-    if start == rounds_of(recipe)[0].name:
-        return tuple(Recipe.model_fields)
-    return later.get(start or "", ())
 
 
 class _Work:
@@ -183,9 +172,22 @@ class _Work:
             raise TagmaskError(f"{path}: of other training data; train anew with --from {planned.name}") from None
         return classifier
 
+    def join_alike(self, place: Path) -> None:
+        """Join the CAMs by those of places that look alike."""
+        recipe, last = self.recipe, last_ids(self.things, self.recipe.data)
+        long_side = max(LONG_SIDE, recipe.inference.long_side or 0)
+        counted = {*range(1, self.num_classes + 1)} - {*last}
+        features = network_features(recipe.backbone, long_side)
+        _report(write_alike(self.folder / CAMS, self.dataset.records, place, features, counted=counted))
+
+    @property
+    def _cams(self) -> Path:
+        """The folder of the CAMs that masks are made of."""
+        return self.folder / (ALIKE if joins_alike(self.recipe) else CAMS)
+
     def write_labels(self, place: Path) -> None:
         refine = self._refine
-        records, cams = share(self.dataset.records), self.folder / CAMS
+        records, cams = share(self.dataset.records), self._cams
         args = cams, records, place, refine, refine.affinity, self.num_classes, self._pixels, self._pairs
         _report(write_affinity_labels(*args))
 
@@ -205,7 +207,7 @@ class _Work:
             affinity = load_affinity(self.recipe, self.num_classes, self.folder).to(default_device())
         _report(
             refine_folder(
-                self.folder / CAMS,
+                self._cams,
                 share(self.dataset.records),
                 place,
                 self._refine,
@@ -226,7 +228,7 @@ class _Work:
         if given.band != "auto":
             return given
         classifier, inference = self._trained_classifier(), self.recipe.inference
-        args = given, self.folder / CAMS, self.dataset.records, classifier, inference
+        args = given, self._cams, self.dataset.records, classifier, inference
         last = last_ids(self.things, self.recipe.data)
         return from_first(lambda: with_band(*args, num_classes=self.num_classes, last=last))
 
@@ -240,7 +242,7 @@ class _Work:
         fitted = fit_pixels(self._trained_classifier(), records, self.recipe.inference)
         if fitted is None:
             return None
-        cams, classes = self.folder / CAMS, self.things.classes
+        cams, classes = self._cams, self.things.classes
         lost = from_first(lambda: lost_labels(fitted, records, cams, refine, classes))
         return fitted.without(lost)
 
@@ -251,6 +253,7 @@ class _Work:
             return None
         known = () if self._pixels is None else self._pixels.classifier.labels.tolist()
         classifier, inference = self._trained_classifier(), self.recipe.inference
+        # Which pixels show the pair, this image's own CAMs know best: joined ones light up more.
         return fit_pairs(classifier, self.things, self.folder / CAMS, inference, known=known)
 
     @property
@@ -287,33 +290,6 @@ class _Work:
             elif path.exists():
                 records.append(replace(record, mask=PngMask(path, ids)))
         return replace(dataset, records=tuple(records))
-
-
-def check_stages(recipe: Recipe) -> None:
-    """Raise a TagmaskError where sections of the recipe cannot go together."""
-    for name, section in (
-        ("segmenter", recipe.segmenter),
-        ("refine.affinity", recipe.refine and recipe.refine.affinity),
-    ):
-        if section is not None and section.training is not None:
-            asked, devices = section.training.devices, recipe.training.devices
-            if asked not in (1, devices):
-                raise TagmaskError(
-                    f"{name}.training.devices {asked}: all stages run on the {devices} of training.devices; remove it"
-                )
-            check_batch(section.training.model_copy(update={"devices": devices}), f"{name}.")
-    check_batch(recipe.training)
-    recipe.method.method_class.check(recipe)
-    if recipe.segmenter is not None:
-        own = segmenter_recipe(recipe)
-        if not own.method.method_class.needs_masks:
-            raise TagmaskError(
-                f"segmenter.method {own.method.name}: learns from tags; a segmenter learns from masks, as `full` does"
-            )
-        own.method.method_class.check(own)
-    segmenter = recipe.segmenter
-    if segmenter is not None and segmenter.start == "classifier" and segmenter.backbone is not None:
-        raise TagmaskError("segmenter.start classifier: the backbone is the classifier's; remove segmenter.backbone")
 
 
 def _report(skipped: Sequence[str]) -> None:

@@ -22,7 +22,14 @@ from tagmask.recipes.stages import StageTraining
 
 FORMAT = 1
 NAMED = 5  # keys named in a message
-STAGES = CAMS, LABELS, AFFINITY, MASKS, SEGMENTER = "cams", "affinity-labels", "affinity", "refine", "segmenter"
+STAGES = CAMS, ALIKE, LABELS, AFFINITY, MASKS, SEGMENTER = (
+    "cams",
+    "alike",
+    "affinity-labels",
+    "affinity",
+    "refine",
+    "segmenter",
+)
 """Folders of the stages that follow the classifiers."""
 NOTES = "notes.json"
 """What a training has to say of its data and masks: a list of sentences, for the report."""

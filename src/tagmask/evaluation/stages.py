@@ -16,7 +16,7 @@ from tagmask.data.mended import doubt_own_masks
 from tagmask.data.splits import evaluation_split, open_data, training_split
 from tagmask.engine.checkpoint import MODEL_FILE
 from tagmask.engine.model import load
-from tagmask.engine.run import CAMS, LABELS, MASKS, SEGMENTER, open_run
+from tagmask.engine.run import ALIKE, CAMS, LABELS, MASKS, SEGMENTER, open_run
 from tagmask.errors import TagmaskError
 from tagmask.evaluation.folder import evaluate_folder
 from tagmask.evaluation.method import evaluate_method
@@ -73,6 +73,9 @@ def evaluate_stages(run: PathLike, data: PathLike | None = None, *, protocol: st
             _cams_at(sweep, training, protocol, None),
             _cams_at(sweep, training, protocol, recipe.inference.background_score),
         ]
+    if (folder / ALIKE).is_dir():
+        joined = _cams_at(_sweep_of(folder / ALIKE, training), training, protocol, None)
+        scores.append(replace(joined, stage=ALIKE, what=f"{joined.what}, joined by places that look alike"))
     for stage, what in (
         (LABELS, "labels that AffinityNet learns from"),
         (MASKS, f"masks, {(recipe.refine or RefineConfig()).name}"),

@@ -87,6 +87,14 @@ class RefineConfig(Section):
         "lays claim to it: the CRF gives it to a background of four times that power (of `alpha`, where `tagmask "
         "refine` is told no run, whose classifier would choose).",
     )
+    alike: bool = Field(
+        default=False,
+        description="Whether CAMs are joined, before masks are made of them, by what the CAMs of all images say of "
+        "places that look alike: the pretrained network's features put all places into clusters, and the mean of the "
+        "strongest CAM over a cluster is added to the CAMs in it. It needs pretrained weights and a background. "
+        "Context classes and those of `data.last` take no part. It is a stage of a training; `tagmask refine` takes "
+        "CAMs as they are, also those of a run's folder `alike`.",
+    )
     crf: Literal["cam", "seco", "deeplabv2", "irn"] = Field(default="cam", description="The CRF's constants, by name.")
     pixel_classifier: bool = Field(
         default=True,
