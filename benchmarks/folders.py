@@ -43,17 +43,19 @@ UNENLARGED = "views.crop=128"
 """Photographs as large as they are, as the choice was before they were enlarged."""
 SHUFFLED = "training.order=shuffled"
 """Every image equally often, as the choice was before rare classes came more often."""
-BEFORE = (UNENLARGED, SHUFFLED, "inference.cam_scales=null", "refine.band=[1,3]", "data.last=[]")
+APART = "refine.alike=false"
+"""Masks of each image's own CAMs, as the choice is for small things, and was for all before."""
+BEFORE = (UNENLARGED, SHUFFLED, APART, "inference.cam_scales=null", "refine.band=[1,3]", "data.last=[]")
 """The first choice."""
 FULL = (SHUFFLED, "method={name: full, decoder: skip, paste: 0.5}", "refine=null", "segmenter=null")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "before": BEFORE,
-    "last": BEFORE[:4],
-    "finer": (UNENLARGED, SHUFFLED, BEFORE[4]),
-    "unenlarged": (UNENLARGED, SHUFFLED),
-    "224": ("views.crop=224", SHUFFLED),
-    "shuffled": (SHUFFLED,),
-    "balanced segmenter": (SHUFFLED, "segmenter.training.order=balanced"),
+    "last": BEFORE[:5],
+    "finer": (UNENLARGED, SHUFFLED, APART, BEFORE[5]),
+    "unenlarged": (UNENLARGED, SHUFFLED, APART),
+    "224": ("views.crop=224", SHUFFLED, APART),
+    "shuffled": (SHUFFLED, APART),
+    "balanced segmenter": (SHUFFLED, APART, "segmenter.training.order=balanced"),
     "now": (),
     "full 224": ("views.crop=224", *FULL),
     "full": FULL,
@@ -189,7 +191,7 @@ def measure(name: str, variant: str, seed: int, output: Path, steps: int | None)
         shutil.copytree(first, run)
     train(data, recipe=recipe, output=run, from_stage="cams" if copied else None)
     if recipe.staged and not first.exists():
-        shutil.copytree(run, first, ignore=shutil.ignore_patterns("cams", "refine", "segmenter"))
+        shutil.copytree(run, first, ignore=shutil.ignore_patterns("cams", "alike", "refine", "segmenter"))
     row: dict[str, Any] = {"set": name, "variant": variant, "seed": seed, "steps": recipe.training.steps}
     row |= {"images": IMAGES, "size": SIZE, "seconds": round(time.perf_counter() - start)}
     stages = evaluate_stages(run) if recipe.staged else []

@@ -188,6 +188,7 @@ def test_cams_are_joined_where_a_pretrained_network_can_tell_things_from_backgro
     assert joined(photos)
     assert not joined(photos, "refine.alike=false")
     assert not joined(photos, found="missing")
+    assert choose(photos, LAPTOP, lit=0.05).recipe.refine.alike is False  # things are small
     assert not joined(replace(photos, background=False))
     assert not joined(replace(photos, context=("water",)))
 

@@ -100,7 +100,13 @@ class Plan:
         return self.backbone is SCRATCH
 
     def _joins_alike(self, dataset: Dataset) -> bool:
-        return dataset.background and not dataset.context and not self.from_scratch
+        """Whether CAMs are joined by places that look alike.
+
+        A network from scratch does not see what looks alike. Of small things masks got worse: a place of the network is
+        as large as they are. With context classes, which say what is around things, it has not been measured.
+        """
+        small = self.crop == self.small_crop
+        return dataset.background and not dataset.context and not self.from_scratch and not small
 
     def steps(self, images: int) -> int:
         """Return the steps of the course's epochs, within its bounds."""
@@ -116,8 +122,6 @@ class Plan:
         course, crop, last = self.course, self.crop, list(last)
         staged = course.staged or bool(last) or bool(dataset.context)
         stages = {
-            # What looks alike is seen by a network that knows images already. With context classes, which say what
-            # is around things, it has not been measured.
             "refine": {"name": "crf", "band": "auto", "alike": self._joins_alike(dataset)},
             "segmenter": {
                 "start": "classifier" if self.from_scratch else "weights",

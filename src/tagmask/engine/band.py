@@ -25,6 +25,8 @@ from tagmask.recipes.load import InferenceConfig
 from tagmask.recipes.stages import RefineConfig
 
 POWERS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+JOINED_POWERS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0)
+"""Those of CAMs joined by places that look alike, whose masks grow faster from 1 to 1.5, about where they are best."""
 ENOUGH = 2 / 3  # of what the classifier recognises in whole images
 LOOKED_AT, LOOKED_AT_SIDE = 48, 512  # images, and their longest side in pixels, that the choice is made on
 logger = logging.getLogger(__name__)
@@ -69,13 +71,17 @@ def with_band(
         return config
     fractions = recognised(config, cams, records, classifier, inference, num_classes=num_classes, last=last)
     enough = (fractions >= ENOUGH).nonzero()
-    power = POWERS[int(enough[0])] if len(enough) else POWERS[-1]
+    power = _powers(config)[int(enough[0])] if len(enough) else _powers(config)[-1]
     if not classifier.background:
         logger.info("pixels that a background of the power %g wins are undecided: no CAM lays claim to them", 4 * power)
         return config.model_copy(update={"alpha": 4 * power})
     said = "background powers %g and %g: from the smallest whose masks alone tell the classifier the tags"
     logger.info(said, power, 4 * power)
     return config.model_copy(update={"band": (power, 4 * power)})
+
+
+def _powers(config: RefineConfig) -> tuple[float, ...]:
+    return JOINED_POWERS if config.alike else POWERS
 
 
 @torch.inference_mode()
@@ -89,7 +95,7 @@ def recognised(
     num_classes: int | None = None,
     last: Collection[int] = (),
 ) -> Tensor:
-    """Measure how much of the tags a classifier recognises in the masks of each of `POWERS`.
+    """Measure how much of the tags a classifier recognises in the masks of each of `POWERS`, or `JOINED_POWERS`.
 
     Returns:
         (P,) sums of the tags' probabilities over the images, with all but the masks made grey, as fractions of the sum
@@ -97,7 +103,8 @@ def recognised(
 
     Args and errors as of `with_band`.
     """
-    whole, masked = torch.zeros(()), torch.zeros(len(POWERS))
+    powers = _powers(config)
+    whole, masked = torch.zeros(()), torch.zeros(len(powers))
     for record in records[:: max(1, len(records) // LOOKED_AT)]:
         try:
             own, ids = read_cams(cams / f"{record.name}{SUFFIX}")
@@ -110,12 +117,12 @@ def recognised(
         if not first.any():
             continue
         pixels = torch.from_numpy(np.array(image))
-        won = winners(crf_on_cams(pixels, at_size(own, image)[first], *POWERS, preset=config.crf), 1)
+        won = winners(crf_on_cams(pixels, at_size(own, image)[first], *powers, preset=config.crf), 1)
         width, height = network_size(image.width, image.height, inference)
         found = _probabilities(classifier, pixels, won > 0, ids[first] - 1, (height, width))
         whole += found[0]
         masked += found[1:]
-    return masked / whole if whole > 0 else torch.ones(len(POWERS))
+    return masked / whole if whole > 0 else torch.ones(len(powers))
 
 
 def _probabilities(classifier: Method, pixels: Tensor, masks: Tensor, tag_ids: Tensor, size: tuple[int, int]) -> Tensor:
@@ -125,6 +132,6 @@ def _probabilities(classifier: Method, pixels: Tensor, masks: Tensor, tag_ids: T
     image = network.normalise(resize(pixels.permute(2, 0, 1)[None].float().to(device), size) / 255)
     kept = F.interpolate(masks[:, None].float().to(device), size=size, mode="nearest")
     kept = torch.cat([torch.ones_like(kept[:1]), kept])
-    # One at a time: nine copies of a large image would not find room everywhere. Normalised, the mean colour is 0.
+    # One at a time: ten copies of a large image would not find room everywhere. Normalised, the mean colour is 0.
     logits = torch.cat([classifier.tag_logits(image * each) for each in kept])
     return logits.float().sigmoid()[:, tag_ids.to(device)].sum(dim=1).cpu()
