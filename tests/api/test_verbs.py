@@ -262,7 +262,9 @@ def test_next_step_of_a_run_with_cams_alone_is_to_label(cooccur: Path, tmp_path:
 
 @pytest.mark.parametrize("method", ["cam", "full", "rca", "sccam"])
 def test_default_recipe_of_each_method_trains_on_ones_own_folder(cooccur: Path, tmp_path: Path, method: str) -> None:
-    recipe = load_recipe(f"{method}/default", SHORT)
+    # Plain CAM's recipe joins CAMs by what a pretrained network sees, and these networks have no weights.
+    apart = ["refine.alike=false"] if method == "cam" else []
+    recipe = load_recipe(f"{method}/default", [*SHORT, *apart])
     run = api.train(cooccur, recipe=recipe, output=tmp_path / "run")
     assert api.predict(run, cooccur / "images", output=tmp_path / "masks").images == 24
 
